@@ -1,0 +1,1 @@
+//! Publish, subscribe and verify over QUIC without running a node.

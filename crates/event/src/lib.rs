@@ -1,0 +1,1 @@
+//! CloudEvents, entries, content commitments and signed documents.

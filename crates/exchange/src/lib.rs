@@ -1,0 +1,1 @@
+//! The pipeline of one event on both sides, as stages; owns no socket and no clock.

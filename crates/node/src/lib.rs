@@ -1,0 +1,1 @@
+//! The exchange node: configuration, composition, command line.

@@ -1,0 +1,1 @@
+//! Cedar authorization: principal, action, resource and context in, decision with reasons out.

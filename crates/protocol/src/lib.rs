@@ -1,0 +1,1 @@
+//! Messages and framing between nodes: bytes in, bytes out.

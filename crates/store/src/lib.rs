@@ -1,0 +1,1 @@
+//! The log's storage and the queryable view of the ledger.

@@ -1,0 +1,1 @@
+//! The servers: QUIC sessions and the HTTP door; the only listening sockets.
