@@ -1,1 +1,5 @@
 //! CloudEvents, entries, content commitments and signed documents.
+
+pub mod documents;
+pub mod dsse;
+pub mod names;
