@@ -2,4 +2,5 @@
 
 pub mod documents;
 pub mod dsse;
+pub mod ledger;
 pub mod names;

@@ -1,0 +1,226 @@
+//! What a ledger entry says: `schemas/ledger.md`.
+//!
+//! A ledger log is an ordinary log whose events have `type` = `dev.countersign.ledger.<kind>.v1`, `source` = the log's origin and
+//! a JSON object of this module as data. One such log is kept for the node itself and one for each counterparty, so that a partner can be
+//! shown its own history, provably whole, and nothing else. The SQLite view is a fold over these records.
+
+use countersign_crypto::PublicKey;
+use serde::{Deserialize, Serialize};
+
+use crate::documents::{AgreementId, Digest};
+use crate::names::{Authority, Origin};
+use crate::time::Timestamp;
+
+/// What precedes the kind in the CloudEvents `type` of a ledger entry.
+pub const TYPE_PREFIX: &str = "dev.countersign.ledger.";
+
+/// What follows it.
+pub const TYPE_SUFFIX: &str = ".v1";
+
+/// A DSSE envelope inside a record: the envelope's own JSON, kept as text so that its bytes stay.
+pub type EnvelopeText = String;
+
+/// One record of a ledger log. The variant's kebab-case name is the kind.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum LedgerRecord {
+    /// An agreement under both signatures. Counterparty log; forces a sync.
+    Agreement {
+        /// The DSSE envelope.
+        envelope: EnvelopeText,
+        /// Where the partner's node can be dialled, if known.
+        #[serde(default)]
+        addresses: Vec<String>,
+        /// The invitation it came from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        invitation: Option<String>,
+    },
+    /// An application may use this node. Node log.
+    App {
+        /// Its name here.
+        name: String,
+        /// Its key.
+        key: PublicKey,
+        /// False where the enrolment is taken back.
+        enrolled: bool,
+    },
+    /// An application's durable cursor moved. Node log.
+    Cursor {
+        /// The application.
+        app: String,
+        /// The log it reads.
+        stream: Origin,
+        /// The next sequence it will read.
+        next: u64,
+        /// Leaf hash of the entry before.
+        leaf: Digest,
+    },
+    /// A question to the policies and its answer. Counterparty log, or node log where the principal is our own.
+    Decision {
+        /// Who asked: an authority, or `app:<name>`.
+        principal: String,
+        /// `discover`, `request`, `read` or `publish`.
+        action: String,
+        /// Which log.
+        stream: Origin,
+        /// The answer.
+        allowed: bool,
+        /// The policies that decided.
+        policies: Vec<String>,
+        /// Digest of the whole policy set.
+        policy_digest: Digest,
+        /// Evaluation errors; any makes the answer no.
+        #[serde(default)]
+        errors: Vec<String>,
+        /// The agreement it was decided under.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agreement: Option<AgreementId>,
+        /// The facts that the policies saw, as JSON text, so that the decision can be replayed.
+        facts: String,
+    },
+    /// An invitation was made, or is over. Node log.
+    Invitation {
+        /// Hexadecimal id.
+        id: String,
+        /// The offer's JSON text, whose digest the link holds.
+        offer: String,
+        /// Public key of the link's secret.
+        secret_key: PublicKey,
+        /// The organization key it was made for, if any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        for_key: Option<String>,
+        /// Whether a person has to confirm the joiner.
+        confirm: bool,
+        /// When it ends.
+        #[serde(with = "crate::documents::rfc3339")]
+        expires: Timestamp,
+    },
+    /// A step in the life of an invitation. Node log.
+    InvitationStep {
+        /// Hexadecimal id.
+        id: String,
+        /// `redeemed`, `refused`, `pending`, `confirmed` or `withdrawn`.
+        step: String,
+        /// The organization key that acted.
+        organization: PublicKey,
+        /// Its authority.
+        authority: Authority,
+        /// For people.
+        #[serde(default)]
+        reason: String,
+    },
+    /// A partner's key statement. Counterparty log (one's own: node log).
+    KeyStatement {
+        /// The DSSE envelope.
+        envelope: EnvelopeText,
+    },
+    /// A policy set came into force. Node log.
+    PolicySet {
+        /// Its digest.
+        digest: Digest,
+        /// File name and text of each file.
+        files: Vec<(String, String)>,
+    },
+    /// A receipt signed here or there, with the range it adds. Counterparty log.
+    Receipt {
+        /// The DSSE envelope.
+        envelope: EnvelopeText,
+        /// First sequence that this receipt adds to the one before.
+        from: u64,
+        /// Events it adds.
+        events: u64,
+        /// Data bytes it adds.
+        bytes: u64,
+    },
+    /// The other side could not be accepted: evidence kept. Counterparty log.
+    Fault {
+        /// Stable code of what was wrong.
+        code: String,
+        /// For people.
+        detail: String,
+        /// The log concerned, if one is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stream: Option<Origin>,
+        /// File name in `evidence/` that keeps the offending bytes, if kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evidence: Option<String>,
+    },
+    /// A signed refusal given or got. Counterparty log.
+    Refusal {
+        /// The DSSE envelope.
+        envelope: EnvelopeText,
+    },
+    /// One event refused by the consumer. Counterparty log.
+    Rejection {
+        /// The DSSE envelope.
+        envelope: EnvelopeText,
+    },
+    /// A partner's access was ended as a whole. Counterparty log; forces a sync.
+    Revocation {
+        /// Whose.
+        partner: Authority,
+        /// For people.
+        reason: String,
+    },
+    /// An agreement was ended. Counterparty log; forces a sync.
+    Termination {
+        /// The DSSE envelope.
+        envelope: EnvelopeText,
+    },
+}
+
+impl LedgerRecord {
+    /// The kind, as in the event's `type`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Agreement { .. } => "agreement",
+            Self::App { .. } => "app",
+            Self::Cursor { .. } => "cursor",
+            Self::Decision { .. } => "decision",
+            Self::Invitation { .. } => "invitation",
+            Self::InvitationStep { .. } => "invitation-step",
+            Self::KeyStatement { .. } => "key-statement",
+            Self::PolicySet { .. } => "policy-set",
+            Self::Receipt { .. } => "receipt",
+            Self::Fault { .. } => "fault",
+            Self::Refusal { .. } => "refusal",
+            Self::Rejection { .. } => "rejection",
+            Self::Revocation { .. } => "revocation",
+            Self::Termination { .. } => "termination",
+        }
+    }
+
+    /// The CloudEvents `type` of its entry.
+    #[must_use]
+    pub fn event_type(&self) -> String {
+        format!("{TYPE_PREFIX}{}{TYPE_SUFFIX}", self.kind())
+    }
+
+    /// The data of its entry.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Reads the data of a ledger entry.
+    ///
+    /// # Errors
+    /// [`LedgerRecordError`] where it is not a record that this version knows.
+    pub fn from_json(data: &[u8]) -> Result<Self, LedgerRecordError> {
+        serde_json::from_slice(data).map_err(|error| LedgerRecordError {
+            line: error.line(),
+            column: error.column(),
+        })
+    }
+}
+
+/// Data that is not a ledger record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a ledger record that this version knows (line {line}, column {column})")]
+pub struct LedgerRecordError {
+    /// Line in the JSON text.
+    pub line: usize,
+    /// Column in the JSON text.
+    pub column: usize,
+}
