@@ -1,6 +1,26 @@
-//! CloudEvents, entries, content commitments and signed documents.
+//! The bytes of an event: CloudEvents attributes, payload, commitments, the entry that the log keeps, and the documents
+//! that organizations sign.
+//!
+//! ```text
+//!  JSON, NDJSON, binary form        content: what an entry commits to           entry: the Merkle leaf, 118 bytes
+//!  ┌────────────────────────┐       ┌────────────────────────────────┐   seal   ┌───────────────────────────────┐
+//!  │ {"id":…,"data":…}      │ ────► │ salts ‖ attributes ‖ data part │ ───────► │ sequence, prev, time,         │
+//!  └────────────────────────┘       └────────────────────────────────┘          │ two commitments               │
+//!     cloudevents, ndjson             attributes, data, content                  └───────────────────────────────┘
+//!                                                                                  commitment, entry
+//! ```
+//!
+//! In scope: canonical bytes, their checks, their hashes. Elsewhere: the tree over entries (crate `tlog`), which events
+//! are let in (crates `policy` and `exchange`), where they are kept (crate `store`). No I/O, no async, no clock: time
+//! and randomness are arguments. Every byte is described in `schemas/entry.md`.
 
+pub mod attributes;
+pub mod commitment;
+pub mod content;
+pub mod data;
 pub mod documents;
 pub mod dsse;
+pub mod entry;
 pub mod ledger;
 pub mod names;
+pub mod time;

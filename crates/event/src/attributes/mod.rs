@@ -1,0 +1,302 @@
+//! Context attributes in one canonical form, whatever door they came through.
+//!
+//! ```text
+//! ┌ name length u8 ┬ name [a-z0-9]+ ┬ type u8 ┬ value length u16 ┬ value ┐  one record per attribute, in strictly
+//! └ 1..=255        ┴                ┴ 1..=7   ┴ big-endian       ┴       ┘  ascending byte order of the names
+//!
+//! 1 Boolean (one byte, 0 or 1) · 2 Integer (i32, big-endian) · 3 String · 4 Binary · 5 URI · 6 URI-reference · 7 Timestamp
+//! ```
+//!
+//! Equal attributes have equal bytes: nothing else is accepted by [`Attributes::check`], which every event passes, on
+//! both sides, and which therefore neither allocates nor looks at a byte more often than it must.
+
+mod builder;
+mod error;
+mod text;
+mod value;
+
+pub use builder::AttributesBuilder;
+pub use error::AttributeError;
+pub use value::{Value, ValueType};
+
+use std::fmt;
+
+use error::shown;
+
+/// Bytes that all attributes of an event may have together: what a u16 length can frame.
+pub const ATTRIBUTE_BYTES_MAX: usize = 65_535;
+/// Bytes of one attribute's name: what its u8 length can frame. CloudEvents asks for at most 20, and does not insist.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// The only version of CloudEvents that is spoken.
+pub const SPEC_VERSION: &str = "1.0";
+
+/// A view over canonical attribute bytes that have been checked.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub struct Attributes<'a> {
+    bytes: &'a [u8],
+    core: Core<'a>,
+}
+
+/// The core attributes, found while checking, so that asking for one costs nothing.
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
+struct Core<'a> {
+    datacontenttype: Option<&'a str>,
+    dataschema: Option<&'a str>,
+    id: Option<&'a str>,
+    kind: Option<&'a str>,
+    source: Option<&'a str>,
+    specversion: Option<&'a str>,
+    subject: Option<&'a str>,
+    time: Option<&'a str>,
+}
+
+impl<'a> Attributes<'a> {
+    /// Checks bytes in one pass, without allocating.
+    ///
+    /// # Errors
+    /// [`AttributeError`] where the bytes are not the canonical form of valid CloudEvents attributes.
+    pub fn check(bytes: &'a [u8]) -> Result<Self, AttributeError> {
+        if bytes.len() > ATTRIBUTE_BYTES_MAX {
+            return Err(AttributeError::TooLong {
+                found: bytes.len(),
+                max: ATTRIBUTE_BYTES_MAX,
+            });
+        }
+        let mut core = Core::default();
+        let mut previous: &[u8] = &[];
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (record, after) = Record::split(rest).ok_or(AttributeError::Truncated {
+                offset: bytes.len() - rest.len(),
+            })?;
+            check_name(record.name)?;
+            if record.name <= previous {
+                return Err(AttributeError::Order {
+                    name: shown(record.name),
+                });
+            }
+            let value = Value::decode(record.name, record.value_type, record.value)?;
+            core.take(record.name, value)?;
+            previous = record.name;
+            rest = after;
+        }
+        core.require_all()?;
+        Ok(Self { bytes, core })
+    }
+
+    /// The canonical bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// All attributes, `specversion` too, in ascending order of their names.
+    #[must_use]
+    pub fn iter(&self) -> AttributeIter<'a> {
+        AttributeIter { rest: self.bytes }
+    }
+
+    /// The attribute of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Value<'a>> {
+        self.iter()
+            .take_while(|(found, _)| *found <= name)
+            .find_map(|(found, value)| (found == name).then_some(value))
+    }
+
+    /// `id`: with `source`, the identity of the event.
+    #[must_use]
+    pub fn id(&self) -> &'a str {
+        self.core.id.unwrap_or_default()
+    }
+
+    /// `source`, a URI-reference.
+    #[must_use]
+    pub fn source(&self) -> &'a str {
+        self.core.source.unwrap_or_default()
+    }
+
+    /// `type`.
+    #[must_use]
+    pub fn kind(&self) -> &'a str {
+        self.core.kind.unwrap_or_default()
+    }
+
+    /// `subject`.
+    #[must_use]
+    pub fn subject(&self) -> Option<&'a str> {
+        self.core.subject
+    }
+
+    /// `time`, RFC 3339 as it came: the producer's claim, not the log's clock.
+    #[must_use]
+    pub fn time(&self) -> Option<&'a str> {
+        self.core.time
+    }
+
+    /// `datacontenttype`, a media type.
+    #[must_use]
+    pub fn datacontenttype(&self) -> Option<&'a str> {
+        self.core.datacontenttype
+    }
+
+    /// `dataschema`, a URI.
+    #[must_use]
+    pub fn dataschema(&self) -> Option<&'a str> {
+        self.core.dataschema
+    }
+}
+
+impl fmt::Debug for Attributes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl<'a> IntoIterator for Attributes<'a> {
+    type Item = (&'a str, Value<'a>);
+    type IntoIter = AttributeIter<'a>;
+
+    fn into_iter(self) -> AttributeIter<'a> {
+        self.iter()
+    }
+}
+
+/// Iterator over the attributes of an event.
+#[derive(Clone, Debug)]
+pub struct AttributeIter<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for AttributeIter<'a> {
+    type Item = (&'a str, Value<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // INVARIANT: the bytes passed `Attributes::check`, so each `?` below is taken at the end only.
+        let (record, after) = Record::split(self.rest)?;
+        self.rest = after;
+        let name = std::str::from_utf8(record.name).ok()?;
+        Some((name, Value::reread(record.value_type, record.value)?))
+    }
+}
+
+/// Whether `name` can name an attribute here; `data` and `dssematerial` have places of their own.
+///
+/// # Errors
+/// [`AttributeError`] naming the rule that it breaks.
+pub fn check_name(name: &[u8]) -> Result<(), AttributeError> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return Err(AttributeError::NameLength { found: name.len() });
+    }
+    if !name
+        .iter()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    {
+        return Err(AttributeError::NameCharacters { name: shown(name) });
+    }
+    if matches!(name, b"data" | b"dssematerial") {
+        return Err(AttributeError::ReservedName { name: shown(name) });
+    }
+    Ok(())
+}
+
+/// One record, split off but not checked.
+struct Record<'a> {
+    name: &'a [u8],
+    value_type: u8,
+    value: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// The first record of `bytes` and what follows it; nothing where a length passes the end.
+    fn split(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (name_length, rest) = bytes.split_first()?;
+        let (name, rest) = rest.split_at_checked(usize::from(*name_length))?;
+        let ([value_type, high, low], rest) = rest.split_first_chunk::<3>()?;
+        let value_length = u16::from_be_bytes([*high, *low]);
+        let (value, rest) = rest.split_at_checked(usize::from(value_length))?;
+        let record = Self {
+            name,
+            value_type: *value_type,
+            value,
+        };
+        Some((record, rest))
+    }
+}
+
+/// The type that the specification gives a core attribute; none for extensions.
+#[must_use]
+pub fn core_type(name: &[u8]) -> Option<ValueType> {
+    match name {
+        b"datacontenttype" | b"id" | b"specversion" | b"subject" | b"type" => {
+            Some(ValueType::String)
+        }
+        b"dataschema" => Some(ValueType::Uri),
+        b"source" => Some(ValueType::UriReference),
+        b"time" => Some(ValueType::Timestamp),
+        _ => None,
+    }
+}
+
+impl<'a> Core<'a> {
+    /// Keeps the value of a core attribute, after checking its type and that it is not empty.
+    fn take(&mut self, name: &[u8], value: Value<'a>) -> Result<(), AttributeError> {
+        let place = match name {
+            b"datacontenttype" => &mut self.datacontenttype,
+            b"dataschema" => &mut self.dataschema,
+            b"id" => &mut self.id,
+            b"source" => &mut self.source,
+            b"specversion" => &mut self.specversion,
+            b"subject" => &mut self.subject,
+            b"time" => &mut self.time,
+            b"type" => &mut self.kind,
+            _ => return Ok(()),
+        };
+        let expected = core_type(name).unwrap_or(ValueType::String);
+        let text = match value {
+            Value::String(text)
+            | Value::Uri(text)
+            | Value::UriReference(text)
+            | Value::Timestamp(text)
+                if value.value_type() == expected =>
+            {
+                text
+            }
+            _ => {
+                return Err(AttributeError::CoreType {
+                    name: shown(name),
+                    found: value.value_type(),
+                    expected,
+                });
+            }
+        };
+        if text.is_empty() {
+            return Err(AttributeError::Empty { name: shown(name) });
+        }
+        *place = Some(text);
+        Ok(())
+    }
+
+    fn require_all(&self) -> Result<(), AttributeError> {
+        match self.specversion {
+            Some(SPEC_VERSION) => {}
+            Some(_) => return Err(AttributeError::SpecVersion),
+            None => {
+                return Err(AttributeError::Missing {
+                    name: "specversion",
+                });
+            }
+        }
+        for (name, value) in [
+            ("id", self.id),
+            ("source", self.source),
+            ("type", self.kind),
+        ] {
+            if value.is_none() {
+                return Err(AttributeError::Missing { name });
+            }
+        }
+        Ok(())
+    }
+}
