@@ -1,0 +1,671 @@
+//! The delivery batch, and the reader that believes nothing of it before the tree says so.
+//!
+//! ```text
+//! BatchMessage ‖ descriptors (tag, kind and flags, Δtime, lengths) ‖ contents (salts, attributes, data part)
+//! ```
+//!
+//! What the receiver can rebuild does not travel: [`LogReader::take`] computes the commitments from the content, rebuilds every
+//! 118-byte entry, its leaf hash and the tree, and accepts the batch only if the tree is one that the log's key has signed. One altered, missing,
+//! reordered or replayed bit anywhere gives another root.
+
+use bytes::Bytes;
+use countersign_crypto::{Hash, PublicKey, Signature};
+use countersign_event::content::{ContentError, EventRef, open_content};
+use countersign_event::entry::{ENTRY_BYTES, Flags, Kind};
+use countersign_event::time::Timestamp;
+use countersign_tlog::checkpoint::verify_signature;
+use countersign_tlog::{
+    Checkpoint, CompactRange, ProofError, leaf_hash, verify_consistency, verify_inclusion,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Message, SignedHead, SubscribeReady, varint};
+
+/// Most entries of one batch. With descriptors of at least 5 bytes this bounds what a hostile count can make a reader allocate to
+/// 12 MiB of rebuilt entries and leaf hashes.
+pub const BATCH_ENTRIES_MAX: u32 = 65_536;
+
+const TAG_WHOLE: u8 = 0;
+const SALT_BYTES: u64 = 64;
+const DESCRIPTOR_BYTES_MIN: usize = 5;
+
+/// Entries [first, first + count) with their content, and what proves them.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BatchMessage {
+    /// Sequence of the first entry.
+    pub first: u64,
+    /// How many entries.
+    pub count: u32,
+    /// How many bytes of the bulk are descriptors; the contents follow.
+    pub descriptor_bytes: u32,
+    /// What proves the tree of size first + count.
+    pub cover: Cover,
+}
+
+impl Message for BatchMessage {
+    const KIND: u8 = 22;
+}
+
+/// What proves a batch. A tagged choice, so that another kind can be added; the variants' order is the wire format.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Cover {
+    /// A signed checkpoint of the batch's end or of a larger size.
+    Checkpoint {
+        /// The checkpoint.
+        head: SignedHead,
+        /// Consistency proof from the batch's end to it; empty where they are equal.
+        consistency: Vec<Hash>,
+    },
+}
+
+/// One entry's place in the content: length of its attributes and of its data part.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Lengths {
+    /// Bytes of the attributes.
+    pub attribute_bytes: u32,
+    /// Bytes of the data part.
+    pub data_part_bytes: u32,
+}
+
+impl Lengths {
+    /// Bytes of the whole content, salts included.
+    #[must_use]
+    pub fn content_bytes(&self) -> u64 {
+        SALT_BYTES + u64::from(self.attribute_bytes) + u64::from(self.data_part_bytes)
+    }
+}
+
+/// Writes the descriptors of encoded entries (118 bytes each), beside their lengths.
+#[must_use]
+pub fn write_descriptors(entries: &[u8], lengths: &[Lengths]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(lengths.len() * 10);
+    let mut time_before = 0;
+    for (entry, lengths) in entries.as_chunks::<ENTRY_BYTES>().0.iter().zip(lengths) {
+        let time = read_u64(entry, 46);
+        let data_bytes = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
+        out.push(TAG_WHOLE);
+        out.push(entry[1]);
+        varint::write(&mut out, time.wrapping_sub(time_before));
+        varint::write(&mut out, u64::from(lengths.attribute_bytes));
+        varint::write(&mut out, u64::from(lengths.data_part_bytes));
+        if entry[1] & 0xf0 != 0 {
+            varint::write(&mut out, u64::from(data_bytes));
+        }
+        time_before = time;
+    }
+    out
+}
+
+fn read_u64(entry: &[u8; ENTRY_BYTES], at: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&entry[at..at + 8]);
+    u64::from_be_bytes(bytes)
+}
+
+/// Why a batch or head is not accepted. Each is the producer's fault (or that of whoever holds its key): the session ends and the bytes are kept.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BatchFault {
+    /// The batch does not begin where the reader stands: something is missing, repeated or out of order.
+    #[error("the batch begins at sequence {found}, the next one is {expected}")]
+    Position {
+        /// The next sequence.
+        expected: u64,
+        /// Where the batch begins.
+        found: u64,
+    },
+    /// Its form is wrong.
+    #[error("the batch at sequence {first} is malformed: {what}")]
+    Form {
+        /// Its first sequence.
+        first: u64,
+        /// Which part.
+        what: &'static str,
+    },
+    /// An event in it breaks a rule of the format.
+    #[error("the entry at sequence {sequence} is not valid: {error}")]
+    Content {
+        /// Which entry.
+        sequence: u64,
+        /// What is wrong with it.
+        error: ContentError,
+    },
+    /// The log's time goes backwards.
+    #[error("the entry at sequence {sequence} is older than the one before it")]
+    Time {
+        /// Which entry.
+        sequence: u64,
+    },
+    /// The checkpoint's signature is wrong.
+    #[error("the checkpoint of size {size} is not signed by the log's key")]
+    Signature {
+        /// Its size.
+        size: u64,
+    },
+    /// The entries do not make the tree that was signed.
+    #[error(
+        "the entries up to sequence {end} do not make the tree that the log's key signed at size {size}: {error}"
+    )]
+    Tree {
+        /// End of the batch.
+        end: u64,
+        /// Size of the checkpoint.
+        size: u64,
+        /// What the proof lacks.
+        error: ProofError,
+    },
+    /// Two checkpoints of the log's key contradict each other: a fork.
+    #[error("the log's key signed two histories: at size {size} another root was signed before")]
+    Contradiction {
+        /// The size at which they differ.
+        size: u64,
+    },
+    /// A checkpoint smaller than one that was shown before.
+    #[error("the log shows size {found} after it had signed size {seen}")]
+    Shrunk {
+        /// Size seen before.
+        seen: u64,
+        /// Size shown now.
+        found: u64,
+    },
+}
+
+/// A batch whose every byte is under a checkpoint that the log's key signed. Only [`LogReader::take`] makes one.
+#[derive(Clone, Debug)]
+pub struct VerifiedBatch {
+    first: u64,
+    entries: Vec<u8>,
+    leaf_hashes: Vec<Hash>,
+    lengths: Vec<Lengths>,
+    content: Bytes,
+    range: CompactRange,
+    cover: Cover,
+    events: u64,
+    data_bytes: u64,
+}
+
+impl VerifiedBatch {
+    /// Sequence of the first entry.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Sequence after the last entry.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.first + self.lengths.len() as u64
+    }
+
+    /// The rebuilt entries, 118 bytes each.
+    #[must_use]
+    pub fn entries(&self) -> &[u8] {
+        &self.entries
+    }
+
+    /// Their leaf hashes.
+    #[must_use]
+    pub fn leaf_hashes(&self) -> &[Hash] {
+        &self.leaf_hashes
+    }
+
+    /// Where their contents lie.
+    #[must_use]
+    pub fn lengths(&self) -> &[Lengths] {
+        &self.lengths
+    }
+
+    /// Their contents, one after the other.
+    #[must_use]
+    pub fn content(&self) -> &Bytes {
+        &self.content
+    }
+
+    /// Compact range of the tree that ends with this batch.
+    #[must_use]
+    pub fn range(&self) -> &CompactRange {
+        &self.range
+    }
+
+    /// What proved it.
+    #[must_use]
+    pub fn cover(&self) -> &Cover {
+        &self.cover
+    }
+
+    /// Events in it (control entries do not count).
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Data bytes of those events.
+    #[must_use]
+    pub fn data_bytes(&self) -> u64 {
+        self.data_bytes
+    }
+}
+
+/// A verifying reader of one log: knows the tree up to where it stands, and what it must be.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    origin: String,
+    key: PublicKey,
+    range: CompactRange,
+    last_leaf: Hash,
+    last_time: u64,
+    /// The largest checkpoint whose signature was verified.
+    signed: Option<Checkpoint>,
+}
+
+impl LogReader {
+    /// A reader of the whole log, from its first entry.
+    #[must_use]
+    pub fn from_start(origin: &str, key: PublicKey) -> Self {
+        Self::resume(origin, key, CompactRange::new(), [0; 32], 0, None)
+    }
+
+    /// A reader that goes on where a copy ends, whose tree it trusts because it verified it before. `newest` is the largest checkpoint
+    /// of the log that was ever stored here.
+    #[must_use]
+    pub fn resume(
+        origin: &str,
+        key: PublicKey,
+        range: CompactRange,
+        last_leaf: Hash,
+        last_time: u64,
+        newest: Option<Checkpoint>,
+    ) -> Self {
+        Self {
+            origin: origin.to_owned(),
+            key,
+            range,
+            last_leaf,
+            last_time,
+            signed: newest,
+        }
+    }
+
+    /// A reader that starts where the producer says, once that start has been proven to lie in the signed log, and that log to be a
+    /// continuation of `newest`, the largest checkpoint ever stored here.
+    ///
+    /// # Errors
+    /// [`BatchFault`].
+    pub fn from_ready(
+        origin: &str,
+        key: PublicKey,
+        ready: &SubscribeReady,
+        newest: Option<&Checkpoint>,
+    ) -> Result<Self, BatchFault> {
+        let form = |what| BatchFault::Form {
+            first: ready.start,
+            what,
+        };
+        let range = CompactRange::from_hashes(ready.start, ready.range.clone())
+            .map_err(|_| form("the compact range does not fit the start"))?;
+        let root = range.root();
+        let tree = |size| {
+            move |error| BatchFault::Tree {
+                end: ready.start,
+                size,
+                error,
+            }
+        };
+        if ready.start > 0 {
+            let index = ready.start - 1;
+            let proof = &ready.last_leaf_proof;
+            verify_inclusion(&ready.last_leaf, index, ready.start, proof, &root)
+                .map_err(tree(ready.start))?;
+        } else if ready.last_leaf != [0; 32] || !ready.last_leaf_proof.is_empty() {
+            return Err(form("an empty log has no last leaf"));
+        }
+        let mut reader = Self::resume(origin, key, range, ready.last_leaf, ready.last_time, None);
+        let head = reader.verify_head(&ready.head)?;
+        if head.size < ready.start {
+            return Err(form("the start lies beyond the signed head"));
+        }
+        verify_consistency(
+            ready.start,
+            &root,
+            head.size,
+            &head.root,
+            &ready.consistency,
+        )
+        .map_err(tree(head.size))?;
+        if let Some(newest) = newest {
+            if head.size < newest.size {
+                return Err(BatchFault::Shrunk {
+                    seen: newest.size,
+                    found: head.size,
+                });
+            }
+            verify_consistency(
+                newest.size,
+                &newest.root,
+                head.size,
+                &head.root,
+                &ready.from_newest,
+            )
+            .map_err(|_| BatchFault::Contradiction { size: newest.size })?;
+        }
+        reader.signed = Some(head);
+        Ok(reader)
+    }
+
+    /// The next sequence.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.range.size()
+    }
+
+    /// Leaf hash of the entry before the next one; zeros at 0.
+    #[must_use]
+    pub fn last_leaf(&self) -> Hash {
+        self.last_leaf
+    }
+
+    /// Root of the tree up to here.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        self.range.root()
+    }
+
+    /// The largest checkpoint whose signature was verified.
+    #[must_use]
+    pub fn signed(&self) -> Option<&Checkpoint> {
+        self.signed.as_ref()
+    }
+
+    /// Takes note of a newer head without entries.
+    ///
+    /// # Errors
+    /// [`BatchFault`] where its signature is wrong or it contradicts what is known.
+    pub fn note_head(&mut self, head: &SignedHead) -> Result<(), BatchFault> {
+        let head = self.verify_head(head)?;
+        if head.size == self.range.size() && head.root != self.range.root() {
+            return Err(BatchFault::Contradiction { size: head.size });
+        }
+        self.signed = Some(head);
+        Ok(())
+    }
+
+    /// Verifies a batch and moves on behind it. On an error the reader stays where it was.
+    ///
+    /// # Errors
+    /// [`BatchFault`].
+    pub fn take(
+        &mut self,
+        message: BatchMessage,
+        bulk: Bytes,
+    ) -> Result<VerifiedBatch, BatchFault> {
+        let first = message.first;
+        let form = |what| BatchFault::Form { first, what };
+        if first != self.range.size() {
+            return Err(BatchFault::Position {
+                expected: self.range.size(),
+                found: first,
+            });
+        }
+        let count = message.count as usize;
+        let descriptor_bytes = message.descriptor_bytes as usize;
+        if message.count == 0 || message.count > BATCH_ENTRIES_MAX || descriptor_bytes > bulk.len()
+        {
+            return Err(form("its counts"));
+        }
+        if descriptor_bytes / DESCRIPTOR_BYTES_MIN < count {
+            return Err(form("more entries than descriptors"));
+        }
+        let content = bulk.slice(descriptor_bytes..);
+        let mut rebuild = Rebuild {
+            entries: Vec::with_capacity(count * ENTRY_BYTES),
+            leaf_hashes: Vec::with_capacity(count),
+            lengths: Vec::with_capacity(count),
+            range: self.range.clone(),
+            last_leaf: self.last_leaf,
+            time: self.last_time,
+            // A checkpoint that was signed ahead of the entries is compared when they reach it.
+            awaited: self.signed.as_ref().filter(|signed| signed.size > first),
+            events: 0,
+            data_bytes: 0,
+        };
+        rebuild.all(first, count, &bulk[..descriptor_bytes], &content)?;
+        let Cover::Checkpoint { head, consistency } = &message.cover;
+        let head = self.verify_head(head)?;
+        let end = rebuild.range.size();
+        verify_consistency(
+            end,
+            &rebuild.range.root(),
+            head.size,
+            &head.root,
+            consistency,
+        )
+        .map_err(|error| BatchFault::Tree {
+            end,
+            size: head.size,
+            error,
+        })?;
+        let Rebuild {
+            entries,
+            leaf_hashes,
+            lengths,
+            range,
+            last_leaf,
+            time,
+            events,
+            data_bytes,
+            ..
+        } = rebuild;
+        self.range = range.clone();
+        self.last_leaf = last_leaf;
+        self.last_time = time;
+        self.signed = Some(head);
+        Ok(VerifiedBatch {
+            first,
+            entries,
+            leaf_hashes,
+            lengths,
+            content,
+            range,
+            cover: message.cover,
+            events,
+            data_bytes,
+        })
+    }
+
+    /// Verifies the signature, unless it is that of the checkpoint verified last, and that the log did not shrink or fork.
+    fn verify_head(&self, head: &SignedHead) -> Result<Checkpoint, BatchFault> {
+        let checkpoint = head.checkpoint(&self.origin);
+        if let Some(signed) = &self.signed {
+            if *signed == checkpoint {
+                return Ok(checkpoint);
+            }
+            if checkpoint.size < signed.size {
+                return Err(BatchFault::Shrunk {
+                    seen: signed.size,
+                    found: checkpoint.size,
+                });
+            }
+        }
+        let signature = Signature::try_from(head.signature.as_slice())
+            .map_err(|_| BatchFault::Signature { size: head.size })?;
+        verify_signature(&checkpoint, &self.key, &signature)
+            .map_err(|_| BatchFault::Signature { size: head.size })?;
+        if let Some(signed) = &self.signed
+            && signed.size == checkpoint.size
+        {
+            // Both are signed, and they differ.
+            return Err(BatchFault::Contradiction { size: signed.size });
+        }
+        Ok(checkpoint)
+    }
+}
+
+/// Entries, leaf hashes and tree as they come out of the contents.
+struct Rebuild<'a> {
+    entries: Vec<u8>,
+    leaf_hashes: Vec<Hash>,
+    lengths: Vec<Lengths>,
+    range: CompactRange,
+    last_leaf: Hash,
+    time: u64,
+    awaited: Option<&'a Checkpoint>,
+    events: u64,
+    data_bytes: u64,
+}
+
+impl Rebuild<'_> {
+    fn all(
+        &mut self,
+        first: u64,
+        count: usize,
+        mut descriptors: &[u8],
+        content: &[u8],
+    ) -> Result<(), BatchFault> {
+        let mut rest = content;
+        let mut time_before = 0;
+        for index in 0..count {
+            let sequence = first + index as u64;
+            let descriptor =
+                Descriptor::read(&mut descriptors, &mut time_before).ok_or(BatchFault::Form {
+                    first,
+                    what: "a descriptor",
+                })?;
+            let (here, after) = usize::try_from(descriptor.lengths.content_bytes())
+                .ok()
+                .and_then(|bytes| rest.split_at_checked(bytes))
+                .ok_or(BatchFault::Form {
+                    first,
+                    what: "its content breaks off",
+                })?;
+            rest = after;
+            self.one(sequence, &descriptor, here)?;
+        }
+        if descriptors.is_empty() && rest.is_empty() {
+            Ok(())
+        } else {
+            Err(BatchFault::Form {
+                first,
+                what: "bytes after its last entry",
+            })
+        }
+    }
+
+    fn one(
+        &mut self,
+        sequence: u64,
+        descriptor: &Descriptor,
+        content: &[u8],
+    ) -> Result<(), BatchFault> {
+        let fault = |error| BatchFault::Content { sequence, error };
+        if descriptor.flags.encrypted {
+            return Err(fault(ContentError::Encrypted));
+        }
+        if descriptor.time < self.time {
+            return Err(BatchFault::Time { sequence });
+        }
+        let (event, sealed) =
+            open_content(content, descriptor.lengths.attribute_bytes as usize).map_err(fault)?;
+        check_stated(descriptor, &event).map_err(fault)?;
+        let entry = sealed.entry(
+            descriptor.kind,
+            sequence,
+            self.last_leaf,
+            Timestamp(descriptor.time),
+        );
+        let bytes = entry.encode();
+        let leaf = leaf_hash(&bytes);
+        self.range.append(leaf);
+        if let Some(awaited) = self.awaited
+            && awaited.size == self.range.size()
+            && awaited.root != self.range.root()
+        {
+            return Err(BatchFault::Contradiction { size: awaited.size });
+        }
+        self.entries.extend_from_slice(&bytes);
+        self.leaf_hashes.push(leaf);
+        self.lengths.push(descriptor.lengths);
+        self.last_leaf = leaf;
+        self.time = descriptor.time;
+        if descriptor.kind == Kind::Event {
+            self.events += 1;
+            self.data_bytes += u64::from(entry.data_bytes);
+        }
+        Ok(())
+    }
+}
+
+fn check_stated(descriptor: &Descriptor, event: &EventRef<'_>) -> Result<(), ContentError> {
+    let found = event.data().author_material.is_some();
+    if descriptor.flags.author_signed != found {
+        return Err(ContentError::AuthorSigned {
+            stated: descriptor.flags.author_signed,
+        });
+    }
+    let found = event.data().data.len() as u64;
+    if descriptor.data_bytes != found {
+        return Err(ContentError::DataLength {
+            stated: u32::try_from(descriptor.data_bytes).unwrap_or(u32::MAX),
+            found: u32::try_from(found).unwrap_or(u32::MAX),
+        });
+    }
+    Ok(())
+}
+
+struct Descriptor {
+    kind: Kind,
+    flags: Flags,
+    time: u64,
+    lengths: Lengths,
+    data_bytes: u64,
+}
+
+impl Descriptor {
+    fn read(input: &mut &[u8], time_before: &mut u64) -> Option<Self> {
+        let (&[tag, kind_and_flags], rest) = input.split_first_chunk::<2>()?;
+        *input = rest;
+        if tag != TAG_WHOLE {
+            return None;
+        }
+        let kind = match kind_and_flags & 0x0f {
+            0 => Kind::Event,
+            1 => Kind::Control,
+            _ => return None,
+        };
+        let flags = match kind_and_flags >> 4 {
+            0 => Flags {
+                encrypted: false,
+                author_signed: false,
+            },
+            1 => Flags {
+                encrypted: true,
+                author_signed: false,
+            },
+            2 => Flags {
+                encrypted: false,
+                author_signed: true,
+            },
+            3 => Flags {
+                encrypted: true,
+                author_signed: true,
+            },
+            _ => return None,
+        };
+        let time = time_before.wrapping_add(varint::read(input)?);
+        *time_before = time;
+        let lengths = Lengths {
+            attribute_bytes: varint::read(input)?.try_into().ok()?,
+            data_part_bytes: varint::read(input)?.try_into().ok()?,
+        };
+        let data_bytes = if kind_and_flags & 0xf0 == 0 {
+            u64::from(lengths.data_part_bytes).checked_sub(1)?
+        } else {
+            varint::read(input)?
+        };
+        Some(Self {
+            kind,
+            flags,
+            time,
+            lengths,
+            data_bytes,
+        })
+    }
+}
