@@ -69,9 +69,12 @@ const BANS: [Ban; 6] = [
         instead: "use `countersign_crypto::PublicKey::verify`: other forms accept signatures that the strict one refuses",
     },
     Ban {
+        // Empty brackets: a sync that names its site (`sync_data(SyncSite::Heads)`) goes through the disk module already.
         words: &[
-            "sync_all(",
-            "sync_data(",
+            "sync_all()",
+            "sync_data()",
+            "File::sync_all",
+            "File::sync_data",
             "fsync(",
             "fdatasync(",
             "syncfs(",
@@ -144,7 +147,7 @@ fn non_strict_trait(file: &Source) -> Vec<Finding> {
 }
 
 fn finding(file: &Source, line: usize, word: &str, instead: &str) -> Finding {
-    let word = word.trim_end_matches('(');
+    let word = word.trim_end_matches(['(', ')']);
     Finding {
         path: file.path.clone(),
         line,
@@ -252,5 +255,9 @@ mod tests {
         check("crates/store/src/disk.rs", line, false);
         check("crates/store/src/disk/file.rs", line, false);
         check("crates/store/src/segment.rs", "self.resync_all()\n", false);
+        let named = "file.sync_data(SyncSite::Heads)?;\n";
+        check("crates/store/src/segment.rs", named, false);
+        let by_path = "files.map(File::sync_all);\n";
+        check("crates/store/src/segment.rs", by_path, true);
     }
 }
