@@ -15,12 +15,15 @@
 //! and randomness are arguments. Every byte is described in `schemas/entry.md`.
 
 pub mod attributes;
+pub mod cloudevents;
 pub mod commitment;
 pub mod content;
 pub mod data;
 pub mod documents;
 pub mod dsse;
 pub mod entry;
+mod json;
 pub mod ledger;
 pub mod names;
+pub mod ndjson;
 pub mod time;

@@ -21,7 +21,7 @@ pub use value::{Value, ValueType};
 
 use std::fmt;
 
-use error::shown;
+pub(crate) use error::shown;
 
 /// Bytes that all attributes of an event may have together: what a u16 length can frame.
 pub const ATTRIBUTE_BYTES_MAX: usize = 65_535;
