@@ -47,16 +47,20 @@
 
 mod cases;
 mod decision;
+mod deep;
 mod fault;
+mod load;
 mod nesting;
 mod request;
 mod scope;
 mod set;
+mod time;
 
 pub use cases::{CaseFileError, CaseResult, case_policies, run_cases};
 pub use decision::{Decision, Explanation, PolicyId, PolicyNote, Reason};
 pub use fault::{PolicyFault, PolicyLoadError};
-pub use request::{Action, Agreement, Context, Member, Organization, Principal, Request, Stream};
-pub use set::{
-    NESTING_MAX, POLICIES_MAX, POLICY_BYTES_MAX, POLICY_TEXT_BYTES_MAX, PolicySet, SCHEMA,
+pub use load::{
+    NESTING_MAX, OPERATORS_MAX, POLICIES_MAX, POLICY_BYTES_MAX, POLICY_TEXT_BYTES_MAX, SCHEMA,
 };
+pub use request::{Action, Agreement, Context, Member, Organization, Principal, Request, Stream};
+pub use set::PolicySet;

@@ -10,8 +10,10 @@ pub(crate) struct Statement {
     pub(crate) start: usize,
     /// Byte offset behind its last token.
     pub(crate) end: usize,
-    /// How deep it can make the parser recurse: open brackets and `if` at the deepest place, and operators chained.
-    pub(crate) depth: usize,
+    /// The most brackets open at once: the parser recurses on each.
+    pub(crate) nesting: usize,
+    /// How many of `&& || + - * . [ if` it has: a chain of them nests as deep as it is long, without any bracket.
+    pub(crate) operators: usize,
 }
 
 /// The statements of `text` in order; comments and white space outside them are left out.
@@ -58,6 +60,9 @@ fn token_length(rest: &str, first: char) -> usize {
             .find(|character: char| !character.is_ascii_alphanumeric() && character != '_')
             .unwrap_or(rest.len());
     }
+    if rest.starts_with("&&") || rest.starts_with("||") {
+        return 2;
+    }
     first.len_utf8()
 }
 
@@ -65,9 +70,9 @@ fn token_length(rest: &str, first: char) -> usize {
 struct Scan {
     start: Option<usize>,
     end: usize,
-    brackets: usize,
-    deepest: usize,
-    conditionals: usize,
+    open: usize,
+    nesting: usize,
+    operators: usize,
 }
 
 impl Scan {
@@ -76,13 +81,14 @@ impl Scan {
         self.end = start + token.len();
         match token {
             "(" | "[" | "{" => {
-                self.brackets += 1;
-                self.deepest = self.deepest.max(self.brackets);
+                self.open += 1;
+                self.nesting = self.nesting.max(self.open);
             }
-            ")" | "]" | "}" => self.brackets = self.brackets.saturating_sub(1),
-            // `if a then b else if c then ...` nests without brackets, and nothing ends it but the policy.
-            "if" => self.conditionals += 1,
+            ")" | "]" | "}" => self.open = self.open.saturating_sub(1),
             _ => {}
+        }
+        if matches!(token, "&&" | "||" | "+" | "-" | "*" | "." | "[" | "if") {
+            self.operators += 1;
         }
     }
 
@@ -91,21 +97,20 @@ impl Scan {
         scan.start.map(|start| Statement {
             start,
             end: scan.end,
-            depth: scan.deepest.saturating_add(scan.conditionals),
+            nesting: scan.nesting,
+            operators: scan.operators,
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::statements;
 
-    use super::{Statement, statements};
-
-    fn check(text: &str, expected: &[(&str, usize)]) {
-        let found: Vec<(&str, usize)> = statements(text)
+    fn check(text: &str, expected: &[(&str, usize, usize)]) {
+        let found: Vec<(&str, usize, usize)> = statements(text)
             .iter()
-            .map(|Statement { start, end, depth }| (&text[*start..*end], *depth))
+            .map(|one| (&text[one.start..one.end], one.nesting, one.operators))
             .collect();
         assert_eq!(found, expected, "{text:?}");
     }
@@ -114,19 +119,21 @@ mod tests {
     fn statements_end_at_semicolons_outside_strings_and_comments() {
         check("", &[]);
         check(" // only; a comment\n\n", &[]);
-        check("a;b;", &[("a;", 0), ("b;", 0)]);
-        check("a // ; \n (b); c", &[("a // ; \n (b);", 1), ("c", 0)]);
-        check(r#"@x(";\";") a;"#, &[(r#"@x(";\";") a;"#, 1)]);
-        check("\"unterminated; ", &[("\"unterminated; ", 0)]);
-        check("// a comment ends at a carriage return\rb;", &[("b;", 0)]);
-        check("é;\u{3000}ü;", &[("é;", 0), ("ü;", 0)]);
+        check("a;b;", &[("a;", 0, 0), ("b;", 0, 0)]);
+        check("a // ; \n (b); c", &[("a // ; \n (b);", 1, 0), ("c", 0, 0)]);
+        check(r#"@x(";\";") a;"#, &[(r#"@x(";\";") a;"#, 1, 0)]);
+        check("\"unterminated; ", &[("\"unterminated; ", 0, 0)]);
+        check("// ended by a carriage return\rb;", &[("b;", 0, 0)]);
+        check("é;\u{3000}ü;", &[("é;", 0, 0), ("ü;", 0, 0)]);
     }
 
     #[test]
-    fn depth_counts_brackets_and_conditionals() {
-        check("(([{}])());", &[("(([{}])());", 4)]);
-        check(")))(;", &[(")))(;", 1)]);
-        check("\"((((\";", &[("\"((((\";", 0)]);
-        check("if ifs elif if;", &[("if ifs elif if;", 2)]);
+    fn brackets_and_operators_are_counted_outside_strings_and_comments() {
+        check("(({}())());", &[("(({}())());", 3, 0)]);
+        check(")))(;", &[(")))(;", 1, 0)]);
+        check("\"((((\";", &[("\"((((\";", 0, 0)]);
+        check("if ifs elif if;", &[("if ifs elif if;", 0, 2)]);
+        check("a&&b||c.d[e]*f;", &[("a&&b||c.d[e]*f;", 1, 5)]);
+        check("a//&&\n;", &[("a//&&\n;", 0, 0)]);
     }
 }

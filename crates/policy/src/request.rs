@@ -187,13 +187,42 @@ impl RequestError {
     }
 }
 
-/// The entity types of the schema, parsed once.
+/// The names of the schema, parsed once.
 #[derive(Clone, Debug)]
 pub(crate) struct Types {
-    pub(crate) application: EntityTypeName,
-    pub(crate) node: EntityTypeName,
-    pub(crate) organization: EntityTypeName,
-    pub(crate) stream: EntityTypeName,
+    application: EntityTypeName,
+    node: EntityTypeName,
+    organization: EntityTypeName,
+    stream: EntityTypeName,
+    discover: EntityUid,
+    publish: EntityUid,
+    read: EntityUid,
+    request: EntityUid,
+}
+
+impl Types {
+    pub(crate) fn of_schema() -> Self {
+        let action_type = entity_type("Action");
+        Self {
+            application: entity_type("Application"),
+            node: entity_type("Node"),
+            organization: entity_type("Organization"),
+            stream: entity_type("Stream"),
+            discover: uid(&action_type, Action::Discover.name()),
+            publish: uid(&action_type, Action::Publish.name()),
+            read: uid(&action_type, Action::Read.name()),
+            request: uid(&action_type, Action::Request.name()),
+        }
+    }
+
+    pub(crate) fn action(&self, action: Action) -> &EntityUid {
+        match action {
+            Action::Discover => &self.discover,
+            Action::Publish => &self.publish,
+            Action::Read => &self.read,
+            Action::Request => &self.request,
+        }
+    }
 }
 
 /// A request in Cedar's terms.
@@ -363,6 +392,11 @@ fn stream(uid: EntityUid, stream: &Stream, owner: EntityUid) -> Result<Entity, R
     }
     Entity::new(uid, attributes, HashSet::from([owner]))
         .map_err(|error| RequestError::schema(&error))
+}
+
+#[expect(clippy::expect_used, reason = "the names are plain identifiers")]
+fn entity_type(name: &str) -> EntityTypeName {
+    name.parse().expect("an identifier is an entity type")
 }
 
 fn uid(entity_type: &EntityTypeName, id: &str) -> EntityUid {
