@@ -196,7 +196,8 @@ pub fn verify_inclusion(
 /// Verifies that the tree of `old` leaves under `old_root` is a beginning of the tree of `new` leaves under `new_root`.
 ///
 /// # Errors
-/// [`ProofError`]. The empty tree has but one root, and a tree of the same size the same root.
+/// [`ProofError`]. The empty tree has but one root, and a tree of the same size the same root. From the empty tree every
+/// tree follows, so that `old` zero says nothing about `new_root`.
 pub fn verify_consistency(
     old: u64,
     old_root: &Hash,
