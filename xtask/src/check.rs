@@ -17,7 +17,7 @@ pub(crate) enum Extent {
 struct Step {
     name: &'static str,
     fast: bool,
-    /// Gives a notice for the summary, or the empty text.
+    /// Gives the empty text, or a notice of what did not run, for the summary.
     run: fn(&Path) -> Result<String, Failure>,
 }
 
@@ -73,6 +73,7 @@ const STEPS: [Step; 9] = [
 /// Runs all steps that belong to `extent`, up to the first failure, and prints the summary.
 pub(crate) fn run(root: &Path, extent: Extent) -> Result<(), Failure> {
     let mut lines = Vec::new();
+    let mut steps_not_run = 0;
     let start = Instant::now();
     let mut steps = chosen(extent);
     let failure = loop {
@@ -85,6 +86,7 @@ pub(crate) fn run(root: &Path, extent: Extent) -> Result<(), Failure> {
         let line = summary_line(step.name, &result, step_start.elapsed());
         println!("{line}");
         lines.push(line);
+        steps_not_run += usize::from(result.as_ref().is_ok_and(|notice| !notice.is_empty()));
         if let Err(failure) = result {
             break Some((step.name, failure));
         }
@@ -100,7 +102,7 @@ pub(crate) fn run(root: &Path, extent: Extent) -> Result<(), Failure> {
     let seconds = start.elapsed().as_secs_f64();
     match failure {
         None => {
-            println!("check passed in {seconds:.0} s");
+            println!("{}", closing_line(seconds, steps_not_run));
             Ok(())
         }
         Some((name, failure)) => {
@@ -123,6 +125,15 @@ fn summary_line(name: &str, result: &Result<String, Failure>, took: Duration) ->
         // A notice takes the place of "ok": a step that has something to say may not have checked what its name promises.
         Ok(notice) if notice.is_empty() => format!("{name:<26} ok in {seconds:.1} s"),
         Ok(notice) => format!("{notice} ({seconds:.1} s)"),
+    }
+}
+
+fn closing_line(seconds: f64, steps_not_run: usize) -> String {
+    match steps_not_run {
+        0 => format!("check passed in {seconds:.0} s"),
+        count => {
+            format!("check passed in {seconds:.0} s, without {count} step(s) that did NOT RUN")
+        }
     }
 }
 
@@ -195,6 +206,12 @@ mod step_tests {
             Duration::ZERO,
         );
         assert!(line.contains("NOT RUN") && !line.contains("ok"), "{line}");
+    }
+
+    #[test]
+    fn the_closing_line_does_not_count_as_passed_what_did_not_run() {
+        assert_eq!(closing_line(3.0, 0), "check passed in 3 s");
+        assert!(closing_line(3.0, 1).contains("1 step(s) that did NOT RUN"));
     }
 
     #[test]
