@@ -76,7 +76,7 @@ pub enum PolicyLoadError {
     /// Texts that are no policies, or policies that do not fit the schema.
     #[error("{}", list(faults))]
     Faults {
-        /// Each fault, at least 1 and at most 20, by file, line and column.
+        /// At least 1 and at most 20 faults, by file, line and column; one for each place.
         faults: Vec<PolicyFault>,
     },
 }
@@ -98,6 +98,8 @@ impl PolicyLoadError {
         faults.sort_by(|a, b| {
             (&a.file, a.line, a.column, &a.message).cmp(&(&b.file, b.line, b.column, &b.message))
         });
+        // A policy is checked once for each kind of principal: one misspelt word would be told three times.
+        faults.dedup_by(|a, b| (&a.file, a.line, a.column) == (&b.file, b.line, b.column));
         faults.truncate(FAULTS_MAX);
         Self::Faults { faults }
     }

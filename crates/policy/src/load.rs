@@ -66,8 +66,8 @@ pub(crate) fn load(files: &[(String, String)]) -> Result<Loaded, PolicyLoadError
     texts.sort();
     check_names(&texts)?;
 
-    let schema = built_in_schema();
     let parsed = parse(&texts)?;
+    let schema = built_in_schema();
     let warnings = validate(&schema, &texts, &parsed)?;
     Ok(Loaded {
         digest: digest(&texts),
