@@ -250,6 +250,12 @@ impl Incoming {
         canonical(self.quinn.remote_address())
     }
 
+    /// Whether the peer has shown that it receives at this address.
+    #[must_use]
+    pub fn address_validated(&self) -> bool {
+        self.quinn.remote_address_validated()
+    }
+
     /// Does the handshake, in at most [`QuicLimits::handshake_time`]. Run it in a task of its own: the peer decides how long
     /// it takes. The connection has a stranger's limits until [`Connection::admit`].
     ///

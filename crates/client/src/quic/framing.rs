@@ -10,7 +10,7 @@ pub const FRAME_HEADER_BYTES: usize = 5;
 /// Bytes of the length itself, which it does not count.
 const LENGTH_BYTES: usize = 4;
 
-/// Room for reading at the start, and again once a stream went quiet: ten thousand idle streams cost 40 MiB, not 640.
+/// Room for reading at the start, and up to twice that once a stream went quiet: ten thousand idle ones cost 80 MiB, not 640.
 const READ_BYTES_MIN: usize = 4 << 10;
 
 /// Most room reserved ahead of what arrived: a frame that claims a megabyte and sends nothing costs this, once.
@@ -182,6 +182,11 @@ impl FrameReader {
     async fn fill(&mut self, wanted: usize) -> Result<usize, FrameError> {
         let held = self.buffer.len();
         let missing = wanted.saturating_sub(held);
+        let fitting = self.read_bytes / 2..=self.read_bytes * 2;
+        if held == 0 && !fitting.contains(&self.buffer.capacity()) {
+            // A fresh block: `reserve` would take back the whole of one that grew for a large frame, and keep it while idle.
+            self.buffer = BytesMut::with_capacity(self.read_bytes);
+        }
         if self.buffer.capacity() - held < missing.min(self.read_bytes) {
             // Doubling what has arrived keeps the copies of a growing body below one more in all.
             let ahead = missing.min(held).max(self.read_bytes);
@@ -315,4 +320,95 @@ fn header(kind: u8, body: usize) -> Result<[u8; FRAME_HEADER_BYTES], FrameError>
         })?;
     let [a, b, c, d] = length.to_be_bytes();
     Ok([a, b, c, d, kind])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use countersign_crypto::SigningKey;
+
+    use super::*;
+    use crate::quic::{Accepting, Connection, Endpoint, QuicLimits, ServerPin};
+
+    const MEBIBYTE: usize = 1 << 20;
+
+    async fn next(reader: &mut FrameReader) -> Result<Option<RawFrame>, FrameError> {
+        reader.next(MEBIBYTE, MEBIBYTE, |_| true).await
+    }
+
+    async fn connected(ends: &(Endpoint, Endpoint)) -> (Connection, Connection) {
+        let address = ends.0.local_addr().unwrap().to_string();
+        let accepting = async { ends.0.accept().await.unwrap().handshake().await };
+        let (dialed, accepted) = tokio::join!(ends.1.connect(&address, ServerPin::Any), accepting);
+        let accepted = accepted.unwrap();
+        accepted.admit();
+        (dialed.unwrap(), accepted)
+    }
+
+    fn endpoint(seed: u8, accepting: Accepting) -> Endpoint {
+        let key = SigningKey::from_seed(&[seed; 32]);
+        let local = "127.0.0.1:0".parse().unwrap();
+        Endpoint::bind(local, key, QuicLimits::default(), accepting).unwrap()
+    }
+
+    /// Takes what has arrived, and leaves the call as soon as it has to wait.
+    async fn take_what_is_there(reader: &mut FrameReader) {
+        tokio::select! {
+            biased;
+            end = next(reader) => panic!("an unfinished frame gave {end:?}"),
+            () = std::future::ready(()) => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_grows_with_what_arrives_not_with_what_is_claimed() {
+        let ends = (endpoint(1, Accepting::Yes), endpoint(2, Accepting::No));
+        let (dialed, accepted) = connected(&ends).await;
+        let (mut writer, _replies) = dialed.open_bi().await.unwrap();
+        let claim = header(22, MEBIBYTE).unwrap();
+        writer.stream.write_all(&claim).await.unwrap();
+        let (_replies, mut reader) = accepted.accept_bi().await.unwrap();
+        take_what_is_there(&mut reader).await;
+        assert!(reader.buffer.capacity() <= READ_BYTES_MAX);
+
+        let mut sent = claim.len();
+        while sent < MEBIBYTE / 2 {
+            writer.stream.write_all(&[7; 10_000]).await.unwrap();
+            sent += 10_000;
+            while reader.buffer.len() < sent {
+                take_what_is_there(&mut reader).await;
+                tokio::task::yield_now().await;
+            }
+            let most = reader.buffer.len() * 2 + READ_BYTES_MAX;
+            assert!(reader.buffer.capacity() <= most, "{sent} bytes sent");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_went_quiet_holds_little() {
+        let ends = (endpoint(1, Accepting::Yes), endpoint(2, Accepting::No));
+        let (dialed, accepted) = connected(&ends).await;
+        let (mut writer, _replies) = dialed.open_bi().await.unwrap();
+        writer.write(22, &vec![7; MEBIBYTE]).await.unwrap();
+        let (_replies, mut reader) = accepted.accept_bi().await.unwrap();
+        assert_eq!(
+            next(&mut reader).await.unwrap().unwrap().body.len(),
+            MEBIBYTE
+        );
+        for _ in 0..8 {
+            writer.write(10, b"receipt").await.unwrap();
+            next(&mut reader).await.unwrap().unwrap();
+        }
+        assert!(reader.buffer.capacity() <= 2 * READ_BYTES_MIN);
+    }
+
+    #[test]
+    fn no_frame_claims_more_than_its_length_can_say() {
+        let largest = u32::MAX as usize - 1;
+        assert_eq!(header(7, largest), Ok([0xff, 0xff, 0xff, 0xff, 7]));
+        assert!(matches!(
+            header(7, largest + 1),
+            Err(FrameError::TooLarge { kind: Some(7), .. })
+        ));
+    }
 }
