@@ -112,7 +112,12 @@ impl PublicKey {
     /// [`KeyError`].
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
         let bytes = STANDARD.decode(text).map_err(|_| KeyError::Malformed)?;
-        Self::from_bytes(bytes.as_slice().try_into().map_err(|_| KeyError::Malformed)?)
+        Self::from_bytes(
+            bytes
+                .as_slice()
+                .try_into()
+                .map_err(|_| KeyError::Malformed)?,
+        )
     }
 
     /// Standard padded base64 of the 32 bytes.

@@ -109,7 +109,11 @@ impl Envelope {
     ///
     /// # Errors
     /// [`EnvelopeError::WrongType`], [`EnvelopeError::NotSignedBy`].
-    pub fn open(&self, payload_type: &'static str, key: &PublicKey) -> Result<&[u8], EnvelopeError> {
+    pub fn open(
+        &self,
+        payload_type: &'static str,
+        key: &PublicKey,
+    ) -> Result<&[u8], EnvelopeError> {
         self.check_type(payload_type)?;
         let message = pae(&self.payload_type, &self.payload);
         let signed = self
@@ -218,7 +222,11 @@ impl Envelope {
 }
 
 fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
+    let head = format!(
+        "DSSEv1 {} {payload_type} {} ",
+        payload_type.len(),
+        payload.len()
+    );
     [head.as_bytes(), payload].concat()
 }
 
@@ -244,13 +252,22 @@ mod tests {
         let read = Envelope::from_json(&envelope.to_json()).unwrap();
         assert_eq!(read, envelope);
         assert_eq!(read.open(TYPE, &key.public()), Ok(&b"{}"[..]));
-        assert!(matches!(read.open(TYPE, &other.public()), Err(EnvelopeError::NotSignedBy { .. })));
-        assert!(matches!(read.open("x", &key.public()), Err(EnvelopeError::WrongType { .. })));
+        assert!(matches!(
+            read.open(TYPE, &other.public()),
+            Err(EnvelopeError::NotSignedBy { .. })
+        ));
+        assert!(matches!(
+            read.open("x", &key.public()),
+            Err(EnvelopeError::WrongType { .. })
+        ));
     }
 
     #[test]
     fn two_signatures_cover_one_payload() {
-        let (a, b) = (SigningKey::from_seed(&[1; 32]), SigningKey::from_seed(&[2; 32]));
+        let (a, b) = (
+            SigningKey::from_seed(&[1; 32]),
+            SigningKey::from_seed(&[2; 32]),
+        );
         let mut envelope = Envelope::sign(TYPE, b"terms".to_vec(), &a);
         envelope.add_signature(&b);
         envelope.add_signature(&b);
@@ -266,7 +283,9 @@ mod tests {
         for position in 0..json.len() {
             let mut altered = json.clone();
             altered[position] ^= 1;
-            let Ok(read) = Envelope::from_json(&altered) else { continue };
+            let Ok(read) = Envelope::from_json(&altered) else {
+                continue;
+            };
             // The key id is a hint; every other change must close the document.
             let same = Envelope::from_json(&json).unwrap();
             if read.payload != same.payload
@@ -277,7 +296,13 @@ mod tests {
             }
         }
         let large = vec![b' '; ENVELOPE_BYTES_MAX + 1];
-        assert!(matches!(Envelope::from_json(&large), Err(EnvelopeError::TooLarge { .. })));
-        assert_eq!(Envelope::from_json(b"{\"payloadType\":\"x\",\"payload\":\"\",\"signatures\":[]}"), Err(EnvelopeError::Malformed));
+        assert!(matches!(
+            Envelope::from_json(&large),
+            Err(EnvelopeError::TooLarge { .. })
+        ));
+        assert_eq!(
+            Envelope::from_json(b"{\"payloadType\":\"x\",\"payload\":\"\",\"signatures\":[]}"),
+            Err(EnvelopeError::Malformed)
+        );
     }
 }

@@ -237,7 +237,21 @@ mod tests {
         for good in ["a", "orders", "9.x_y-z", &"a".repeat(64)] {
             assert!(good.parse::<StreamName>().is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "-a", "_a", "A", "a/b", "a b", "a%2e", "é", "a\0", "a\n", &"a".repeat(65)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "-a",
+            "_a",
+            "A",
+            "a/b",
+            "a b",
+            "a%2e",
+            "é",
+            "a\0",
+            "a\n",
+            &"a".repeat(65),
+        ] {
             assert!(bad.parse::<StreamName>().is_err(), "{bad:?}");
         }
     }
@@ -250,7 +264,17 @@ mod tests {
         assert!(!own.admits_first_key(&SigningKey::from_seed(&[2; 32]).public()));
         let domain: Authority = "data.example.org".parse().unwrap();
         assert!(!domain.is_fingerprint() && domain.admits_first_key(&key));
-        for bad in ["", "localhost", "a..b", ".a.b", "A.b", "a.b/", "-a.b", "key-abc", "a.b+c"] {
+        for bad in [
+            "",
+            "localhost",
+            "a..b",
+            ".a.b",
+            "A.b",
+            "a.b/",
+            "-a.b",
+            "key-abc",
+            "a.b+c",
+        ] {
             assert!(bad.parse::<Authority>().is_err(), "{bad:?}");
         }
     }
@@ -264,10 +288,25 @@ mod tests {
         assert_eq!(origin.as_str(), "a.example/streams/orders");
         assert_eq!(origin.stream(), Some(stream));
         assert_eq!(origin.authority(), authority);
-        assert_eq!(Origin::of_ledger(&authority, &other).subject(), LogSubject::Ledger(other));
-        assert_eq!(Origin::of_node_ledger(&authority).subject(), LogSubject::NodeLedger);
-        for bad in ["", "a.example", "a.example/streams", "a.example/streams/", "a.example/streams/A",
-            "a.example/streams/x/y", "a.example/other/x", "a.example/ledger/nodes", "/streams/x"] {
+        assert_eq!(
+            Origin::of_ledger(&authority, &other).subject(),
+            LogSubject::Ledger(other)
+        );
+        assert_eq!(
+            Origin::of_node_ledger(&authority).subject(),
+            LogSubject::NodeLedger
+        );
+        for bad in [
+            "",
+            "a.example",
+            "a.example/streams",
+            "a.example/streams/",
+            "a.example/streams/A",
+            "a.example/streams/x/y",
+            "a.example/other/x",
+            "a.example/ledger/nodes",
+            "/streams/x",
+        ] {
             assert!(bad.parse::<Origin>().is_err(), "{bad:?}");
         }
     }

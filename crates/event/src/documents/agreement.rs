@@ -74,7 +74,11 @@ pub struct Agreement {
     #[serde(with = "super::rfc3339")]
     pub from: Timestamp,
     /// Until when, exclusive; absent = until it is ended.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "super::rfc3339::option")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "super::rfc3339::option"
+    )]
     pub until: Option<Timestamp>,
     /// When it was proposed.
     #[serde(with = "super::rfc3339")]

@@ -57,7 +57,11 @@ pub struct RoleKey {
     #[serde(with = "super::rfc3339")]
     pub from: Timestamp,
     /// Until when, exclusive; absent = until a later statement drops it.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "super::rfc3339::option")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "super::rfc3339::option"
+    )]
     pub until: Option<Timestamp>,
 }
 
@@ -88,7 +92,9 @@ pub enum StatementError {
     #[error(transparent)]
     Document(#[from] DocumentError),
     /// The authority is the fingerprint of another key.
-    #[error("`{authority}` is the fingerprint of another key than the one that signed the key statement")]
+    #[error(
+        "`{authority}` is the fingerprint of another key than the one that signed the key statement"
+    )]
     ForeignAuthority {
         /// The claimed authority.
         authority: Authority,
@@ -102,7 +108,9 @@ pub enum StatementError {
         role: Role,
     },
     /// A limit on its content.
-    #[error("the key statement exceeds a limit: at most 64 keys, a name of 1 to 100 printable characters")]
+    #[error(
+        "the key statement exceeds a limit: at most 64 keys, a name of 1 to 100 printable characters"
+    )]
     Limit,
 }
 
@@ -126,10 +134,16 @@ impl KeyStatement {
         let claimed = Self::peek(envelope)?;
         let statement = Self::open(envelope, &claimed.organization)?;
         let printable = statement.name.chars().all(|c| !c.is_control());
-        if statement.keys.len() > 64 || !(1..=100).contains(&statement.name.chars().count()) || !printable {
+        if statement.keys.len() > 64
+            || !(1..=100).contains(&statement.name.chars().count())
+            || !printable
+        {
             return Err(StatementError::Limit);
         }
-        if !statement.authority.admits_first_key(&statement.organization) {
+        if !statement
+            .authority
+            .admits_first_key(&statement.organization)
+        {
             return Err(StatementError::ForeignAuthority {
                 authority: statement.authority,
             });
@@ -146,7 +160,12 @@ impl KeyStatement {
     ///
     /// # Errors
     /// [`StatementError::NotDelegated`].
-    pub fn check_delegated(&self, role: Role, key: &PublicKey, time: Timestamp) -> Result<(), StatementError> {
+    pub fn check_delegated(
+        &self,
+        role: Role,
+        key: &PublicKey,
+        time: Timestamp,
+    ) -> Result<(), StatementError> {
         let holds = |delegated: &RoleKey| {
             delegated.key == *key
                 && delegated.from <= time
@@ -166,11 +185,17 @@ impl KeyStatement {
     ///
     /// # Errors
     /// [`StatementError::NotDelegated`] where none of them did; [`StatementError::Document`] where the form is wrong.
-    pub fn open_signed<D: Document>(&self, role: Role, envelope: &Envelope) -> Result<D, StatementError> {
+    pub fn open_signed<D: Document>(
+        &self,
+        role: Role,
+        envelope: &Envelope,
+    ) -> Result<D, StatementError> {
         for delegated in self.keys_for(role) {
             match D::open(envelope, &delegated.key) {
                 Ok(document) => return Ok(document),
-                Err(DocumentError::Envelope(crate::dsse::EnvelopeError::NotSignedBy { .. })) => {}
+                Err(DocumentError::Envelope(crate::dsse::EnvelopeError::NotSignedBy {
+                    ..
+                })) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -5,11 +5,13 @@
 
 mod agreement;
 mod key_statement;
+mod offer;
 mod receipt;
 mod refusal;
 
 pub use agreement::{Agreement, AgreementId, Erasure, Party, Plan, Termination};
-pub use key_statement::{KeyStatement, RoleKey, Role, StatementError};
+pub use key_statement::{KeyStatement, Role, RoleKey, StatementError};
+pub use offer::{Offer, Side};
 pub use receipt::{Level, Receipt, Rejection, Rejections, SeriesId};
 pub use refusal::{Refusal, RefusalCode};
 
@@ -174,27 +176,37 @@ pub(crate) mod rfc3339 {
 
     use crate::time::Timestamp;
 
-    pub(crate) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        time: &Timestamp,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&time.to_rfc3339())
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Timestamp, D::Error> {
         let text = String::deserialize(deserializer)?;
         Timestamp::parse_rfc3339(&text).map_err(serde::de::Error::custom)
     }
 
     pub(crate) mod option {
-        use super::{Timestamp, Deserializer, Serializer};
+        use super::{Deserializer, Serializer, Timestamp};
         use serde::Deserialize as _;
 
-        pub(crate) fn serialize<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+        pub(crate) fn serialize<S: Serializer>(
+            time: &Option<Timestamp>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
             match time {
                 Some(time) => super::serialize(time, serializer),
                 None => serializer.serialize_none(),
             }
         }
 
-        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Timestamp>, D::Error> {
             Option::<String>::deserialize(deserializer)?
                 .map(|text| Timestamp::parse_rfc3339(&text).map_err(serde::de::Error::custom))
                 .transpose()
