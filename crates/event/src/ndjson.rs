@@ -13,7 +13,8 @@ use serde_json::value::RawValue;
 use crate::attributes::{AttributesBuilder, Value, shown};
 use crate::content::{Event, EventError, Limits};
 use crate::data::DataPart;
-use crate::json::{self, JsonError};
+use crate::json;
+pub use crate::json::JsonError;
 use crate::time::{Rfc3339, TimeError, rfc3339_of_epoch_millis};
 
 /// Splits input into lines, whatever pieces it arrives in. Holds one unfinished line and the piece given last.
