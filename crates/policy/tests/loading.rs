@@ -253,6 +253,9 @@ fn the_digest_depends_on_every_byte_and_name_and_not_on_the_order() {
     // A byte that moves from one file to the next, and every byte of one changed where the text stays a policy.
     new(&[("a.cedar", &format!("{text}\n")), ("b.cedar", PERMIT)]);
     new(&[("a.cedar", text), ("b.cedar", &format!("\n{PERMIT}"))]);
+    // One file whose text is what two files' names and texts are together.
+    new(&[("a.cedar", "//"), ("b.cedar", "")]);
+    new(&[("a.cedar", "//b.cedar")]);
     let mut changed = 0;
     for at in 0..text.len() {
         let mut bytes = text.as_bytes().to_vec();
