@@ -69,7 +69,6 @@ fn main() {
             .unwrap();
         let (mut frames, _reader) = connection.open_bi().await.unwrap();
         let body = Bytes::from(vec![7; frame_bytes]);
-        // Small frames go out many to a write, as a publisher batches events.
         let start = Instant::now();
         while start.elapsed() < seconds {
             for _ in 0..16 {

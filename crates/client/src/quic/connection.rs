@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_crypto::PublicKey;
-use quinn::{ConnectionError, ConnectionStats};
+use quinn::ConnectionStats;
 use rustls::pki_types::CertificateDer;
 
-use super::{ConnectError, FrameReader, FrameWriter, QuicLimits};
+use super::{ConnectError, ConnectionEnded, FrameReader, FrameWriter, QuicLimits};
 
 /// A connection with a peer that proved its key. Clones are handles to the same connection; it closes when the last handle and
 /// the last stream are dropped, or by [`Connection::close`].
@@ -92,8 +92,8 @@ impl Connection {
     ///
     /// # Errors
     /// Why the connection ended.
-    pub async fn open_bi(&self) -> Result<(FrameWriter, FrameReader), ConnectionError> {
-        let (send, receive) = self.0.quinn.open_bi().await?;
+    pub async fn open_bi(&self) -> Result<(FrameWriter, FrameReader), ConnectionEnded> {
+        let (send, receive) = self.0.quinn.open_bi().await.map_err(ConnectionEnded)?;
         Ok((FrameWriter::new(send), FrameReader::new(receive)))
     }
 
@@ -101,8 +101,8 @@ impl Connection {
     ///
     /// # Errors
     /// Why the connection ended.
-    pub async fn accept_bi(&self) -> Result<(FrameWriter, FrameReader), ConnectionError> {
-        let (send, receive) = self.0.quinn.accept_bi().await?;
+    pub async fn accept_bi(&self) -> Result<(FrameWriter, FrameReader), ConnectionEnded> {
+        let (send, receive) = self.0.quinn.accept_bi().await.map_err(ConnectionEnded)?;
         Ok((FrameWriter::new(send), FrameReader::new(receive)))
     }
 
@@ -113,14 +113,14 @@ impl Connection {
     }
 
     /// Waits for the end of the connection, and says why it came.
-    pub async fn closed(&self) -> ConnectionError {
-        self.0.quinn.closed().await
+    pub async fn closed(&self) -> ConnectionEnded {
+        ConnectionEnded(self.0.quinn.closed().await)
     }
 
     /// Why the connection ended, if it has.
     #[must_use]
-    pub fn close_reason(&self) -> Option<ConnectionError> {
-        self.0.quinn.close_reason()
+    pub fn close_reason(&self) -> Option<ConnectionEnded> {
+        self.0.quinn.close_reason().map(ConnectionEnded)
     }
 
     /// The present estimate of the round trip time.

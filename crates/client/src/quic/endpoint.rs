@@ -130,7 +130,7 @@ impl Endpoint {
         }))
     }
 
-    /// The next attempt to connect, or `None` once the endpoint is closed or does not accept.
+    /// The next attempt to connect, or `None` once the endpoint is closed. Waits for ever under [`Accepting::No`].
     ///
     /// Above [`QuicLimits::retry_above`] handshakes in progress newcomers have to prove their address first, above
     /// [`QuicLimits::handshakes_max`] they are refused; neither is returned here. Cancel-safe.

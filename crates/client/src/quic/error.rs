@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -26,6 +27,24 @@ pub enum PeerKeyFault {
         /// The key that the peer presented.
         presented: Fingerprint,
     },
+}
+
+/// A connection is over. The text is safe to print: what the peer gave as reason stands in it without control characters.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the connection ended: {}; connect again and resume", printable(.0))]
+pub struct ConnectionEnded(pub quinn::ConnectionError);
+
+impl ConnectionEnded {
+    /// The error code of the protocol that the peer closed with, where it did.
+    #[must_use]
+    pub fn peer_code(&self) -> Option<u32> {
+        match &self.0 {
+            quinn::ConnectionError::ApplicationClosed(close) => {
+                u32::try_from(close.error_code.into_inner()).ok()
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Why there is no connection.
@@ -60,9 +79,7 @@ pub enum ConnectError {
         source: quinn::ConnectError,
     },
     /// The handshake failed.
-    #[error(
-        "no connection with `{address}`: {source}; check that both sides run the same protocol version"
-    )]
+    #[error("no connection with `{address}`: {}; check that both sides run the same protocol version", printable(.source))]
     Handshake {
         /// The peer's address.
         address: SocketAddr,
@@ -117,4 +134,24 @@ pub enum ConnectError {
         /// The time it had.
         limit: Duration,
     },
+}
+
+/// Most characters taken over from a peer's text.
+const PRINTABLE_MAX: usize = 300;
+
+/// The text of an error that may quote the peer: no control characters, which could rewrite a terminal or forge lines of a log, and
+/// not endless.
+pub(crate) fn printable(error: &dyn Error) -> String {
+    error
+        .to_string()
+        .chars()
+        .take(PRINTABLE_MAX)
+        .map(|c| {
+            if c.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
 }

@@ -4,6 +4,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use tokio::io::AsyncReadExt as _;
 
+use super::error::printable;
+
 /// Bytes before the body: length u32 (big-endian, of what follows) and kind u8.
 pub const FRAME_HEADER_BYTES: usize = 5;
 
@@ -39,8 +41,8 @@ pub enum FrameError {
     #[error("an earlier frame was abandoned half-written on this stream; open another stream")]
     Interrupted,
     /// The stream or the connection ended while reading.
-    #[error("the stream cannot be read: {0}; connect again and resume")]
-    Read(ReadError),
+    #[error("the stream cannot be read: {}; connect again and resume", read_cause(.0))]
+    Read(#[source] ReadError),
     /// A body larger than its kind may be.
     #[error(
         "a frame of kind {kind:?} with {bytes} bytes exceeds the limit of {limit}; the peers disagree about limits"
@@ -62,8 +64,8 @@ pub enum FrameError {
         got: usize,
     },
     /// The stream or the connection ended while writing.
-    #[error("the stream cannot be written: {0}; connect again and resume")]
-    Write(WriteError),
+    #[error("the stream cannot be written: {}; connect again and resume", write_cause(.0))]
+    Write(#[source] WriteError),
 }
 
 /// Reads frames from a stream.
@@ -212,6 +214,21 @@ struct Header {
     kind: u8,
     /// Size of the frame, header included.
     total: usize,
+}
+
+/// The end of a connection says more than "connection lost".
+fn read_cause(error: &ReadError) -> String {
+    match error {
+        ReadError::ConnectionLost(cause) => printable(cause),
+        other => printable(other),
+    }
+}
+
+fn write_cause(error: &WriteError) -> String {
+    match error {
+        WriteError::ConnectionLost(cause) => printable(cause),
+        other => printable(other),
+    }
 }
 
 /// The error that the stream packed into an `io::Error`.

@@ -19,7 +19,7 @@ mod tls;
 
 pub use connection::Connection;
 pub use endpoint::{Accepting, Endpoint, Incoming};
-pub use error::{ConnectError, PeerKeyFault};
+pub use error::{ConnectError, ConnectionEnded, PeerKeyFault};
 pub use framing::{FRAME_HEADER_BYTES, FrameError, FrameReader, FrameWriter, RawFrame};
 pub use limits::QuicLimits;
 pub use tls::{ALPN, SERVER_NAME, ServerPin, client_config, server_config};
