@@ -1,0 +1,266 @@
+//! The disk as the journal sees it: positioned reads and writes, named syncs, directories.
+//!
+//! Everything that the store does to a disk goes through [`Disk`] and [`DiskFile`], so that the same journal runs on a real
+//! directory ([`RealDisk`]) and on a simulated one that loses power ([`crate::sim::SimDisk`]).
+
+use std::fmt::Debug;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Declares the sites, so that [`SyncSite::ALL`] cannot miss one.
+macro_rules! sync_sites {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// A place in the code that asks for durability. A sync without a site does not compile, and the power-loss
+        /// harness removes each site in turn and demands that it then finds a loss.
+        #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub enum SyncSite {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl SyncSite {
+            /// Every site there is.
+            pub const ALL: &'static [SyncSite] = &[$(SyncSite::$name,)+];
+
+            /// The name as it stands in the code, for reports.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(SyncSite::$name => stringify!($name),)+
+                }
+            }
+        }
+    };
+}
+
+sync_sites! {
+    /// The one fdatasync of a commit. Without it an acknowledged event is only in memory.
+    Commit,
+    /// A new head file, before it gets its name. Without it the name may survive and the bytes not.
+    CreateHeads,
+    /// The directory above the journal's. Without it the whole journal may be gone.
+    CreateParent,
+    /// The journal's directory, once everything in it exists. Without it head file and folders may be gone.
+    CreateRoot,
+    /// The head file at a segment roll, on a clean close, on request. Without it damage may pass for a torn tail.
+    Heads,
+    /// The last commit that recovery keeps, written again, and the tail that it cuts.
+    Recovery,
+    /// The segments' directory after a new segment got its name. Without it the segment may be gone.
+    SegmentDir,
+    /// A new segment, before it gets its name. Without it a segment without header may be met.
+    SegmentPrepared,
+    /// The snapshots' directory after a snapshot got its name.
+    SnapshotDir,
+    /// A snapshot, before it gets its name.
+    SnapshotFile,
+}
+
+/// An open file. Reads and writes name their position, so that one handle serves many threads.
+pub trait DiskFile: Debug + Send + Sync {
+    /// The file's length in bytes.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file has no bytes.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Fills `buffer` from `offset` on.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] where the file ends before; what the system reports.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `offset`; the file grows where it has to. Not durable before a sync.
+    ///
+    /// # Errors
+    /// What the system reports. A part may have been written.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes the file's bytes durable (fdatasync).
+    ///
+    /// # Errors
+    /// What the system reports. After an error nothing unsynced may be believed to be durable, ever.
+    fn sync_data(&self, site: SyncSite) -> io::Result<()>;
+
+    /// Makes the file's bytes and metadata durable (fsync).
+    ///
+    /// # Errors
+    /// As [`DiskFile::sync_data`].
+    fn sync_all(&self, site: SyncSite) -> io::Result<()>;
+
+    /// Cuts or extends (by zeros) the file.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+}
+
+/// A lock held on a file; dropping it releases it.
+pub trait DiskLock: Debug + Send + Sync {}
+
+/// A tree of directories.
+pub trait Disk: Debug + Send + Sync {
+    /// Creates a file for reading and writing, readable by its owner only.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`]; what the system reports.
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens an existing file for reading and writing.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`]; what the system reports.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Renames a file within one directory, replacing what has the new name.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes creations, renames and removals in a directory durable.
+    ///
+    /// # Errors
+    /// As [`DiskFile::sync_data`].
+    fn sync_dir(&self, path: &Path, site: SyncSite) -> io::Result<()>;
+
+    /// The names in a directory, sorted.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// Creates a directory for its owner only. One that exists is left as it is.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Takes the exclusive lock on a file, creating the file where there is none, without waiting.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] where somebody holds it; what the system reports.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
+}
+
+/// Reads `len` bytes at `offset` into a fresh buffer. The caller has checked `len` against the file's length.
+pub(crate) fn read_vec(file: &dyn DiskFile, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; len];
+    file.read_exact_at(&mut buffer, offset)?;
+    Ok(buffer)
+}
+
+/// The operating system's files: mode 0600, directories 0700, `flock` for the lock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+#[derive(Debug)]
+struct RealFile(File);
+
+/// Closing the file releases the lock.
+#[derive(Debug)]
+struct RealLock(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl DiskLock for RealLock {}
+
+impl DiskFile for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync_data(&self, _site: SyncSite) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn sync_all(&self, _site: SyncSite) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+}
+
+impl Disk for RealDisk {
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, path: &Path, _site: SyncSite) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(RealLock(file)))
+    }
+}
