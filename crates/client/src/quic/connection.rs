@@ -205,3 +205,23 @@ impl Drop for Seat {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use countersign_crypto::SigningKey;
+
+    use super::*;
+
+    #[test]
+    fn a_key_without_connections_leaves_nothing_behind() {
+        let seats = Seats::default();
+        let key = SigningKey::from_seed(&[1; 32]).public();
+        let (first, second) = (seats.take(key, 2).unwrap(), seats.take(key, 2).unwrap());
+        assert!(seats.take(key, 2).is_none());
+        drop(first);
+        assert_eq!(seats.0.lock().unwrap().get(&key), Some(&1));
+        drop(second);
+        assert!(seats.0.lock().unwrap().is_empty());
+    }
+}
