@@ -736,6 +736,7 @@ async fn agreements_follow_their_documents() {
     let first = world.push_agreement(0);
     let second = world.push_agreement(0);
     let elsewhere = world.push_agreement(1);
+    let (view, _) = world.open(&path).await;
     // Partner 2 reuses the id of partner 0's agreement, and ends it in its own log.
     let reused = world.agreement_with(2, first.id);
     let envelope = text_of(&reused.sign(&world.own));
@@ -763,7 +764,7 @@ async fn agreements_follow_their_documents() {
             envelope: envelope.clone(),
         }),
     );
-    let (view, _) = world.open(&path).await;
+    world.catch_up(&view).await;
     let row = view.agreement(&first.id).await.unwrap().unwrap();
     assert_eq!(
         (row.state, row.partner),
