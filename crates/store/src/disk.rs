@@ -48,6 +48,10 @@ sync_sites! {
     Heads,
     /// The last commit that recovery keeps, written again, and the tail that it cuts.
     Recovery,
+    /// The journal's directory at each start: the process that created the head file may have been killed before its sync.
+    RecoveryRoot,
+    /// The segments' directory at each start, likewise for a segment that had just got its name.
+    RecoverySegments,
     /// The segments' directory after a new segment got its name. Without it the segment may be gone.
     SegmentDir,
     /// A new segment, before it gets its name. Without it a segment without header may be met.

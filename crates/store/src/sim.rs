@@ -165,6 +165,12 @@ impl SimDisk {
         self.state().stop_at = Some(n);
     }
 
+    /// Whether [`SimDisk::stop_at`] has taken effect.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.state().stopped
+    }
+
     /// Makes the `n`-th call of a kind fail once with an input/output error, counted from the disk's beginning.
     pub fn fail(&self, kind: OpKind, n: u64) {
         self.state().fault = Some((kind, n));

@@ -150,7 +150,7 @@ impl Journal {
     /// The segment in use, if the commit fits; else the next one.
     fn make_room(&mut self, bytes: u64) -> Result<Active, CommitError> {
         if let Some(active) = &self.active
-            && active.segment.capacity - active.end >= bytes
+            && active.segment.capacity.saturating_sub(active.end) >= bytes
         {
             return Ok(active.clone());
         }

@@ -115,7 +115,7 @@ impl Journal {
         recovery
             .warnings
             .extend(offsets.map(|&offset| Warning::HeadSlot { offset }));
-        scan.make_durable().map_err(at(&segments))?;
+        scan.make_durable(&*disk, dir).map_err(at(&segments))?;
         write_heads(&mut heads, &recorded, &scan).map_err(at(&dir.join("heads")))?;
         for index in &scan.new_indexes {
             // Derived; without it the next start scans the segment.
@@ -259,7 +259,9 @@ impl Scan {
 
     /// What is kept beyond the recorded heads is made durable before anybody relies on it, and torn tails are removed.
     /// A crash in here leaves what was there before, partly zeroed: the next start finds the same last commit.
-    fn make_durable(&self) -> io::Result<()> {
+    fn make_durable(&self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+        disk.sync_dir(&dir.join("segments"), SyncSite::RecoverySegments)?;
+        disk.sync_dir(dir, SyncSite::RecoveryRoot)?;
         let mut touched: BTreeMap<u32, &Segment> = BTreeMap::new();
         if let Some((segment, offset, bytes)) = &self.last {
             segment.file.write_all_at(bytes, *offset)?;
