@@ -1,0 +1,834 @@
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+
+use countersign_crypto::{Entropy, Hash};
+use countersign_event::content::Limits;
+use countersign_event::documents::{AgreementId, Digest, SeriesId};
+use countersign_event::dsse::Envelope;
+use countersign_event::ledger::LedgerRecord;
+use countersign_event::names::{Authority, Origin, StreamName};
+use countersign_policy::PolicySet;
+use countersign_protocol::delivery::Cover;
+use countersign_protocol::{PublishOpen, PublishReady};
+use countersign_store::journal::{
+    Birth, Journal, JournalReader, LogInfo, LogKind, LogNumber, ReadError,
+};
+use countersign_store::ledger::{EntryFilter, LedgerEntry, LedgerSource, LedgerView, SourceError, ViewError};
+use countersign_tlog::checkpoint::signature_of;
+use countersign_tlog::{Algorithm, Checkpoint, Vkey};
+use tokio::sync::watch;
+
+use crate::access::Peer;
+use crate::clock::Clock;
+use crate::identity::Identity;
+use crate::log::{Log, LogHead, LogSettings};
+use crate::pipeline::append::{AppendError, Appended, Done, Writer, WriterParts};
+use crate::pipeline::duplicates::{Publisher, RUNS_MAX, UNNUMBERED_WINDOW};
+use crate::pipeline::ingest::{Drafts, IngestError};
+use crate::pipeline::ledger::{RecordError, read_entry, seal_control_entry, seal_record};
+use crate::pipeline::receipt::ReceiptFault;
+use crate::pipeline::seal::seal;
+use crate::refusal::Refused;
+use crate::registry::Registry;
+use crate::status::SubscriptionStatus;
+
+/// Bytes of batches that one publisher may have unacknowledged: at 1 GB/s and a commit of 2 ms the link stays full with half of it.
+pub const PUBLISH_WINDOW_BYTES: u32 = 8 << 20;
+
+const GENESIS: &str = "dev.countersign.control.genesis.v1";
+
+/// Keeps bytes that prove somebody's fault.
+pub trait Evidence: Send + Sync {
+    /// Keeps them under a name of its own, which it returns; `None` where there is no room.
+    fn keep(&self, about: &str, bytes: &[u8]) -> Option<String>;
+}
+
+/// What a node is made of.
+pub struct ExchangeParts {
+    /// Who it is.
+    pub identity: Identity,
+    /// Its logs.
+    pub journal: Journal,
+    /// The policies in force.
+    pub policies: PolicySet,
+    /// Its clock.
+    pub clock: Arc<dyn Clock>,
+    /// Its randomness.
+    pub entropy: Box<dyn Entropy>,
+    /// The largest events taken.
+    pub limits: Limits,
+    /// Where offending bytes are kept.
+    pub evidence: Arc<dyn Evidence>,
+    /// Whether the node's ledger log may be begun: true for `init` only.
+    pub may_create: bool,
+}
+
+/// One node's state and doors.
+pub struct Exchange {
+    identity: Identity,
+    writer: Writer,
+    writer_thread: Mutex<Option<JoinHandle<()>>>,
+    reader: JournalReader,
+    logs: RwLock<HashMap<Origin, Arc<Log>>>,
+    creating: tokio::sync::Mutex<()>,
+    view: LedgerView,
+    registry: RwLock<Registry>,
+    policies: RwLock<Arc<PolicySet>>,
+    generation: watch::Sender<u64>,
+    clock: Arc<dyn Clock>,
+    entropy: Mutex<Box<dyn Entropy>>,
+    limits: Limits,
+    evidence: Arc<dyn Evidence>,
+    statuses: Mutex<HashMap<(String, bool), SubscriptionStatus>>,
+    refused_strangers: AtomicU64,
+    /// Moves whenever the ledger has something new for the view.
+    ledger_moved: watch::Sender<u64>,
+}
+
+/// What can go wrong in a node.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// Appending.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// What was handed in.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// There is no ledger log: the directory was never initialised, or lost its history.
+    #[error("the ledger log of this node is missing: `init` creates it once; `serve` never does")]
+    NoLedger,
+    /// A proof could not be made, or entries are not there.
+    #[error("{0}")]
+    Proof(String),
+    /// Stored entries cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The counterparty's receipt is wrong.
+    #[error(transparent)]
+    Receipt(#[from] ReceiptFault),
+    /// A statement of our own is too long.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A signed no.
+    #[error("{0}")]
+    Refused(Box<Refused>),
+    /// A stream cannot be made or found.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// No such agreement is held.
+    #[error("no such agreement is held here")]
+    UnknownAgreement,
+    /// The ledger's view.
+    #[error(transparent)]
+    View(#[from] ViewError),
+}
+
+impl From<Refused> for ExchangeError {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(Box::new(refused))
+    }
+}
+
+/// Why a stream cannot be made or found.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum StreamError {
+    /// There is one.
+    #[error("there is a stream `{name}` already")]
+    Exists {
+        /// Its name.
+        name: StreamName,
+    },
+    /// A title or label beyond its limit.
+    #[error("a stream takes a title of at most 200 characters and at most 32 labels of at most 64 characters")]
+    Limit,
+    /// The name is no stream name.
+    #[error(transparent)]
+    Name(#[from] countersign_event::names::NameError),
+    /// There is none.
+    #[error("there is no stream `{name}`; `countersign stream create {name}` makes it, `countersign stream ls` lists them")]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+}
+
+/// How a new stream is described.
+#[derive(Clone, Debug, Default)]
+pub struct StreamOptions {
+    /// For people.
+    pub title: Option<String>,
+    /// For policies.
+    pub labels: Vec<String>,
+    /// Data bytes of the largest event; 0 = the node's limit.
+    pub event_bytes_max: u32,
+}
+
+impl Exchange {
+    /// Opens a node: brings the ledger's view up to date, starts the writer.
+    ///
+    /// # Errors
+    /// [`ExchangeError`].
+    pub async fn open(parts: ExchangeParts, view_path: &Path) -> Result<Arc<Self>, ExchangeError> {
+        let ExchangeParts { identity, journal, policies, clock, entropy, limits, evidence, may_create } = parts;
+        let reader = journal.reader();
+        let logs = reader
+            .logs()
+            .into_iter()
+            .filter_map(|info| open_log(&reader, &identity, info))
+            .map(|log| (log.origin().clone(), Arc::new(log)))
+            .collect::<HashMap<_, _>>();
+        let source = LedgerLogs { reader: reader.clone() };
+        let (view, opened) = LedgerView::open(view_path, identity.authority(), &source).await?;
+        if let Some(why) = opened.why {
+            tracing::info!(%why, entries = opened.applied, "the ledger's view was made anew");
+        }
+        let registry = load_registry(&view).await?;
+        let parts = WriterParts {
+            journal,
+            reader: reader.clone(),
+            log_key: identity.log_key.clone(),
+            clock: Arc::clone(&clock),
+        };
+        let (writer, thread) = Writer::start(parts)?;
+        let exchange = Arc::new(Self {
+            identity,
+            writer,
+            writer_thread: Mutex::new(Some(thread)),
+            reader,
+            logs: RwLock::new(logs),
+            creating: tokio::sync::Mutex::new(()),
+            view,
+            registry: RwLock::new(registry),
+            policies: RwLock::new(Arc::new(policies)),
+            generation: watch::Sender::new(0),
+            clock,
+            entropy: Mutex::new(entropy),
+            limits,
+            evidence,
+            statuses: Mutex::new(HashMap::new()),
+            refused_strangers: AtomicU64::new(0),
+            ledger_moved: watch::Sender::new(0),
+        });
+        exchange.begin(may_create).await?;
+        Ok(exchange)
+    }
+
+    /// The node's own ledger log; the statement and policies in force are in it.
+    async fn begin(self: &Arc<Self>, may_create: bool) -> Result<(), ExchangeError> {
+        let origin = Origin::of_node_ledger(self.identity.authority());
+        if self.log(&origin).is_none() {
+            if !may_create {
+                return Err(ExchangeError::NoLedger);
+            }
+            self.add_own_log(LogKind::Ledger, &origin, LogSettings::default()).await?;
+        }
+        let statement = self.view.own_statement().await?;
+        if statement.is_none_or(|row| row.number < self.identity.statement.number) {
+            let envelope = String::from_utf8(self.identity.envelope.to_json()).unwrap_or_default();
+            self.record_and_wait(None, LedgerRecord::KeyStatement { envelope }).await?;
+        }
+        self.record_policies().await
+    }
+
+    async fn record_policies(self: &Arc<Self>) -> Result<(), ExchangeError> {
+        let policies = self.policies();
+        self.refresh_view().await?;
+        let newest = self.view.policy_sets().await?.into_iter().max_by_key(|row| row.last);
+        if newest.is_some_and(|row| row.digest == policies.digest()) {
+            return Ok(());
+        }
+        let record = LedgerRecord::PolicySet { digest: Digest(policies.digest()), files: policies.texts().to_vec() };
+        self.record_and_wait(None, record).await
+    }
+
+    /// Puts another policy set into force: running subscriptions are judged again.
+    ///
+    /// # Errors
+    /// [`ExchangeError`] where it cannot be recorded; then the old set stays.
+    pub async fn set_policies(self: &Arc<Self>, policies: PolicySet) -> Result<(), ExchangeError> {
+        let record = LedgerRecord::PolicySet { digest: Digest(policies.digest()), files: policies.texts().to_vec() };
+        self.record_and_wait(None, record).await?;
+        *self.policies.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policies);
+        self.access_changed();
+        Ok(())
+    }
+
+    /// Makes a stream.
+    ///
+    /// # Errors
+    /// [`StreamError`], [`AppendError`].
+    pub async fn create_stream(self: &Arc<Self>, name: &StreamName, options: StreamOptions) -> Result<Arc<Log>, ExchangeError> {
+        let labels_fit = options.labels.len() <= 32 && options.labels.iter().all(|label| label.len() <= 64);
+        if options.title.as_ref().is_some_and(|title| title.chars().count() > 200) || !labels_fit {
+            return Err(StreamError::Limit.into());
+        }
+        let origin = Origin::of_stream(self.identity.authority(), name);
+        if self.log(&origin).is_some() {
+            return Err(StreamError::Exists { name: name.clone() }.into());
+        }
+        let settings = LogSettings { title: options.title, labels: options.labels, event_bytes_max: options.event_bytes_max };
+        self.add_own_log(LogKind::Own, &origin, settings).await
+    }
+
+    async fn add_own_log(self: &Arc<Self>, kind: LogKind, origin: &Origin, settings: LogSettings) -> Result<Arc<Log>, ExchangeError> {
+        let _creating = self.creating.lock().await;
+        if let Some(log) = self.log(origin) {
+            return Ok(log);
+        }
+        let genesis = self.genesis(kind, origin, &settings);
+        let birth = Birth {
+            kind,
+            origin: origin.to_string(),
+            settings: serde_json::to_vec(&settings).unwrap_or_default(),
+        };
+        let number = self.writer.open_log(birth).await?;
+        let log = Arc::new(Log::new(number, kind, origin.clone(), settings, empty_head()));
+        let sealed = self.with_entropy(|entropy| seal_control_entry(origin, GENESIS, &genesis, entropy))?;
+        self.writer.append_and_wait(Arc::clone(&log), sealed, None).await?;
+        self.logs_mut(|logs| logs.insert(origin.clone(), Arc::clone(&log)));
+        Ok(log)
+    }
+
+    /// Takes a copied log in; it becomes durable with its first batch.
+    pub(crate) async fn add_log(&self, birth: Birth, origin: &Origin, settings: LogSettings) -> Result<Arc<Log>, ExchangeError> {
+        let _creating = self.creating.lock().await;
+        if let Some(log) = self.log(origin) {
+            return Ok(log);
+        }
+        let kind = birth.kind;
+        let number = self.writer.open_log(birth).await?;
+        let log = Arc::new(Log::new(number, kind, origin.clone(), settings, empty_head()));
+        self.logs_mut(|logs| logs.insert(origin.clone(), Arc::clone(&log)));
+        Ok(log)
+    }
+
+    fn genesis(&self, kind: LogKind, origin: &Origin, settings: &LogSettings) -> String {
+        let key = self.identity.log_key.public();
+        let vkey = Vkey::new(origin.as_str(), Algorithm::Ed25519, key).map(|vkey| vkey.to_string());
+        let statement = serde_json::from_slice::<serde_json::Value>(&self.identity.envelope.to_json());
+        let mut genesis = serde_json::json!({
+            "origin": origin,
+            "kind": if kind == LogKind::Ledger { "ledger" } else { "stream" },
+            "data_commitment": "whole",
+            "organization": self.identity.organization().to_base64(),
+            "log_key": vkey.unwrap_or_default(),
+            "key_statement": statement.unwrap_or_default(),
+            "event_bytes_max": self.event_bytes_max(settings),
+        });
+        if let Some(title) = &settings.title {
+            genesis["title"] = title.clone().into();
+        }
+        genesis.to_string()
+    }
+
+    /// Data bytes of the largest event that a stream takes.
+    #[must_use]
+    pub fn event_bytes_max(&self, settings: &LogSettings) -> u32 {
+        let node = u32::try_from(self.limits.data_bytes_max).unwrap_or(u32::MAX);
+        if settings.event_bytes_max == 0 { node } else { node.min(settings.event_bytes_max) }
+    }
+
+    /// A stream of ours by name.
+    ///
+    /// # Errors
+    /// [`StreamError::Unknown`].
+    pub fn own_stream(&self, name: &str) -> Result<Arc<Log>, StreamError> {
+        let unknown = || StreamError::Unknown { name: name.chars().filter(|c| !c.is_control()).take(80).collect() };
+        let stream: StreamName = name.parse()?;
+        let origin = Origin::of_stream(self.identity.authority(), &stream);
+        self.log(&origin).filter(|log| log.kind() == LogKind::Own).ok_or_else(unknown)
+    }
+
+    /// A publisher begins: who may, into which stream, where its series stands.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Refused`], [`StreamError`].
+    pub async fn open_publish(self: &Arc<Self>, peer: &Peer, open: &PublishOpen) -> Result<(PublishReady, PublishSession), ExchangeError> {
+        let log = match self.own_stream(&open.stream) {
+            Ok(log) => log,
+            Err(StreamError::Unknown { .. }) if open.create => {
+                let name: StreamName = open.stream.parse().map_err(StreamError::from)?;
+                // Who may not publish may not make streams either: judged on a stream of that name before it exists.
+                let origin = Origin::of_stream(self.identity.authority(), &name);
+                self.allow_publish(peer, &origin, &LogSettings::default())?;
+                match self.create_stream(&name, StreamOptions::default()).await {
+                    Err(ExchangeError::Stream(StreamError::Exists { .. })) => self.own_stream(&open.stream)?,
+                    created => created?,
+                }
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.allow_publish(peer, log.origin(), log.settings())?;
+        let key = match peer {
+            Peer::App { key, .. } => *key.as_bytes(),
+            Peer::Local => *self.identity.node_key.public().as_bytes(),
+            Peer::Organization { node, .. } => *node.as_bytes(),
+        };
+        let publisher = Publisher { key, series: open.series };
+        let (last_number, last_sequence) = self.writer.series_state(log.number(), publisher).await;
+        let event_bytes_max = self.event_bytes_max(log.settings());
+        let ready = PublishReady {
+            origin: log.origin().to_string(),
+            last_number,
+            last_sequence,
+            event_bytes_max,
+            window_bytes: PUBLISH_WINDOW_BYTES,
+            duplicate_window_events: if publisher.is_numbered() { RUNS_MAX as u64 } else { UNNUMBERED_WINDOW as u64 },
+        };
+        let limits = Limits { data_bytes_max: event_bytes_max as usize, ..self.limits };
+        Ok((ready, PublishSession { exchange: Arc::clone(self), log, publisher, limits }))
+    }
+
+    /// Appends a record to the ledger log of a counterparty (or the node's own) with the next commit.
+    pub(crate) fn record_lazily(self: &Arc<Self>, about: Option<Authority>, record: LedgerRecord) {
+        let exchange = Arc::clone(self);
+        let ready = exchange.ledger_log(about.as_ref());
+        match ready {
+            Some(log) => exchange.append_record(log, record, Box::new(|_| ())),
+            None => {
+                tokio::spawn(async move {
+                    if let Err(error) = exchange.record_and_wait(about, record).await {
+                        tracing::warn!(%error, "a ledger record could not be written");
+                    }
+                });
+            }
+        }
+    }
+
+    /// Appends a record and waits until it is integrated. It rides on the next commit, at the latest after a moment.
+    ///
+    /// # Errors
+    /// [`AppendError`], [`RecordError`].
+    pub(crate) async fn record_and_wait(self: &Arc<Self>, about: Option<Authority>, record: LedgerRecord) -> Result<(), ExchangeError> {
+        let log = match self.ledger_log(about.as_ref()) {
+            Some(log) => log,
+            None => self.begin_ledger(about.as_ref()).await?,
+        };
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let done: Done = Box::new(move |result| {
+            let _ = sender.send(result.map(|_| ()));
+        });
+        self.append_record(log, record, done);
+        let stopped = AppendError::Stopped { why: "the writer has ended".to_owned() };
+        Ok(receiver.await.unwrap_or(Err(stopped))?)
+    }
+
+    async fn begin_ledger(self: &Arc<Self>, about: Option<&Authority>) -> Result<Arc<Log>, ExchangeError> {
+        let own = self.identity.authority();
+        let origin = about.map_or_else(|| Origin::of_node_ledger(own), |about| Origin::of_ledger(own, about));
+        self.add_own_log(LogKind::Ledger, &origin, LogSettings::default()).await
+    }
+
+    fn ledger_log(&self, about: Option<&Authority>) -> Option<Arc<Log>> {
+        let own = self.identity.authority();
+        let origin = about.map_or_else(|| Origin::of_node_ledger(own), |about| Origin::of_ledger(own, about));
+        self.log(&origin)
+    }
+
+    /// The registry moves on when the record is integrated, before anybody is told.
+    fn append_record(self: &Arc<Self>, log: Arc<Log>, record: LedgerRecord, done: Done) {
+        let sealed = match self.with_entropy(|entropy| seal_record(log.origin(), &record, entropy)) {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                tracing::warn!(%error, kind = record.kind(), "a ledger record could not be sealed");
+                return done(Err(AppendError::Stopped { why: error.to_string() }));
+            }
+        };
+        let exchange = Arc::clone(self);
+        let then: Done = Box::new(move |result| {
+            if result.is_ok() {
+                exchange.registry.write().unwrap_or_else(PoisonError::into_inner).apply(&record);
+                if changes_access(&record) {
+                    exchange.access_changed();
+                }
+                exchange.ledger_moved.send_modify(|moved| *moved += 1);
+            }
+            done(result);
+        });
+        self.writer.append_lazily(log, sealed, then);
+    }
+
+    /// Brings the ledger's view up to date.
+    ///
+    /// # Errors
+    /// [`ExchangeError::View`].
+    pub async fn refresh_view(&self) -> Result<(), ExchangeError> {
+        self.view.catch_up(&self.ledger_source()).await?;
+        Ok(())
+    }
+
+    /// The ledger logs, for the view.
+    #[must_use]
+    pub fn ledger_source(&self) -> LedgerLogs {
+        LedgerLogs { reader: self.reader.clone() }
+    }
+
+    /// Wakes when the ledger has something new for the view.
+    #[must_use]
+    pub fn ledger_moved(&self) -> watch::Receiver<u64> {
+        self.ledger_moved.subscribe()
+    }
+
+    /// Commits what waits and ends the writer. Nothing is accepted afterwards.
+    pub async fn close(&self) {
+        self.writer.stop().await;
+        let thread = self.writer_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The way to the writer.
+    #[must_use]
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Stored entries.
+    #[must_use]
+    pub fn reader(&self) -> &JournalReader {
+        &self.reader
+    }
+
+    /// The ledger's view.
+    #[must_use]
+    pub fn view(&self) -> &LedgerView {
+        &self.view
+    }
+
+    /// What the ledger says now. Not to be held across an await.
+    pub fn registry(&self) -> RwLockReadGuard<'_, Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The policies in force.
+    #[must_use]
+    pub fn policies(&self) -> Arc<PolicySet> {
+        Arc::clone(&self.policies.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A log by its origin.
+    #[must_use]
+    pub fn log(&self, origin: &Origin) -> Option<Arc<Log>> {
+        self.logs.read().unwrap_or_else(PoisonError::into_inner).get(origin).cloned()
+    }
+
+    /// All logs, by origin.
+    #[must_use]
+    pub fn logs(&self) -> Vec<Arc<Log>> {
+        let mut logs: Vec<_> = self.logs.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        logs.sort_by(|a, b| a.origin().cmp(b.origin()));
+        logs
+    }
+
+    /// The largest events taken.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Draws randomness.
+    pub fn with_entropy<T>(&self, draw: impl FnOnce(&mut dyn Entropy) -> T) -> T {
+        let mut entropy = self.entropy.lock().unwrap_or_else(PoisonError::into_inner);
+        draw(&mut **entropy)
+    }
+
+    /// Moves whenever policies, agreements or partners change.
+    #[must_use]
+    pub fn access_generation(&self) -> u64 {
+        *self.generation.borrow()
+    }
+
+    /// Wakes when policies, agreements or partners change.
+    #[must_use]
+    pub fn watch_access(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    fn access_changed(&self) {
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// The running and resting subscriptions.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<SubscriptionStatus> {
+        let statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = statuses.values().cloned().collect();
+        drop(statuses);
+        for status in &mut all {
+            if let Some(log) = self.log(&status.stream)
+                && status.direction == crate::Direction::Out
+            {
+                status.head = log.size();
+            }
+        }
+        all.sort_by(|a, b| (&a.stream, &a.partner).cmp(&(&b.stream, &b.partner)));
+        all
+    }
+
+    pub(crate) fn note_status(&self, status: SubscriptionStatus) {
+        let key = (status.agreement.clone(), status.direction == crate::Direction::In);
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner).insert(key, status);
+    }
+
+    /// How often somebody unknown was refused since the start.
+    #[must_use]
+    pub fn refused_strangers(&self) -> u64 {
+        self.refused_strangers.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_refused_stranger(&self) {
+        self.refused_strangers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Everything below this sequence has been taken by every application that reads the stream here; 0 where none does.
+    #[must_use]
+    pub fn applied(&self, stream: &Origin) -> u64 {
+        self.registry()
+            .cursors
+            .iter()
+            .filter(|((_, log), _)| log == stream)
+            .map(|(_, (next, _))| *next)
+            .min()
+            .unwrap_or(0)
+    }
+
+    /// An application has taken everything below `next`. Durable with the next commit.
+    ///
+    /// # Errors
+    /// [`ExchangeError`].
+    pub async fn move_cursor(self: &Arc<Self>, app: &str, stream: &Origin, next: u64, leaf: Hash) -> Result<(), ExchangeError> {
+        let record = LedgerRecord::Cursor { app: app.to_owned(), stream: stream.clone(), next, leaf: Digest(leaf) };
+        self.record_and_wait(None, record).await
+    }
+
+    /// Enrols an application, or takes its enrolment back.
+    ///
+    /// # Errors
+    /// [`ExchangeError`].
+    pub async fn enrol_app(self: &Arc<Self>, name: &str, key: countersign_crypto::PublicKey, enrolled: bool) -> Result<(), ExchangeError> {
+        let record = LedgerRecord::App { name: name.to_owned(), key, enrolled };
+        self.record_and_wait(None, record).await
+    }
+
+    /// Receipts that we signed after `number` of a series, oldest first.
+    pub(crate) async fn own_receipts_after(
+        &self,
+        agreement: AgreementId,
+        stream: &Origin,
+        series: SeriesId,
+        number: u64,
+    ) -> Result<Vec<Envelope>, ExchangeError> {
+        self.refresh_view().await?;
+        let rows = self.view.receipts_after(&agreement, stream, &series, number).await?;
+        Ok(rows.iter().filter_map(|row| Envelope::from_json(row.envelope.as_bytes()).ok()).collect())
+    }
+
+    /// Keeps bytes that prove a partner's fault, and says so in its ledger log.
+    pub fn keep_fault(self: &Arc<Self>, partner: &Authority, stream: &Origin, detail: &str, bytes: &[u8]) -> Option<String> {
+        let evidence = self.evidence.keep(stream.as_str(), bytes);
+        tracing::warn!(%partner, %stream, detail, "a partner sent what cannot be accepted");
+        let record = LedgerRecord::Fault {
+            code: "peer-fault".to_owned(),
+            detail: detail.to_owned(),
+            stream: Some(stream.clone()),
+            evidence: evidence.clone(),
+        };
+        self.record_lazily(Some(partner.clone()), record);
+        evidence
+    }
+
+    fn logs_mut<T>(&self, change: impl FnOnce(&mut HashMap<Origin, Arc<Log>>) -> T) -> T {
+        change(&mut self.logs.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// An open publishing session: batches go in, answers come back in the order of the commits.
+pub struct PublishSession {
+    exchange: Arc<Exchange>,
+    log: Arc<Log>,
+    publisher: Publisher,
+    limits: Limits,
+}
+
+impl PublishSession {
+    /// The stream.
+    #[must_use]
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// Takes a batch: checks, seals and queues it. `done` is called when it is integrated. Waits while the queue is full.
+    ///
+    /// # Errors
+    /// [`IngestError`]: nothing of the batch is taken.
+    pub async fn submit(&self, first_number: u64, count: u32, bulk: bytes::Bytes, done: Done) -> Result<(), IngestError> {
+        let drafts = Drafts::from_bulk(bulk, count, &self.limits)?;
+        let sealed = self.exchange.with_entropy(|entropy| seal(&drafts, entropy));
+        let publisher = Some((self.publisher, first_number));
+        self.exchange.writer.append(Arc::clone(&self.log), sealed, publisher, done).await;
+        Ok(())
+    }
+
+    /// Takes a batch and waits until it is integrated.
+    ///
+    /// # Errors
+    /// [`ExchangeError`].
+    pub async fn submit_and_wait(&self, first_number: u64, count: u32, bulk: bytes::Bytes) -> Result<Appended, ExchangeError> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let done: Done = Box::new(move |result| {
+            let _ = sender.send(result);
+        });
+        self.submit(first_number, count, bulk, done).await?;
+        let stopped = AppendError::Stopped { why: "the writer has ended".to_owned() };
+        Ok(receiver.await.unwrap_or(Err(stopped))?)
+    }
+}
+
+/// The journal's ledger logs, as the view reads them.
+pub struct LedgerLogs {
+    reader: JournalReader,
+}
+
+impl LedgerLogs {
+    fn number(&self, log: &Origin) -> Option<LogNumber> {
+        let logs = self.reader.logs();
+        logs.iter().find(|info| info.origin == log.as_str()).map(|info| info.number)
+    }
+
+    fn find(&self, log: &Origin, sequence: u64) -> Result<LogNumber, SourceError> {
+        self.number(log).ok_or_else(|| SourceError {
+            log: log.clone(),
+            sequence,
+            cause: "there is no such log in the journal".into(),
+        })
+    }
+}
+
+impl LedgerSource for LedgerLogs {
+    fn logs(&self) -> Vec<(Origin, u64)> {
+        let logs = self.reader.logs();
+        logs.iter()
+            .filter(|info| info.kind == LogKind::Ledger)
+            .filter_map(|info| Some((info.origin.parse().ok()?, self.reader.size(info.number)?)))
+            .collect()
+    }
+
+    fn leaf_hash(&self, log: &Origin, sequence: u64) -> Result<Hash, SourceError> {
+        let number = self.find(log, sequence)?;
+        self.reader.leaf_hash(number, sequence).map_err(|error| SourceError {
+            log: log.clone(),
+            sequence,
+            cause: error.into(),
+        })
+    }
+
+    fn entries(&self, log: &Origin, from: u64, max: usize) -> Result<Vec<LedgerEntry>, SourceError> {
+        let number = self.find(log, from)?;
+        let runs = self.reader.read(number, from, max as u64, 8 << 20).map_err(|error| SourceError {
+            log: log.clone(),
+            sequence: from,
+            cause: error.into(),
+        })?;
+        Ok(runs
+            .iter()
+            .flat_map(|run| run.iter())
+            .take(max)
+            .map(|stored| read_entry(&stored, countersign_tlog::leaf_hash(stored.entry)))
+            .collect())
+    }
+}
+
+fn open_log(reader: &JournalReader, identity: &Identity, info: LogInfo) -> Option<Log> {
+    let head = reader.head(info.number)?;
+    let origin: Origin = info.origin.parse().ok()?;
+    let settings = serde_json::from_slice(&info.settings).unwrap_or_default();
+    let root = head.range.root();
+    let checkpoint = Checkpoint { origin: info.origin.clone(), size: head.size, root };
+    // Ed25519 is deterministic: signing again what was signed before the stop gives the same checkpoint.
+    let signature = (info.kind != LogKind::Copy).then(|| signature_of(&checkpoint, &identity.log_key));
+    let producer = head
+        .cover
+        .and_then(|stored| postcard::from_bytes::<Cover>(&stored.cover).ok())
+        .map(|Cover::Checkpoint { head, .. }| head);
+    let head = LogHead {
+        size: head.size,
+        root,
+        last_leaf: head.last_leaf,
+        last_time_us: head.last_time_us,
+        signature,
+        producer,
+    };
+    Some(Log::new(info.number, info.kind, origin, settings, head))
+}
+
+fn empty_head() -> LogHead {
+    LogHead {
+        size: 0,
+        root: countersign_tlog::empty_root(),
+        last_leaf: [0; 32],
+        last_time_us: 0,
+        signature: None,
+        producer: None,
+    }
+}
+
+fn changes_access(record: &LedgerRecord) -> bool {
+    matches!(
+        record,
+        LedgerRecord::Agreement { .. }
+            | LedgerRecord::App { .. }
+            | LedgerRecord::KeyStatement { .. }
+            | LedgerRecord::Revocation { .. }
+            | LedgerRecord::Termination { .. }
+    )
+}
+
+/// The records that the registry is made of, in the order in which they were written.
+async fn load_registry(view: &LedgerView) -> Result<Registry, ViewError> {
+    const KINDS: [&str; 7] =
+        ["agreement", "app", "invitation", "invitation-step", "key-statement", "revocation", "termination"];
+    const PAGE: u32 = 1000;
+    let mut rows = Vec::new();
+    for kind in KINDS {
+        let mut filter = EntryFilter { kind: Some(kind.to_owned()), ..EntryFilter::default() };
+        loop {
+            let page = view.entries(&filter, PAGE).await?;
+            let full = page.len() == PAGE as usize;
+            filter.after = page.last().map(|row| row.key());
+            rows.extend(page);
+            if !full {
+                break;
+            }
+        }
+    }
+    rows.sort_by(|a, b| (a.time, &a.log, a.sequence).cmp(&(b.time, &b.log, b.sequence)));
+    let mut registry = Registry::default();
+    for row in rows {
+        if let Some(record) = row.record()? {
+            registry.apply(&record);
+        }
+    }
+    for row in view.last_receipts().await? {
+        registry.apply(&LedgerRecord::Receipt { envelope: row.envelope, from: 0, events: 0, bytes: 0 });
+    }
+    for row in view.cursors().await? {
+        registry.apply(&LedgerRecord::Cursor { app: row.app, stream: row.stream, next: row.next, leaf: Digest(row.leaf) });
+    }
+    Ok(registry)
+}

@@ -1,0 +1,139 @@
+use countersign_crypto::{Hash, Signature};
+use countersign_event::names::Origin;
+use countersign_protocol::SignedHead;
+use countersign_store::journal::{LogKind, LogNumber};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+/// One log of this node, as everybody but the writer sees it.
+#[derive(Debug)]
+pub struct Log {
+    number: LogNumber,
+    kind: LogKind,
+    origin: Origin,
+    settings: LogSettings,
+    head: watch::Sender<LogHead>,
+}
+
+/// What was fixed when the log began. Stored with its birth, as JSON.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    /// A title for people.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// Labels that policies can ask for.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Data bytes of the largest event; 0 = the node's limit.
+    #[serde(default)]
+    pub event_bytes_max: u32,
+}
+
+/// The integrated end of a log: everything below `size` is durable and, in a log of ours, under `signature`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogHead {
+    /// Entries.
+    pub size: u64,
+    /// Root of their tree.
+    pub root: Hash,
+    /// Leaf hash of the last; zeros where there is none.
+    pub last_leaf: Hash,
+    /// Its time, µs since 1970; 0 where there is none.
+    pub last_time_us: u64,
+    /// Our signature over this checkpoint (own logs).
+    pub signature: Option<Signature>,
+    /// The newest head that the producer signed (copies); at least as large as this one.
+    pub producer: Option<SignedHead>,
+}
+
+impl LogHead {
+    /// The signed head, where one is there: our own of exactly this size, or the producer's newest.
+    #[must_use]
+    pub fn signed(&self) -> Option<SignedHead> {
+        match self.signature {
+            Some(signature) => Some(SignedHead::new(self.size, self.root, signature)),
+            None => self.producer.clone(),
+        }
+    }
+}
+
+impl Log {
+    pub(crate) fn new(
+        number: LogNumber,
+        kind: LogKind,
+        origin: Origin,
+        settings: LogSettings,
+        head: LogHead,
+    ) -> Self {
+        Self {
+            number,
+            kind,
+            origin,
+            settings,
+            head: watch::Sender::new(head),
+        }
+    }
+
+    /// Its number in the journal.
+    #[must_use]
+    pub fn number(&self) -> LogNumber {
+        self.number
+    }
+
+    /// Stream of ours, copy of a partner's, or ledger.
+    #[must_use]
+    pub fn kind(&self) -> LogKind {
+        self.kind
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What was fixed when it began.
+    #[must_use]
+    pub fn settings(&self) -> &LogSettings {
+        &self.settings
+    }
+
+    /// Name and settings: what policies are asked about.
+    #[must_use]
+    pub fn described(&self) -> (&Origin, &LogSettings) {
+        (&self.origin, &self.settings)
+    }
+
+    /// Its integrated end.
+    #[must_use]
+    pub fn head(&self) -> LogHead {
+        self.head.borrow().clone()
+    }
+
+    /// Entries integrated.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.head.borrow().size
+    }
+
+    /// Wakes whoever waits for more.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<LogHead> {
+        self.head.subscribe()
+    }
+
+    pub(crate) fn publish_head(&self, head: LogHead) {
+        self.head.send_replace(head);
+    }
+
+    /// A copy learns of a newer head of its producer without new entries.
+    pub(crate) fn publish_producer_head(&self, producer: SignedHead) {
+        self.head.send_modify(|head| {
+            let newer = |known: &SignedHead| known.size <= producer.size;
+            if head.producer.as_ref().is_none_or(newer) {
+                head.producer = Some(producer);
+            }
+        });
+    }
+}

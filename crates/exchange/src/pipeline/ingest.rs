@@ -1,0 +1,100 @@
+//! Ingest: bytes that somebody handed in → [`Drafts`], every one of which is a valid event within the limits.
+
+use bytes::Bytes;
+use countersign_event::content::{Event, EventError, EventRef, Limits};
+use countersign_protocol::publish::{
+    EVENT_HEADER_BYTES, EventSpan, PublishBatchError, read_events, write_event,
+};
+
+/// Events whose form has been checked. They borrow nothing: the bytes are those that came.
+#[derive(Clone, Debug)]
+pub struct Drafts {
+    bulk: Bytes,
+    events: Vec<Draft>,
+}
+
+/// One checked event: where it lies, and what the check found out about its data.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draft {
+    pub(super) span: EventSpan,
+    pub(super) data_bytes: u32,
+    pub(super) author_signed: bool,
+}
+
+impl Draft {
+    fn new(span: EventSpan, event: &EventRef<'_>) -> Self {
+        Self {
+            span,
+            // The data lies within a data part, whose length is a u32.
+            data_bytes: event.data().data.len() as u32,
+            author_signed: event.data().author_material.is_some(),
+        }
+    }
+}
+
+/// Why a batch is refused. All or nothing: no event of it is taken.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum IngestError {
+    /// The batch is not one.
+    #[error(transparent)]
+    Batch(#[from] PublishBatchError),
+    /// Nothing in it.
+    #[error("the batch is empty")]
+    Empty,
+    /// One event is not valid.
+    #[error("event {index} of the batch is not valid: {error}")]
+    Event {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// What is wrong.
+        error: EventError,
+    },
+}
+
+impl Drafts {
+    /// Checks a batch in the clients' binary form.
+    ///
+    /// # Errors
+    /// [`IngestError`].
+    pub fn from_bulk(bulk: Bytes, count: u32, limits: &Limits) -> Result<Self, IngestError> {
+        let spans = read_events(&bulk, count)?;
+        if spans.is_empty() {
+            return Err(IngestError::Empty);
+        }
+        let mut events = Vec::with_capacity(spans.len());
+        for (index, span) in spans.into_iter().enumerate() {
+            let event = EventRef::check(span.attributes(&bulk), span.data_part(&bulk), limits)
+                .map_err(|error| IngestError::Event { index, error })?;
+            events.push(Draft::new(span, &event));
+        }
+        Ok(Self { bulk, events })
+    }
+
+    /// Takes events that were checked when they were made.
+    #[must_use]
+    pub fn from_events(events: &[Event]) -> Self {
+        let mut bulk = Vec::new();
+        let mut drafts = Vec::with_capacity(events.len());
+        for event in events {
+            let span = EventSpan {
+                offset: bulk.len() + EVENT_HEADER_BYTES,
+                attribute_bytes: event.attribute_bytes().len() as u32,
+                data_part_bytes: event.data_part_bytes().len() as u32,
+            };
+            drafts.push(Draft::new(span, &event.as_ref()));
+            write_event(&mut bulk, event.attribute_bytes(), event.data_part_bytes());
+        }
+        Self {
+            bulk: bulk.into(),
+            events: drafts,
+        }
+    }
+
+    pub(super) fn events(&self) -> &[Draft] {
+        &self.events
+    }
+
+    pub(super) fn bulk(&self) -> &[u8] {
+        &self.bulk
+    }
+}

@@ -1,0 +1,14 @@
+//! One event's journey, a file for each stage, in order:
+//!
+//! `ingest → seal → append → deliver → (consume) → receipt → ledger` (then `audit`, which is another crate on purpose).
+//!
+//! Each stage takes only what the stage before makes, so that a skipped check does not compile.
+
+pub mod append;
+pub mod consume;
+pub mod deliver;
+pub mod duplicates;
+pub mod ingest;
+pub mod ledger;
+pub mod receipt;
+pub mod seal;

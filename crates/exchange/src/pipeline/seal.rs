@@ -1,0 +1,120 @@
+//! Seal: [`Drafts`] → [`SealedBatch`]: bytes, salts and commitments are fixed. No signature: that is the checkpoint's.
+
+use bytes::Bytes;
+use countersign_crypto::Entropy;
+use countersign_event::commitment::{attribute_commitment, data_commitment};
+use countersign_event::content::{CONTENT_SALT_BYTES, SealedHead};
+use countersign_event::entry::{Flags, Kind};
+use countersign_protocol::delivery::Lengths;
+
+use super::ingest::Drafts;
+
+/// Events with their salts and commitments, content in the form in which it is stored and sent.
+#[derive(Clone, Debug)]
+pub struct SealedBatch {
+    pub(super) kind: Kind,
+    pub(super) heads: Vec<SealedHead>,
+    pub(super) lengths: Vec<Lengths>,
+    pub(super) content: Bytes,
+}
+
+impl SealedBatch {
+    /// How many events.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Bytes that a commit of them takes, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.content.len() + 160 * self.heads.len()
+    }
+
+    /// Attributes and data part of event `index`, without salts.
+    pub(super) fn event_bytes(&self, index: usize) -> &[u8] {
+        let start = self.offset(index) + CONTENT_SALT_BYTES;
+        let lengths = &self.lengths[index];
+        let bytes = lengths.attribute_bytes as usize + lengths.data_part_bytes as usize;
+        &self.content[start..start + bytes]
+    }
+
+    /// The events from `start` on.
+    pub(super) fn tail(&self, start: usize) -> Self {
+        Self {
+            kind: self.kind,
+            heads: self.heads[start..].to_vec(),
+            lengths: self.lengths[start..].to_vec(),
+            content: self.content.slice(self.offset(start)..),
+        }
+    }
+
+    /// The events at these places, in this order.
+    pub(super) fn select(&self, indices: &[usize]) -> Self {
+        let mut content = Vec::new();
+        for &index in indices {
+            let start = self.offset(index);
+            let end = start + self.lengths[index].content_bytes() as usize;
+            content.extend_from_slice(&self.content[start..end]);
+        }
+        Self {
+            kind: self.kind,
+            heads: indices.iter().map(|&index| self.heads[index]).collect(),
+            lengths: indices.iter().map(|&index| self.lengths[index]).collect(),
+            content: content.into(),
+        }
+    }
+
+    fn offset(&self, index: usize) -> usize {
+        let before: u64 = self.lengths[..index].iter().map(Lengths::content_bytes).sum();
+        before as usize
+    }
+}
+
+/// Seals events.
+#[must_use]
+pub fn seal(drafts: &Drafts, entropy: &mut dyn Entropy) -> SealedBatch {
+    seal_as(Kind::Event, drafts, entropy)
+}
+
+/// Seals what a log says about itself.
+pub(crate) fn seal_control(drafts: &Drafts, entropy: &mut dyn Entropy) -> SealedBatch {
+    seal_as(Kind::Control, drafts, entropy)
+}
+
+fn seal_as(kind: Kind, drafts: &Drafts, entropy: &mut dyn Entropy) -> SealedBatch {
+    let bulk = drafts.bulk();
+    let drafts = drafts.events();
+    let mut salts = vec![0; drafts.len() * CONTENT_SALT_BYTES];
+    entropy.fill(&mut salts);
+    let mut content = Vec::with_capacity(salts.len() + bulk.len());
+    let mut heads = Vec::with_capacity(drafts.len());
+    let mut lengths = Vec::with_capacity(drafts.len());
+    let (pairs, _) = salts.as_chunks::<32>();
+    for (draft, pair) in drafts.iter().zip(pairs.chunks_exact(2)) {
+        let (attributes, data_part) = (draft.span.attributes(bulk), draft.span.data_part(bulk));
+        content.extend_from_slice(&pair[0]);
+        content.extend_from_slice(&pair[1]);
+        content.extend_from_slice(attributes);
+        content.extend_from_slice(data_part);
+        heads.push(SealedHead {
+            attributes: attribute_commitment(&pair[0], attributes),
+            data: data_commitment(&pair[1], data_part),
+            data_bytes: draft.data_bytes,
+            flags: Flags {
+                encrypted: false,
+                author_signed: draft.author_signed,
+            },
+        });
+        lengths.push(Lengths {
+            attribute_bytes: draft.span.attribute_bytes,
+            data_part_bytes: draft.span.data_part_bytes,
+        });
+    }
+    SealedBatch {
+        kind,
+        heads,
+        lengths,
+        content: content.into(),
+    }
+}

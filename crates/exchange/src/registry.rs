@@ -1,0 +1,298 @@
+//! What the ledger says now: partners, agreements, applications, invitations, the last receipt of each series.
+//!
+//! Loaded from the ledger's view at start and moved on by the same records that are written to the ledger; nothing lives only here.
+
+use std::collections::HashMap;
+
+use countersign_crypto::{Hash, PublicKey};
+use countersign_event::documents::{
+    Agreement, AgreementId, Document, KeyStatement, Receipt, SeriesId, Termination,
+};
+use countersign_event::dsse::Envelope;
+use countersign_event::ledger::LedgerRecord;
+use countersign_event::names::{Authority, Origin};
+use countersign_event::time::Timestamp;
+
+/// Another organization.
+#[derive(Clone, Debug)]
+pub struct Partner {
+    /// Its newest key statement.
+    pub statement: KeyStatement,
+    /// The envelope.
+    pub envelope: Envelope,
+    /// Where its node can be dialled.
+    pub addresses: Vec<String>,
+    /// Why its access as a whole was ended, if it was.
+    pub revoked: Option<String>,
+}
+
+/// An agreement and whether it still holds.
+#[derive(Clone, Debug)]
+pub struct AgreementState {
+    /// Its terms.
+    pub agreement: Agreement,
+    /// The envelope with both signatures.
+    pub envelope: Envelope,
+    /// Why and when it was ended, if it was.
+    pub ended: Option<EndedAgreement>,
+    /// The invitation it came from.
+    pub invitation: Option<String>,
+}
+
+/// The end of an agreement.
+#[derive(Clone, Debug)]
+pub struct EndedAgreement {
+    /// Why, for people.
+    pub why: String,
+    /// Which side ended it.
+    pub by: Authority,
+    /// When, by the signer's clock.
+    pub at: Timestamp,
+    /// The signed termination.
+    pub envelope: Envelope,
+}
+
+impl AgreementState {
+    /// Whether it covers `time` and was not ended.
+    #[must_use]
+    pub fn is_active(&self, time: Timestamp) -> bool {
+        self.ended.is_none() && self.agreement.covers_time(time)
+    }
+
+    /// The side that is not `own`.
+    #[must_use]
+    pub fn counterparty(&self, own: &Authority) -> &Authority {
+        let producer = &self.agreement.producer.authority;
+        if producer == own { &self.agreement.consumer.authority } else { producer }
+    }
+}
+
+/// An invitation that this node made.
+#[derive(Clone, Debug)]
+pub struct InvitationState {
+    /// The offer's JSON text.
+    pub offer: String,
+    /// Proofs verify under it.
+    pub secret_key: PublicKey,
+    /// The fingerprint it was made for.
+    pub for_key: Option<String>,
+    /// Whether a person has to confirm.
+    pub confirm: bool,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// The organization key that redeemed it.
+    pub redeemed: Option<PublicKey>,
+    /// The organization key that a person confirmed.
+    pub confirmed: Option<PublicKey>,
+    /// The organization keys that wait for a person.
+    pub pending: Vec<(PublicKey, Authority)>,
+    /// Whether it was taken back.
+    pub withdrawn: bool,
+}
+
+/// The last receipt of a series.
+#[derive(Clone, Debug)]
+pub struct LastReceipt {
+    /// What it says.
+    pub receipt: Receipt,
+    /// Digest of its payload, which the next one names.
+    pub digest: Hash,
+    /// The envelope.
+    pub envelope: Envelope,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    /// Partners by authority.
+    pub partners: HashMap<Authority, Partner>,
+    /// Agreements by id.
+    pub agreements: HashMap<AgreementId, AgreementState>,
+    /// Applications: name by key.
+    pub apps: HashMap<PublicKey, String>,
+    /// Invitations by hexadecimal id.
+    pub invitations: HashMap<String, InvitationState>,
+    /// Last receipts, given and got.
+    pub receipts: HashMap<(AgreementId, SeriesId), LastReceipt>,
+    /// Applications' cursors: next sequence and leaf hash before it.
+    pub cursors: HashMap<(String, Origin), (u64, Hash)>,
+}
+
+impl Registry {
+    /// Moves on by one record. Envelopes in it were verified before the record was written.
+    pub fn apply(&mut self, record: &LedgerRecord) {
+        match record {
+            LedgerRecord::Agreement { envelope, addresses, invitation } => {
+                self.apply_agreement(envelope, addresses, invitation.as_ref());
+            }
+            LedgerRecord::App { name, key, enrolled } => {
+                if *enrolled {
+                    self.apps.insert(*key, name.clone());
+                } else {
+                    self.apps.remove(key);
+                }
+            }
+            LedgerRecord::Cursor { app, stream, next, leaf } => {
+                self.cursors.insert((app.clone(), stream.clone()), (*next, leaf.0));
+            }
+            LedgerRecord::Invitation { id, offer, secret_key, for_key, confirm, expires } => {
+                let state = InvitationState {
+                    offer: offer.clone(),
+                    secret_key: *secret_key,
+                    for_key: for_key.clone(),
+                    confirm: *confirm,
+                    expires: *expires,
+                    redeemed: None,
+                    confirmed: None,
+                    pending: Vec::new(),
+                    withdrawn: false,
+                };
+                self.invitations.insert(id.clone(), state);
+            }
+            LedgerRecord::InvitationStep { id, step, organization, authority, .. } => {
+                if let Some(invitation) = self.invitations.get_mut(id) {
+                    invitation.step(step, organization, authority);
+                }
+            }
+            LedgerRecord::KeyStatement { envelope } => self.apply_statement(envelope),
+            LedgerRecord::Receipt { envelope, .. } => self.apply_receipt(envelope),
+            LedgerRecord::Revocation { partner, reason } => {
+                if let Some(partner) = self.partners.get_mut(partner) {
+                    partner.revoked = Some(reason.clone());
+                }
+            }
+            LedgerRecord::Termination { envelope } => self.apply_termination(envelope),
+            LedgerRecord::Decision { .. }
+            | LedgerRecord::Fault { .. }
+            | LedgerRecord::PolicySet { .. }
+            | LedgerRecord::Refusal { .. }
+            | LedgerRecord::Rejection { .. } => {}
+        }
+    }
+
+    fn apply_agreement(&mut self, envelope: &str, addresses: &[String], invitation: Option<&String>) {
+        let Some((agreement, envelope)) = peek::<Agreement>(envelope) else { return };
+        for party in [&agreement.producer, &agreement.consumer] {
+            if let Some(partner) = self.partners.get_mut(&party.authority) {
+                // A new agreement takes a revoked partner in again.
+                partner.revoked = None;
+                if !addresses.is_empty() {
+                    partner.addresses = addresses.to_vec();
+                }
+            }
+        }
+        let state = AgreementState { envelope, ended: None, invitation: invitation.cloned(), agreement };
+        if let Some(id) = invitation
+            && let Some(invitation) = self.invitations.get_mut(id)
+        {
+            // The inviter is one of the two; the other one has redeemed it.
+            let inviter = countersign_event::documents::Offer::from_text(&invitation.offer);
+            let inviter = inviter.map(|offer| offer.organization.organization);
+            let parties = [state.agreement.producer.organization, state.agreement.consumer.organization];
+            invitation.redeemed = parties.into_iter().find(|key| Some(*key) != inviter);
+        }
+        self.agreements.entry(state.agreement.id).or_insert(state);
+    }
+
+    fn apply_statement(&mut self, envelope: &str) {
+        let Some((statement, envelope)) = peek::<KeyStatement>(envelope) else { return };
+        match self.partners.get_mut(&statement.authority) {
+            Some(partner) if partner.statement.number < statement.number => {
+                partner.statement = statement;
+                partner.envelope = envelope;
+            }
+            Some(_) => {}
+            None => {
+                let authority = statement.authority.clone();
+                let partner = Partner { statement, envelope, addresses: Vec::new(), revoked: None };
+                self.partners.insert(authority, partner);
+            }
+        }
+    }
+
+    fn apply_termination(&mut self, envelope: &str) {
+        let Some((end, envelope)) = peek::<Termination>(envelope) else { return };
+        if let Some(agreement) = self.agreements.get_mut(&end.agreement)
+            && agreement.ended.is_none()
+        {
+            agreement.ended = Some(EndedAgreement { why: end.reason, by: end.by, at: end.made, envelope });
+        }
+    }
+
+    fn apply_receipt(&mut self, envelope: &str) {
+        let Some((receipt, envelope)) = peek::<Receipt>(envelope) else { return };
+        let key = (receipt.agreement, receipt.series);
+        let newer = self.receipts.get(&key).is_none_or(|last| last.receipt.number < receipt.number);
+        if newer {
+            let last = LastReceipt { digest: envelope.payload_digest(), receipt, envelope };
+            self.receipts.insert(key, last);
+        }
+    }
+
+    /// The agreement that covers `stream` for `consumer` now; of several, the newest.
+    #[must_use]
+    pub fn active_agreement(&self, consumer: &Authority, stream: &Origin, now: Timestamp) -> Option<&AgreementState> {
+        self.agreements
+            .values()
+            .filter(|state| {
+                state.agreement.consumer.authority == *consumer
+                    && state.agreement.stream == *stream
+                    && state.is_active(now)
+            })
+            .max_by_key(|state| (state.agreement.made, state.agreement.id))
+    }
+
+    /// The partner whose name, authority, or beginning of the authority (at least 8 characters) is `text`, if it is only one.
+    ///
+    /// # Errors
+    /// How many there are, where it is not one.
+    pub fn find_partner(&self, text: &str) -> Result<&Partner, usize> {
+        let exact = |partner: &&Partner| {
+            partner.statement.authority.as_str() == text
+                || partner.statement.name.eq_ignore_ascii_case(text)
+                || slug(&partner.statement.name) == text
+        };
+        let prefix = |partner: &&Partner| text.len() >= 8 && partner.statement.authority.as_str().starts_with(text);
+        let mut found: Vec<_> = self.partners.values().filter(exact).collect();
+        if found.is_empty() {
+            found = self.partners.values().filter(prefix).collect();
+        }
+        match found.as_slice() {
+            [one] => Ok(one),
+            _ => Err(found.len()),
+        }
+    }
+}
+
+impl InvitationState {
+    fn step(&mut self, step: &str, organization: &PublicKey, authority: &Authority) {
+        match step {
+            "redeemed" => self.redeemed = Some(*organization),
+            "confirmed" => self.confirmed = Some(*organization),
+            "withdrawn" => self.withdrawn = true,
+            "pending" if !self.pending.iter().any(|(key, _)| key == organization) => {
+                self.pending.push((*organization, authority.clone()));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A name as it is typed on a command line: `Acme Freight GmbH` → `acme-freight-gmbh`.
+#[must_use]
+pub fn slug(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars().flat_map(char::to_lowercase) {
+        if c.is_alphanumeric() {
+            out.push(c);
+        } else if !out.ends_with('-') && !out.is_empty() {
+            out.push('-');
+        }
+    }
+    out.trim_end_matches('-').to_owned()
+}
+
+fn peek<D: Document>(envelope: &str) -> Option<(D, Envelope)> {
+    let envelope = Envelope::from_json(envelope.as_bytes()).ok()?;
+    Some((D::peek(&envelope).ok()?, envelope))
+}
