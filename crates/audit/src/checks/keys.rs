@@ -1,0 +1,229 @@
+//! Whose keys these are: key statements, and what is trusted from outside.
+
+use countersign_crypto::PublicKey;
+use countersign_event::documents::{Document, DocumentError, KeyStatement, Role, RoleKey};
+use countersign_event::dsse::{Envelope, EnvelopeError};
+use countersign_event::names::Authority;
+use countersign_event::time::Timestamp;
+use countersign_tlog::Vkey;
+
+use super::files::{DocumentFile, Listed};
+use crate::manifest::{KEYS, KEYS_FORMAT, KeysFile, MANIFEST_VERSION, Manifest};
+use crate::report::{Check, Collector, Finding, Severity};
+use crate::trust::Trust;
+
+/// One organization: a key and what it has stated.
+pub(crate) struct Organization {
+    pub(crate) authority: Authority,
+    pub(crate) key: PublicKey,
+    /// Whether the key is trusted from outside.
+    pub(crate) trusted: bool,
+    // Ascending by number, at least one.
+    statements: Vec<KeyStatement>,
+}
+
+/// The organizations of a bundle and the keys of its logs.
+pub(crate) struct Keys {
+    organizations: Vec<Organization>,
+    /// In the order of the logs.
+    pub(crate) vkeys: Vec<Option<Vkey>>,
+}
+
+/// What counts of a document's time.
+#[derive(Clone, Copy)]
+pub(crate) struct When {
+    /// When the signer says that it was made.
+    pub(crate) made: Timestamp,
+    /// Whether the key must have begun by then. Not for agreements: the joiner may make its keys after the proposal.
+    pub(crate) begun: bool,
+    /// Log time of the last thing it covers: a key that had ended by then cannot have signed it.
+    pub(crate) covers: Option<Timestamp>,
+}
+
+/// Reads keys and key statements.
+pub(crate) fn check(manifest: &Manifest, listed: &Listed, trust: &Trust, found: &mut Collector<'_>) -> Keys {
+    let mut organizations: Vec<Organization> = Vec::new();
+    let mut statement_paths = Vec::new();
+    for document in &listed.documents {
+        if document.envelope.payload_type() != KeyStatement::PAYLOAD_TYPE {
+            continue;
+        }
+        statement_paths.push(document.path.as_str());
+        match KeyStatement::verify(&document.envelope) {
+            Ok(statement) => add(&mut organizations, statement, trust, Some(document), found),
+            Err(error) => fault(found, &document.path, error.to_string()),
+        }
+    }
+    for statement in trust.statements() {
+        add(&mut organizations, statement.clone(), trust, None, found);
+    }
+    let vkeys = read_vkeys(manifest, listed, &statement_paths, found);
+    let names: Vec<String> = organizations
+        .iter()
+        .map(|organization| {
+            let trusted = if organization.trusted { "trusted by you" } else { "not among those you trust" };
+            format!("{} ({}), {trusted}", organization.key.fingerprint(), organization.name())
+        })
+        .collect();
+    if names.is_empty() {
+        found.skipped(Check::Keys, "no key statement is here, only keys of logs");
+    } else {
+        found.done(Check::Keys, names.join("; "));
+    }
+    Keys { organizations, vkeys }
+}
+
+fn add(
+    organizations: &mut Vec<Organization>,
+    statement: KeyStatement,
+    trust: &Trust,
+    document: Option<&DocumentFile>,
+    found: &mut Collector<'_>,
+) {
+    let known = organizations
+        .iter_mut()
+        .find(|organization| organization.authority == statement.authority);
+    let Some(organization) = known else {
+        organizations.push(Organization {
+            authority: statement.authority.clone(),
+            trusted: trust.admits_organization(&statement.organization),
+            key: statement.organization.clone(),
+            statements: vec![statement],
+        });
+        return;
+    };
+    if organization.key != statement.organization {
+        if let Some(document) = document {
+            let what = format!("a second organization key claims the authority {}", statement.authority);
+            fault(found, &document.path, what);
+        }
+        return;
+    }
+    let same = organization.statements.iter().find(|other| other.number == statement.number);
+    match (same, document) {
+        (None, _) => {
+            organization.statements.push(statement);
+            organization.statements.sort_by_key(|statement| statement.number);
+        }
+        (Some(other), Some(document)) if *other != statement => {
+            let what = format!(
+                "a second key statement of {} has the number {}: one of them is false",
+                statement.authority, statement.number
+            );
+            fault(found, &document.path, what);
+        }
+        (Some(_), _) => {}
+    }
+}
+
+fn read_vkeys(
+    manifest: &Manifest,
+    listed: &Listed,
+    statement_paths: &[&str],
+    found: &mut Collector<'_>,
+) -> Vec<Option<Vkey>> {
+    let none = || manifest.logs.iter().map(|_| None).collect();
+    // Its absence has been reported.
+    let Some(json) = &listed.keys else {
+        return none();
+    };
+    let keys: KeysFile = match serde_json::from_slice(json) {
+        Ok(keys) => keys,
+        Err(error) => {
+            let what = format!("it is not well-formed (line {}, column {})", error.line(), error.column());
+            fault(found, KEYS, what);
+            return none();
+        }
+    };
+    if keys.format != KEYS_FORMAT || keys.version != MANIFEST_VERSION {
+        fault(found, KEYS, "it is of another format or version than the bundle".to_owned());
+    }
+    if keys.statements != statement_paths {
+        fault(found, KEYS, "the key statements that it names are not those that are here".to_owned());
+    }
+    if keys.vkeys.len() != manifest.logs.len() {
+        fault(found, KEYS, format!("it has {} keys for {} logs", keys.vkeys.len(), manifest.logs.len()));
+        return none();
+    }
+    let mut vkeys = Vec::with_capacity(keys.vkeys.len());
+    for (text, log) in keys.vkeys.iter().zip(&manifest.logs) {
+        vkeys.push(match Vkey::parse(text) {
+            Ok(vkey) if vkey.name() == log.origin.as_str() => Some(vkey),
+            Ok(_) => {
+                fault(found, KEYS, format!("the key for {} has another name", log.origin));
+                None
+            }
+            Err(error) => {
+                fault(found, KEYS, error.to_string());
+                None
+            }
+        });
+    }
+    vkeys
+}
+
+fn fault(found: &mut Collector<'_>, path: &str, what: String) {
+    found.push(Finding {
+        check: Check::Keys,
+        severity: Severity::False,
+        log: None,
+        sequence: None,
+        file: Some(path.to_owned()),
+        what,
+    });
+}
+
+impl Keys {
+    /// The organization that speaks under an authority.
+    pub(crate) fn of(&self, authority: &Authority) -> Option<&Organization> {
+        self.organizations
+            .iter()
+            .find(|organization| organization.authority == *authority)
+    }
+
+    pub(crate) fn organizations(&self) -> &[Organization] {
+        &self.organizations
+    }
+}
+
+impl Organization {
+    /// The newest display name: a claim.
+    pub(crate) fn name(&self) -> &str {
+        self.statements.last().map_or("", |statement| statement.name.as_str())
+    }
+
+    /// The keys for a role that were in force at a time: those of the newest statement made by then, else of the first.
+    pub(crate) fn keys_at(&self, role: Role, time: Timestamp) -> impl Iterator<Item = &RoleKey> {
+        self.statements
+            .iter()
+            .rev()
+            .find(|statement| statement.made <= time)
+            .or(self.statements.first())
+            .into_iter()
+            .flat_map(move |statement| statement.keys_for(role))
+    }
+
+    /// Opens a document that the organization must have signed with a key for `role`.
+    pub(crate) fn open<D: Document>(&self, role: Role, envelope: &Envelope, when: When) -> Result<D, String> {
+        let mut ended = false;
+        for key in self.keys_at(role, when.made) {
+            match D::open(envelope, &key.key) {
+                Err(DocumentError::Envelope(EnvelopeError::NotSignedBy { .. })) => {}
+                Err(error) => return Err(error.to_string()),
+                Ok(document) => {
+                    let over = |time: Timestamp| key.until.is_some_and(|until| until <= time);
+                    if (when.begun && when.made < key.from) || over(when.made) || when.covers.is_some_and(over) {
+                        ended = true;
+                        continue;
+                    }
+                    return Ok(document);
+                }
+            }
+        }
+        Err(if ended {
+            format!("the {role} key of {} that signed it was not in force then", self.authority)
+        } else {
+            format!("no {role} key that {} had delegated signed it", self.authority)
+        })
+    }
+}
