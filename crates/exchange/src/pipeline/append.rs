@@ -1,0 +1,278 @@
+//! Append: [`SealedBatch`] → integrated: durable, sequenced, in the chain, under a signed checkpoint.
+//!
+//! One thread owns the journal. It takes all that waits, for every log together, gives each entry its sequence, link and time, commits with one
+//! write and one sync, then signs one checkpoint for each touched log of ours, and only then answers. While it syncs and signs, the next commit
+//! gathers: batches grow with the load, and with many busy streams the signatures stretch the interval instead of eating the machine.
+//!
+//! This file is the way to that thread; `append/state.rs` is what it does, `append/stage.rs` how one commit is put together.
+
+mod stage;
+mod state;
+
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use countersign_crypto::SigningKey;
+use countersign_protocol::delivery::VerifiedBatch;
+use countersign_store::journal::{Birth, Journal, JournalReader, LogNumber};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::duplicates::Publisher;
+use super::seal::SealedBatch;
+use crate::clock::{Clock, ClockJump};
+use crate::log::Log;
+
+/// Bytes waiting for the writer, all logs together. Whoever brings more waits; memory is bounded by this and by one commit.
+pub const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of one commit: large enough that the sync vanishes (about 1 ms at 3 GB/s in place), small enough for latency.
+pub const COMMIT_BYTES_MAX: usize = 4 << 20;
+
+/// How long an entry that forces no sync of its own (ledger) waits for a commit to ride on.
+pub const LAZY_DELAY: Duration = Duration::from_millis(20);
+
+/// Where a batch ended up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Appended {
+    /// Sequence of its last event.
+    pub last_sequence: u64,
+    /// How many of its events had been handed in before.
+    pub duplicates: u32,
+    /// How many events it has.
+    pub count: u32,
+}
+
+/// Why a batch was not appended. Nothing of it was.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum AppendError {
+    /// Too many publishers in one commit.
+    #[error("too many publishers hand in at once; try again in a moment")]
+    Busy,
+    /// The clock is not believable.
+    #[error(transparent)]
+    Clock(#[from] ClockJump),
+    /// Another event has this number or identity.
+    #[error("another event is stored at sequence {sequence} under the same number or (source, id): event {index} of the batch differs from it")]
+    Conflict {
+        /// Place in the batch.
+        index: usize,
+        /// Where the first one lies.
+        sequence: u64,
+    },
+    /// The disk is full; reads go on, and writing resumes by itself once there is room.
+    #[error("the disk is full: nothing was stored; it can be tried again once there is room")]
+    DiskFull,
+    /// Numbers were skipped.
+    #[error("the batch begins with number {found}, the series goes on with {expected}")]
+    Gap {
+        /// The next number.
+        expected: u64,
+        /// The batch's first.
+        found: u64,
+    },
+    /// Handed in before, so long ago that only the series' last number is known.
+    #[error("already stored: the series is stored up to number {last_number}, at sequence {last_sequence}")]
+    Old {
+        /// Its last number.
+        last_number: u64,
+        /// Its sequence.
+        last_sequence: u64,
+    },
+    /// The copy does not end where the batch begins: somebody else extended it.
+    #[error("the copy has {size} entries and cannot take a batch that begins at {first}")]
+    Position {
+        /// Entries in the copy.
+        size: u64,
+        /// First of the batch.
+        first: u64,
+    },
+    /// Appending has stopped after a failure of the disk or of an invariant.
+    #[error("appending has stopped: {why}; restart the node, which re-reads what is on the disk")]
+    Stopped {
+        /// What failed.
+        why: String,
+    },
+}
+
+impl AppendError {
+    /// The writer's thread is gone.
+    #[must_use]
+    pub fn ended() -> Self {
+        Self::Stopped {
+            why: "the writer has ended".to_owned(),
+        }
+    }
+}
+
+/// Called once a batch is integrated or refused. Runs on the writer's thread: it only hands the answer on.
+pub type Done = Box<dyn FnOnce(Result<Appended, AppendError>) + Send>;
+
+enum Work {
+    Append {
+        log: Arc<Log>,
+        sealed: SealedBatch,
+        publisher: Option<(Publisher, u64)>,
+        lazy: bool,
+        done: Done,
+        permit: Option<OwnedSemaphorePermit>,
+    },
+    Copy {
+        log: Arc<Log>,
+        batch: Box<VerifiedBatch>,
+        cover: Vec<u8>,
+        done: Done,
+        permit: Option<OwnedSemaphorePermit>,
+    },
+    Ask(Question),
+}
+
+/// What is answered between commits.
+enum Question {
+    OpenLog {
+        birth: Birth,
+        reply: oneshot::Sender<Result<LogNumber, AppendError>>,
+    },
+    SeriesState {
+        log: LogNumber,
+        publisher: Publisher,
+        reply: oneshot::Sender<(u64, u64)>,
+    },
+    ConfirmClock,
+    Stop {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// The way to the writer. Cheap to clone.
+#[derive(Clone)]
+pub struct Writer {
+    work: Sender<Work>,
+    room: Arc<Semaphore>,
+}
+
+/// What the writer needs.
+pub struct WriterParts {
+    /// The journal.
+    pub journal: Journal,
+    /// A reader of it.
+    pub reader: JournalReader,
+    /// The key of our logs.
+    pub log_key: SigningKey,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Writer {
+    /// Starts the writer's thread.
+    ///
+    /// # Errors
+    /// Where the system gives no thread, or the annotations cannot be read.
+    pub fn start(parts: WriterParts) -> Result<(Self, JoinHandle<()>), AppendError> {
+        let stopped = |why: String| AppendError::Stopped { why };
+        let (work, queue) = channel();
+        let mut state = state::State::new(parts).map_err(|error| stopped(error.to_string()))?;
+        let thread = std::thread::Builder::new()
+            .name("countersign-writer".to_owned())
+            .spawn(move || state.run(&queue))
+            .map_err(|error| stopped(error.to_string()))?;
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
+        Ok((Self { work, room }, thread))
+    }
+
+    /// Queues a batch; `done` is called when it is integrated. Waits while the queue is full.
+    pub async fn append(
+        &self,
+        log: Arc<Log>,
+        sealed: SealedBatch,
+        publisher: Option<(Publisher, u64)>,
+        done: Done,
+    ) {
+        let permit = self.room(sealed.weight()).await;
+        self.send(Work::Append { log, sealed, publisher, lazy: false, done, permit });
+    }
+
+    /// Queues an entry that waits up to [`LAZY_DELAY`] for a commit to ride on.
+    pub fn append_lazily(&self, log: Arc<Log>, sealed: SealedBatch, done: Done) {
+        self.send(Work::Append { log, sealed, publisher: None, lazy: true, done, permit: None });
+    }
+
+    /// Queues a batch and waits until it is integrated.
+    ///
+    /// # Errors
+    /// [`AppendError`].
+    pub async fn append_and_wait(
+        &self,
+        log: Arc<Log>,
+        sealed: SealedBatch,
+        publisher: Option<(Publisher, u64)>,
+    ) -> Result<Appended, AppendError> {
+        let (done, receiver) = answer();
+        self.append(log, sealed, publisher, done).await;
+        receiver.await.unwrap_or_else(|_| Err(AppendError::ended()))
+    }
+
+    /// Queues a verified batch of a copied log; what comes back resolves when it is durable. Waits while the queue is full.
+    pub async fn queue_copy(
+        &self,
+        log: Arc<Log>,
+        batch: VerifiedBatch,
+    ) -> oneshot::Receiver<Result<Appended, AppendError>> {
+        let (done, receiver) = answer();
+        let permit = self.room(batch.content().len() + batch.entries().len()).await;
+        let cover = postcard::to_stdvec(batch.cover()).unwrap_or_default();
+        let batch = Box::new(batch);
+        self.send(Work::Copy { log, batch, cover, done, permit });
+        receiver
+    }
+
+    /// Gives a new log its number; it becomes durable with its first entry.
+    ///
+    /// # Errors
+    /// [`AppendError::Stopped`].
+    pub async fn open_log(&self, birth: Birth) -> Result<LogNumber, AppendError> {
+        let (reply, receiver) = oneshot::channel();
+        self.send(Work::Ask(Question::OpenLog { birth, reply }));
+        receiver.await.unwrap_or_else(|_| Err(AppendError::ended()))
+    }
+
+    /// The last number of a series and the sequence at which it lies; zeros where there is none.
+    pub async fn series_state(&self, log: LogNumber, publisher: Publisher) -> (u64, u64) {
+        let (reply, receiver) = oneshot::channel();
+        self.send(Work::Ask(Question::SeriesState { log, publisher, reply }));
+        receiver.await.unwrap_or_default()
+    }
+
+    /// A person says that the clock is right.
+    pub fn confirm_clock(&self) {
+        self.send(Work::Ask(Question::ConfirmClock));
+    }
+
+    /// Commits what waits, syncs the heads and ends the writer.
+    pub async fn stop(&self) {
+        let (reply, receiver) = oneshot::channel();
+        self.send(Work::Ask(Question::Stop { reply }));
+        let _ = receiver.await;
+    }
+
+    async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes.min(QUEUE_BYTES_MAX)).unwrap_or(u32::MAX);
+        Arc::clone(&self.room).acquire_many_owned(bytes).await.ok()
+    }
+
+    fn send(&self, work: Work) {
+        // A writer that is gone drops the work with its `done` and reply, which tells whoever waits.
+        let _ = self.work.send(work);
+    }
+}
+
+/// A `done` and what it resolves.
+#[must_use]
+pub fn answer() -> (Done, oneshot::Receiver<Result<Appended, AppendError>>) {
+    let (sender, receiver) = oneshot::channel();
+    let done: Done = Box::new(move |result| {
+        let _ = sender.send(result);
+    });
+    (done, receiver)
+}

@@ -1,0 +1,171 @@
+//! One commit being put together: each log's share of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use countersign_crypto::{Hash, Signature};
+use countersign_event::entry::ENTRY_BYTES;
+use countersign_event::time::Timestamp;
+use countersign_protocol::SignedHead;
+use countersign_protocol::delivery::{Cover, Lengths, VerifiedBatch};
+use countersign_store::journal::{ContentInput, PartInput};
+use countersign_tlog::{CompactRange, leaf_hash};
+
+use crate::log::Log;
+use crate::pipeline::duplicates::{EventKey, PublicationRun, Publisher};
+use crate::pipeline::seal::SealedBatch;
+
+/// Publishers of one stream in one commit: their runs are stored as its annotation, at most 70 bytes each, in 64 KiB.
+pub(super) const RUNS_PER_COMMIT_MAX: usize = 900;
+
+/// The end of a log as the writer knows it.
+#[derive(Clone)]
+pub(super) struct Tip {
+    pub(super) range: CompactRange,
+    pub(super) last_leaf: Hash,
+    pub(super) last_time_us: u64,
+    pub(super) signature: Option<Signature>,
+    pub(super) producer: Option<SignedHead>,
+}
+
+/// One log's share of the commit.
+pub(super) struct Stage {
+    pub(super) log: Arc<Log>,
+    pub(super) tip: Tip,
+    expected_size: u64,
+    signature_before: Option<[u8; 64]>,
+    entries: Vec<u8>,
+    leaf_hashes: Vec<Hash>,
+    lengths: Vec<ContentInput>,
+    content: Vec<Bytes>,
+    runs: Vec<PublicationRun>,
+    cover: Vec<u8>,
+    /// Identities of unnumbered events, which enter the window once they are stored.
+    keys: Vec<(EventKey, u64)>,
+}
+
+impl Stage {
+    pub(super) fn new(log: Arc<Log>, tip: Tip) -> Self {
+        Self {
+            log,
+            expected_size: tip.range.size(),
+            signature_before: tip.signature.map(Signature::to_bytes),
+            tip,
+            entries: Vec::new(),
+            leaf_hashes: Vec::new(),
+            lengths: Vec::new(),
+            content: Vec::new(),
+            runs: Vec::new(),
+            cover: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.tip.range.size()
+    }
+
+    pub(super) fn runs(&self) -> &[PublicationRun] {
+        &self.runs
+    }
+
+    pub(super) fn keys(&self) -> &[(EventKey, u64)] {
+        &self.keys
+    }
+
+    /// What this commit already takes of a series.
+    pub(super) fn runs_of(&self, publisher: Publisher) -> impl DoubleEndedIterator<Item = &PublicationRun> {
+        self.runs.iter().filter(move |run| run.publisher == publisher)
+    }
+
+    /// Where an unnumbered event lies, if this commit already takes it.
+    pub(super) fn sequence_of_key(&self, key: &EventKey) -> Option<u64> {
+        self.keys.iter().find(|(known, _)| known == key).map(|(_, sequence)| *sequence)
+    }
+
+    /// Gives the events their places at the end of the log; returns the last sequence.
+    pub(super) fn extend(&mut self, sealed: &SealedBatch, now: Timestamp) -> u64 {
+        // A clock that fell back is clamped: a log's time never decreases.
+        let time = Timestamp(now.0.max(self.tip.last_time_us));
+        self.entries.reserve(sealed.heads.len() * ENTRY_BYTES);
+        for head in &sealed.heads {
+            let sequence = self.tip.range.size();
+            let entry = head.entry(sealed.kind, sequence, self.tip.last_leaf, time).encode();
+            let leaf = leaf_hash(&entry);
+            self.tip.range.append(leaf);
+            self.tip.last_leaf = leaf;
+            self.entries.extend_from_slice(&entry);
+            self.leaf_hashes.push(leaf);
+        }
+        self.tip.last_time_us = time.0;
+        self.lengths.extend(sealed.lengths.iter().map(content_input));
+        self.content.push(sealed.content.clone());
+        self.size().saturating_sub(1)
+    }
+
+    pub(super) fn add_run(&mut self, run: PublicationRun) {
+        if let Some(last) = self.runs.last_mut()
+            && last.publisher == run.publisher
+            && last.last_number() + 1 == run.first_number
+            && last.first_sequence + u64::from(last.count) == run.first_sequence
+        {
+            last.count += run.count;
+        } else {
+            self.runs.push(run);
+        }
+    }
+
+    pub(super) fn add_keys(&mut self, keys: impl IntoIterator<Item = (EventKey, u64)>) {
+        self.keys.extend(keys);
+    }
+
+    pub(super) fn take_copy(&mut self, batch: &VerifiedBatch, cover: Vec<u8>) {
+        self.entries.extend_from_slice(batch.entries());
+        self.leaf_hashes.extend_from_slice(batch.leaf_hashes());
+        self.lengths.extend(batch.lengths().iter().map(content_input));
+        self.content.push(batch.content().clone());
+        self.cover = cover;
+        self.tip.range = batch.range().clone();
+        if let Some(leaf) = batch.leaf_hashes().last() {
+            self.tip.last_leaf = *leaf;
+        }
+        if let Some(entry) = batch.entries().rchunks_exact(ENTRY_BYTES).next() {
+            let mut time = [0; 8];
+            time.copy_from_slice(&entry[46..54]);
+            self.tip.last_time_us = u64::from_be_bytes(time);
+        }
+        let Cover::Checkpoint { head, .. } = batch.cover();
+        self.tip.producer = Some(head.clone());
+    }
+
+    /// The part for the journal. Takes the bytes: only what [`integrate`](super::state) needs stays.
+    pub(super) fn take_part(&mut self) -> PartInput {
+        PartInput {
+            log: self.log.number(),
+            expected_size: self.expected_size,
+            entries: std::mem::take(&mut self.entries),
+            leaf_hashes: std::mem::take(&mut self.leaf_hashes),
+            range_after: self.tip.range.clone(),
+            signature_before: self.signature_before,
+            cover: std::mem::take(&mut self.cover),
+            annotation: if self.runs.is_empty() {
+                Vec::new()
+            } else {
+                postcard::to_stdvec(&self.runs).unwrap_or_default()
+            },
+            contents: std::mem::take(&mut self.lengths),
+            content: std::mem::take(&mut self.content),
+        }
+    }
+}
+
+fn content_input(lengths: &Lengths) -> ContentInput {
+    ContentInput {
+        attribute_bytes: lengths.attribute_bytes,
+        data_part_bytes: lengths.data_part_bytes,
+    }
+}

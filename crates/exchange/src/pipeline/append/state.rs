@@ -1,0 +1,540 @@
+//! The writer's thread.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use countersign_crypto::SigningKey;
+use countersign_event::attributes::Attributes;
+use countersign_event::content::CONTENT_SALT_BYTES;
+use countersign_event::time::Timestamp;
+use countersign_store::journal::{
+    CommitError, Journal, JournalReader, LogKind, LogNumber, OpenLogError, Preparer, ReadError,
+};
+use countersign_tlog::checkpoint::signature_of;
+use countersign_tlog::{Checkpoint, CompactRange};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::stage::{RUNS_PER_COMMIT_MAX, Stage, Tip};
+use super::{AppendError, Appended, COMMIT_BYTES_MAX, Done, LAZY_DELAY, Question, Work, WriterParts};
+use crate::clock::{Clock, ClockGuard, ClockJump};
+use crate::log::{Log, LogHead};
+use crate::pipeline::duplicates::{
+    EventKey, PublicationRun, Publisher, Publishers, UNNUMBERED_WINDOW, UnnumberedWindow, event_key,
+};
+use crate::pipeline::seal::SealedBatch;
+
+const PUBLISHERS_SNAPSHOT: &str = "publishers";
+
+pub(super) struct State {
+    /// Present until the writer stops.
+    journal: Option<Journal>,
+    nudge: SyncSender<()>,
+    reader: JournalReader,
+    log_key: SigningKey,
+    clock: Arc<dyn Clock>,
+    guard: ClockGuard,
+    tips: HashMap<LogNumber, Tip>,
+    publishers: Publishers,
+    windows: HashMap<LogNumber, UnnumberedWindow>,
+    stopped: Option<String>,
+}
+
+/// What is told to whoever handed something in, once the commit is signed.
+struct Answer {
+    done: Done,
+    result: Result<Appended, AppendError>,
+    /// Repeats of events of this very commit, whose bytes have to be those stored: (place in the batch, sequence).
+    compare: Vec<(usize, u64)>,
+    repeated: Option<(Arc<Log>, SealedBatch)>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A batch that found its place.
+struct Staged {
+    last_sequence: u64,
+    duplicates: u32,
+    compare: Vec<(usize, u64)>,
+}
+
+/// What one turn of the loop found in the queue.
+#[derive(Default)]
+struct Turn {
+    urgent: bool,
+    stop: Option<Option<oneshot::Sender<()>>>,
+}
+
+impl State {
+    pub(super) fn new(parts: WriterParts) -> Result<Self, ReadError> {
+        let WriterParts { journal, reader, log_key, clock } = parts;
+        let publishers = load_publishers(&reader)?;
+        Ok(Self {
+            guard: ClockGuard::new(clock.as_ref()),
+            nudge: prepare_segments(journal.preparer()),
+            journal: Some(journal),
+            reader,
+            log_key,
+            clock,
+            tips: HashMap::new(),
+            publishers,
+            windows: HashMap::new(),
+            stopped: None,
+        })
+    }
+
+    pub(super) fn run(&mut self, queue: &Receiver<Work>) {
+        let mut waiting: Vec<Work> = Vec::new();
+        let mut lazy_since: Option<Duration> = None;
+        loop {
+            let mut turn = Turn::default();
+            let waited = |clock: &dyn Clock, since: Duration| clock.uptime().saturating_sub(since);
+            let next = match lazy_since {
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(since) => {
+                    let left = LAZY_DELAY.saturating_sub(waited(self.clock.as_ref(), since));
+                    queue.recv_timeout(left)
+                }
+            };
+            match next {
+                Ok(work) => self.sort(work, &mut waiting, &mut turn),
+                Err(RecvTimeoutError::Timeout) => turn.urgent = true,
+                Err(RecvTimeoutError::Disconnected) => turn.stop = Some(None),
+            }
+            let mut bytes: usize = waiting.iter().map(weight).sum();
+            while turn.stop.is_none() && bytes < COMMIT_BYTES_MAX {
+                let Ok(work) = queue.try_recv() else { break };
+                bytes += weight(&work);
+                self.sort(work, &mut waiting, &mut turn);
+            }
+            let overdue = lazy_since.is_some_and(|since| waited(self.clock.as_ref(), since) >= LAZY_DELAY);
+            if turn.urgent || overdue || turn.stop.is_some() {
+                self.commit(std::mem::take(&mut waiting));
+                lazy_since = None;
+            } else if lazy_since.is_none() && !waiting.is_empty() {
+                lazy_since = Some(self.clock.uptime());
+            }
+            if let Some(reply) = turn.stop {
+                self.close();
+                if let Some(reply) = reply {
+                    let _ = reply.send(());
+                }
+                return;
+            }
+        }
+    }
+
+    fn sort(&mut self, work: Work, waiting: &mut Vec<Work>, turn: &mut Turn) {
+        match work {
+            Work::Append { lazy, .. } => {
+                turn.urgent |= !lazy;
+                waiting.push(work);
+            }
+            Work::Copy { .. } => {
+                turn.urgent = true;
+                waiting.push(work);
+            }
+            Work::Ask(question) => self.answer(question, turn),
+        }
+    }
+
+    fn answer(&mut self, question: Question, turn: &mut Turn) {
+        match question {
+            Question::OpenLog { birth, reply } => {
+                let opened = self.journal.as_mut().map(|journal| journal.open_log(birth));
+                let result = match opened {
+                    // Opened before, without a first commit (a full disk): the caller knows of no such log.
+                    Some(Ok(number) | Err(OpenLogError::Exists { number, .. })) => Ok(number),
+                    Some(Err(error)) => Err(AppendError::Stopped { why: error.to_string() }),
+                    None => Err(AppendError::ended()),
+                };
+                let _ = reply.send(result);
+            }
+            Question::SeriesState { log, publisher, reply } => {
+                let series = self.publishers.series(log, &publisher);
+                let _ = reply.send(series.map_or((0, 0), |s| (s.last_number, s.last_sequence)));
+            }
+            Question::ConfirmClock => self.guard = ClockGuard::new(self.clock.as_ref()),
+            Question::Stop { reply } => turn.stop = Some(Some(reply)),
+        }
+    }
+
+    /// A crash before the journal's sync leaves nothing of this; one after it leaves entries that nobody was told of, which is the same as an
+    /// answer lost on the way: handing in again finds them.
+    fn commit(&mut self, works: Vec<Work>) {
+        if works.is_empty() {
+            return;
+        }
+        let mut stages: Vec<Stage> = Vec::new();
+        let mut answers = Vec::with_capacity(works.len());
+        let now = self.guard.now(self.clock.as_ref());
+        for work in works {
+            answers.extend(self.stage(work, &mut stages, &now));
+        }
+        stages.retain(|stage| !stage.is_empty());
+        if let Err(error) = self.store(&mut stages) {
+            for answer in answers {
+                // What was refused before keeps its own reason.
+                (answer.done)(answer.result.and(Err(error.clone())));
+            }
+            return;
+        }
+        for stage in stages {
+            self.integrate(stage);
+        }
+        for answer in answers {
+            let result = answer.result.and_then(|appended| {
+                if let Some((log, sealed)) = &answer.repeated {
+                    self.check_stored(log, sealed, &answer.compare)?;
+                }
+                Ok(appended)
+            });
+            (answer.done)(result);
+        }
+    }
+
+    fn stage(&mut self, work: Work, stages: &mut Vec<Stage>, now: &Result<Timestamp, ClockJump>) -> Option<Answer> {
+        let stopped = self.stopped.clone().map(|why| AppendError::Stopped { why });
+        let (done, permit, staged, repeated, count) = match work {
+            Work::Append { log, sealed, publisher, done, permit, .. } => {
+                let staged = match (stopped, now) {
+                    (Some(error), _) => Err(error),
+                    (None, Err(jump)) => Err((*jump).into()),
+                    (None, Ok(now)) => self.stage_batch(stages, &log, &sealed, publisher, *now),
+                };
+                let count = sealed.count() as u32;
+                (done, permit, staged, Some((log, sealed)), count)
+            }
+            Work::Copy { log, batch, cover, done, permit } => {
+                let count = batch.lengths().len() as u32;
+                let staged = match stopped {
+                    Some(error) => Err(error),
+                    None => self.stage_copy(stages, &log, &batch, cover),
+                };
+                (done, permit, staged, None, count)
+            }
+            // INVARIANT: `sort` answers questions before a commit is put together.
+            Work::Ask(_) => return None,
+        };
+        let (result, compare) = match staged {
+            Ok(Staged { last_sequence, duplicates, compare }) => {
+                (Ok(Appended { last_sequence, duplicates, count }), compare)
+            }
+            Err(error) => (Err(error), Vec::new()),
+        };
+        let repeated = repeated.filter(|_| !compare.is_empty());
+        Some(Answer { done, result, compare, repeated, _permit: permit })
+    }
+
+    fn stage_copy(
+        &mut self,
+        stages: &mut Vec<Stage>,
+        log: &Arc<Log>,
+        batch: &countersign_protocol::delivery::VerifiedBatch,
+        cover: Vec<u8>,
+    ) -> Result<Staged, AppendError> {
+        let stage = self.stage_of(stages, log);
+        if stage.size() != batch.first() {
+            return Err(AppendError::Position { size: stage.size(), first: batch.first() });
+        }
+        stage.take_copy(batch, cover);
+        Ok(Staged { last_sequence: batch.end().saturating_sub(1), duplicates: 0, compare: Vec::new() })
+    }
+
+    fn stage_batch(
+        &mut self,
+        stages: &mut Vec<Stage>,
+        log: &Arc<Log>,
+        sealed: &SealedBatch,
+        publisher: Option<(Publisher, u64)>,
+        now: Timestamp,
+    ) -> Result<Staged, AppendError> {
+        match publisher {
+            Some((publisher, first_number)) if publisher.is_numbered() => {
+                self.stage_numbered(stages, log, sealed, publisher, first_number, now)
+            }
+            Some(_) => self.stage_unnumbered(stages, log, sealed, now),
+            None => {
+                let last_sequence = self.stage_of(stages, log).extend(sealed, now);
+                Ok(Staged { last_sequence, duplicates: 0, compare: Vec::new() })
+            }
+        }
+    }
+
+    fn stage_numbered(
+        &mut self,
+        stages: &mut Vec<Stage>,
+        log: &Arc<Log>,
+        sealed: &SealedBatch,
+        publisher: Publisher,
+        first_number: u64,
+        now: Timestamp,
+    ) -> Result<Staged, AppendError> {
+        self.stage_of(stages, log);
+        let stored = self.publishers.series(log.number(), &publisher);
+        let last_stored = stored.map_or(0, |series| series.last_number);
+        let at = stages.iter().position(|stage| stage.log.number() == log.number()).unwrap_or(0);
+        let stage = &mut stages[at];
+        let last = stage.runs_of(publisher).next_back().map_or(last_stored, PublicationRun::last_number);
+        if first_number == 0 || first_number > last + 1 {
+            return Err(AppendError::Gap { expected: last + 1, found: first_number });
+        }
+        let repeated = usize::try_from(last + 1 - first_number).unwrap_or(usize::MAX).min(sealed.count());
+        let mut compare = Vec::new();
+        for index in 0..repeated {
+            let number = first_number + index as u64;
+            let pending = || stage.runs_of(publisher).find_map(|run| run.sequence_of(number));
+            let sequence = stored.and_then(|series| series.sequence_of(number)).or_else(pending);
+            let old = AppendError::Old {
+                last_number: last_stored,
+                last_sequence: stored.map_or(0, |series| series.last_sequence),
+            };
+            compare.push((index, sequence.ok_or(old)?));
+        }
+        let mut last_sequence = compare.last().map_or(0, |(_, sequence)| *sequence);
+        // A conflict refuses the whole batch, so it has to be known before anything of it is staged.
+        self.check_stored(log, sealed, &compare)?;
+        compare.retain(|(_, sequence)| *sequence >= log.size());
+        if repeated < sealed.count() {
+            if stage.runs().len() >= RUNS_PER_COMMIT_MAX {
+                return Err(AppendError::Busy);
+            }
+            let fresh = if repeated == 0 { sealed.clone() } else { sealed.tail(repeated) };
+            last_sequence = stage.extend(&fresh, now);
+            let count = fresh.count() as u32;
+            stage.add_run(PublicationRun {
+                publisher,
+                first_number: first_number + repeated as u64,
+                count,
+                first_sequence: last_sequence + 1 - u64::from(count),
+            });
+        }
+        Ok(Staged { last_sequence, duplicates: repeated as u32, compare })
+    }
+
+    fn stage_unnumbered(
+        &mut self,
+        stages: &mut Vec<Stage>,
+        log: &Arc<Log>,
+        sealed: &SealedBatch,
+        now: Timestamp,
+    ) -> Result<Staged, AppendError> {
+        self.load_window(log)?;
+        let mut fresh: Vec<usize> = Vec::new();
+        let mut fresh_keys: HashMap<EventKey, usize> = HashMap::new();
+        let mut compare = Vec::new();
+        let mut last_sequence = 0;
+        let stage = self.stage_of(stages, log);
+        let size = stage.size();
+        for index in 0..sealed.count() {
+            let attribute_bytes = sealed.lengths[index].attribute_bytes as usize;
+            let Ok(attributes) = Attributes::check(&sealed.event_bytes(index)[..attribute_bytes]) else {
+                // INVARIANT: drafts were checked at ingest.
+                continue;
+            };
+            let key = event_key(&attributes);
+            let stage = self.stage_of(stages, log);
+            let pending = stage.sequence_of_key(&key);
+            let known = self.windows.get(&log.number()).and_then(|window| window.get(&key)).or(pending);
+            if let Some(sequence) = known {
+                compare.push((index, sequence));
+                last_sequence = sequence;
+            } else if let Some(first) = fresh_keys.get(&key) {
+                // The same event twice in one batch: dropped if it is the same, a conflict if not.
+                if sealed.event_bytes(*first) != sealed.event_bytes(index) {
+                    return Err(AppendError::Conflict { index, sequence: size });
+                }
+            } else {
+                fresh_keys.insert(key, index);
+                fresh.push(index);
+            }
+        }
+        let duplicates = (sealed.count() - fresh.len()) as u32;
+        self.check_stored(log, sealed, &compare)?;
+        compare.retain(|(_, sequence)| *sequence >= log.size());
+        if !fresh.is_empty() {
+            let chosen = if duplicates == 0 { sealed.clone() } else { sealed.select(&fresh) };
+            let stage = self.stage_of(stages, log);
+            last_sequence = stage.extend(&chosen, now);
+            let places: HashMap<usize, u64> = fresh.iter().copied().zip(size..).collect();
+            stage.add_keys(fresh_keys.into_iter().map(|(key, index)| (key, places[&index])));
+        }
+        Ok(Staged { last_sequence, duplicates, compare })
+    }
+
+    fn stage_of<'s>(&mut self, stages: &'s mut Vec<Stage>, log: &Arc<Log>) -> &'s mut Stage {
+        let found = stages.iter().position(|stage| stage.log.number() == log.number());
+        let at = found.unwrap_or_else(|| {
+            stages.push(Stage::new(Arc::clone(log), self.tip(log)));
+            stages.len() - 1
+        });
+        &mut stages[at]
+    }
+
+    fn tip(&mut self, log: &Log) -> Tip {
+        if let Some(tip) = self.tips.get(&log.number()) {
+            return tip.clone();
+        }
+        let known = log.head();
+        let stored = self.journal.as_ref().and_then(|journal| journal.head(log.number()));
+        let (range, last_leaf, last_time_us) = stored
+            .map_or((CompactRange::new(), [0; 32], 0), |head| (head.range, head.last_leaf, head.last_time_us));
+        Tip { range, last_leaf, last_time_us, signature: known.signature, producer: known.producer }
+    }
+
+    fn store(&mut self, stages: &mut [Stage]) -> Result<(), AppendError> {
+        if stages.is_empty() {
+            return Ok(());
+        }
+        let parts = stages.iter_mut().map(Stage::take_part).collect();
+        let Some(journal) = &mut self.journal else { return Err(AppendError::ended()) };
+        match journal.commit(parts) {
+            Ok(_) => {
+                // Where the channel is full, the segments' thread is at it already.
+                let _ = self.nudge.try_send(());
+                Ok(())
+            }
+            Err(CommitError::Full) => Err(AppendError::DiskFull),
+            Err(error) => {
+                // Whether the bytes are stable is not known: nothing more is acknowledged until the disk has been read again.
+                let why = error.to_string();
+                tracing::error!(%why, "appending has stopped");
+                self.stopped = Some(why.clone());
+                Err(AppendError::Stopped { why })
+            }
+        }
+    }
+
+    /// The entries are durable: sign, tell the readers, remember who published.
+    fn integrate(&mut self, mut stage: Stage) {
+        let number = stage.log.number();
+        let size = stage.size();
+        let root = stage.tip.range.root();
+        if stage.log.kind() != LogKind::Copy {
+            let origin = stage.log.origin().as_str().to_owned();
+            stage.tip.signature = Some(signature_of(&Checkpoint { origin, size, root }, &self.log_key));
+        }
+        for run in stage.runs() {
+            self.publishers.add(number, run);
+        }
+        if let Some(window) = self.windows.get_mut(&number) {
+            for (key, sequence) in stage.keys() {
+                window.add(*key, *sequence);
+            }
+        }
+        stage.log.publish_head(LogHead {
+            size,
+            root,
+            last_leaf: stage.tip.last_leaf,
+            last_time_us: stage.tip.last_time_us,
+            signature: stage.tip.signature,
+            producer: stage.tip.producer.clone(),
+        });
+        self.tips.insert(number, stage.tip);
+    }
+
+    /// A repeat is answered like the first time only if it is the same event. What is not stored yet is compared when it is.
+    fn check_stored(&self, log: &Log, sealed: &SealedBatch, compare: &[(usize, u64)]) -> Result<(), AppendError> {
+        for &(index, sequence) in compare {
+            if sequence >= log.size() {
+                continue;
+            }
+            let runs = self
+                .reader
+                .read(log.number(), sequence, 1, u64::MAX)
+                .map_err(|error| AppendError::Stopped { why: error.to_string() })?;
+            let stored = runs.iter().flat_map(|run| run.iter()).next();
+            let same = stored.is_some_and(|stored| {
+                stored.content.get(CONTENT_SALT_BYTES..) == Some(sealed.event_bytes(index))
+            });
+            if !same {
+                return Err(AppendError::Conflict { index, sequence });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the last entries of a stream the first time that an unnumbered event comes for it.
+    fn load_window(&mut self, log: &Log) -> Result<(), AppendError> {
+        if self.windows.contains_key(&log.number()) {
+            return Ok(());
+        }
+        let mut window = UnnumberedWindow::default();
+        let size = log.size();
+        let mut next = size.saturating_sub(UNNUMBERED_WINDOW as u64);
+        while next < size {
+            let runs = self
+                .reader
+                .read(log.number(), next, 4096, 8 << 20)
+                .map_err(|error| AppendError::Stopped { why: error.to_string() })?;
+            let before = next;
+            for stored in runs.iter().flat_map(|run| run.iter()) {
+                if let Ok(attributes) = Attributes::check(stored.attributes()) {
+                    window.add(event_key(&attributes), stored.sequence);
+                }
+                next = stored.sequence + 1;
+            }
+            if next == before {
+                break;
+            }
+        }
+        self.windows.insert(log.number(), window);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        let Some(journal) = self.journal.take() else { return };
+        if self.stopped.is_some() {
+            return;
+        }
+        let commit = journal.last_commit();
+        let snapshot = postcard::to_stdvec(&self.publishers).unwrap_or_default();
+        if let Err(error) = journal.write_snapshot(PUBLISHERS_SNAPSHOT, commit, &snapshot) {
+            tracing::warn!(%error, "the snapshot of the publishers was not written; it is rebuilt from the log");
+        }
+        if let Err(error) = journal.close() {
+            tracing::warn!(%error, "closing the journal failed; the next start reads it as after a crash");
+        }
+    }
+}
+
+/// A thread that keeps the next segment ready, so that no commit waits for 64 MiB of zeros. It ends with the writer.
+fn prepare_segments(preparer: Preparer) -> SyncSender<()> {
+    let (nudge, nudged) = sync_channel(1);
+    let prepare = move || {
+        while nudged.recv().is_ok() {
+            if let Err(error) = preparer.prepare_next() {
+                tracing::warn!(%error, "the next segment could not be prepared; it is tried again");
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("countersign-segments".to_owned());
+    if let Err(error) = thread.spawn(prepare) {
+        tracing::warn!(%error, "no thread for preparing segments; commits prepare them themselves");
+    }
+    nudge
+}
+
+fn load_publishers(reader: &JournalReader) -> Result<Publishers, ReadError> {
+    let snapshot = reader.read_snapshot(PUBLISHERS_SNAPSHOT).ok().flatten();
+    let (mut publishers, since) = snapshot
+        .and_then(|(commit, bytes)| Some((postcard::from_bytes(&bytes).ok()?, commit)))
+        .unwrap_or((Publishers::default(), 0));
+    reader.annotations(None, since + 1, &mut |annotation| {
+        if let Ok(runs) = postcard::from_bytes::<Vec<PublicationRun>>(&annotation.annotation) {
+            for run in &runs {
+                publishers.add(annotation.log, run);
+            }
+        }
+        true
+    })?;
+    Ok(publishers)
+}
+
+fn weight(work: &Work) -> usize {
+    match work {
+        Work::Append { sealed, .. } => sealed.weight(),
+        Work::Copy { batch, .. } => batch.content().len() + batch.entries().len(),
+        Work::Ask(_) => 0,
+    }
+}
