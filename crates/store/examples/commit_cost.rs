@@ -4,7 +4,7 @@
 #![allow(clippy::print_stdout, reason = "a program for a person")]
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ struct Row {
     bytes: u64,
 }
 
-fn measure(dir: &PathBuf, events: u32, data: u32) -> Result<Row, Box<dyn Error>> {
+fn measure(dir: &Path, events: u32, data: u32) -> Result<Row, Box<dyn Error>> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let entropy = Box::new(OsEntropy::new()?);
     let mut journal = Journal::create(Arc::clone(&disk), dir, Options::default(), entropy)?;

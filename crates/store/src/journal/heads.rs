@@ -228,7 +228,10 @@ impl HeadFile {
             }
         }
         // The rest of the journal slot's sector and the header's are zeros; damage there says nothing about heads.
-        for (log, offset) in (1u32..).zip((SLOTS_OFFSET..self.image.len()).step_by(SLOT_BYTES)) {
+        // A file that was being extended when everything stopped may end within a slot; nothing was ever in that one.
+        let whole_slots = (self.image.len() - SLOTS_OFFSET) / SLOT_BYTES;
+        let offsets = (SLOTS_OFFSET..).step_by(SLOT_BYTES).take(whole_slots);
+        for (log, offset) in (1u32..).zip(offsets) {
             match self.decode_slot(offset, b"HEAD") {
                 Slot::Empty => {}
                 Slot::Whole(number, size, commit, root) if number == log => {

@@ -13,7 +13,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use countersign_crypto::Hash;
@@ -45,7 +44,7 @@ pub(crate) struct SegmentIndex {
     /// Logs with a part in this segment, as they are at its end.
     pub(crate) logs: Vec<IndexedLog>,
     /// In order of commits.
-    pub(crate) parts: Arc<Vec<PartRef>>,
+    pub(crate) parts: Vec<PartRef>,
 }
 
 #[derive(Debug)]
@@ -182,7 +181,7 @@ impl SegmentIndex {
             digest,
             end,
             logs,
-            parts: Arc::new(parts),
+            parts,
         })
     }
 }

@@ -289,7 +289,7 @@ impl Journal {
         let logs: Vec<u32> = index.logs.iter().map(|log| log.number).collect();
         self.shared
             .caches
-            .put_index(index.header.number, Arc::clone(&index.parts));
+            .put_index(index.header.number, &index.parts);
         self.write_tails(&logs);
     }
 
@@ -337,7 +337,7 @@ fn seal_parts(logs: &mut Logs, full: &Active, end: u64) -> SegmentIndex {
         digest: logs.digest,
         end,
         logs: indexed,
-        parts: Arc::new(parts),
+        parts,
     }
 }
 

@@ -50,12 +50,15 @@ impl<K: Eq + std::hash::Hash, V: Clone> Bounded<K, V> {
     }
 }
 
+/// Log, tile level, tile number.
+type TileKey = (u32, u8, u64);
+
 /// What readers keep between reads.
 #[derive(Debug)]
 pub(crate) struct Caches {
     segments: Mutex<Bounded<u32, Segment>>,
-    indexes: Mutex<Bounded<u32, Arc<Vec<PartRef>>>>,
-    tiles: Mutex<Bounded<(u32, u8, u64), Arc<Vec<Hash>>>>,
+    indexes: Mutex<Bounded<u32, Arc<LoadedIndex>>>,
+    tiles: Mutex<Bounded<TileKey, Arc<Vec<Hash>>>>,
 }
 
 impl Default for Caches {
@@ -69,8 +72,34 @@ impl Default for Caches {
 }
 
 impl Caches {
-    pub(crate) fn put_index(&self, segment: u32, parts: Arc<Vec<PartRef>>) {
-        locked(&self.indexes).put(segment, parts);
+    /// Keeps the parts of a segment that was just sealed: its newest entries are the ones that are read next.
+    pub(crate) fn put_index(&self, segment: u32, parts: &[PartRef]) {
+        locked(&self.indexes).put(segment, Arc::new(LoadedIndex::new(parts)));
+    }
+}
+
+/// The parts of a sealed segment, ready to be searched: by log, and within a log in order.
+#[derive(Debug)]
+struct LoadedIndex(Vec<PartRef>);
+
+impl LoadedIndex {
+    fn new(parts: &[PartRef]) -> Self {
+        let mut parts = parts.to_vec();
+        parts.sort_unstable_by_key(|part| (part.log, part.commit));
+        Self(parts)
+    }
+
+    fn of_log(&self, log: u32) -> &[PartRef] {
+        let start = self.0.partition_point(|part| part.log < log);
+        let end = self.0.partition_point(|part| part.log <= log);
+        self.0.get(start..end).unwrap_or_default()
+    }
+
+    fn containing(&self, log: u32, sequence: u64) -> Option<PartRef> {
+        let parts = self.of_log(log);
+        let at = parts.partition_point(|part| part.end() <= sequence);
+        let found = parts.get(at).filter(|part| part.first <= sequence);
+        found.copied()
     }
 }
 
@@ -215,7 +244,7 @@ impl JournalReader {
     ) -> Result<(), ReadError> {
         for part in self.parts_from(from_commit)? {
             let wanted = log.is_none_or(|log| log.0 == part.log);
-            if !wanted || part.annotation_len == 0 || part.commit < from_commit {
+            if !wanted || part.annotation_len == 0 {
                 continue;
             }
             let meta = self.read_meta(&part)?;
@@ -501,8 +530,8 @@ impl JournalReader {
         Ok(segment)
     }
 
-    /// The parts of a sealed segment in order of commits.
-    fn index(&self, number: u32) -> Result<Arc<Vec<PartRef>>, ReadError> {
+    /// The parts of a sealed segment.
+    fn index(&self, number: u32) -> Result<Arc<LoadedIndex>, ReadError> {
         if let Some(parts) = locked(&self.shared.caches.indexes).map.get(&number) {
             return Ok(Arc::clone(parts));
         }
@@ -519,12 +548,13 @@ impl JournalReader {
         };
         let segment = self.segment(number)?.ok_or_else(damaged)?;
         let (disk, segments) = (&*self.shared.disk, self.shared.segments());
-        let parts = match SegmentIndex::read(disk, &segments, &segment.header)? {
-            Some(index) => index.parts,
-            None => Arc::new(scan_parts(&segment)?),
+        let index = match SegmentIndex::read(disk, &segments, &segment.header)? {
+            Some(index) => LoadedIndex::new(&index.parts),
+            None => LoadedIndex::new(&scan_parts(&segment)?),
         };
-        self.shared.caches.put_index(number, Arc::clone(&parts));
-        Ok(parts)
+        let index = Arc::new(index);
+        locked(&self.shared.caches.indexes).put(number, Arc::clone(&index));
+        Ok(index)
     }
 
     fn part_containing(&self, log: LogNumber, sequence: u64) -> Result<PartRef, ReadError> {
@@ -550,15 +580,11 @@ impl JournalReader {
             state.sealed.get(at).copied()
         };
         // INVARIANT: spans and parts of a log cover [0, size) without a gap.
-        let parts = match span {
-            Some(span) => self.index(span.segment)?,
-            None => Arc::default(),
+        let part = match span {
+            Some(span) => self.index(span.segment)?.containing(log.0, sequence),
+            None => None,
         };
-        parts
-            .iter()
-            .find(|part| part.log == log.0 && part.first <= sequence && sequence < part.end())
-            .copied()
-            .ok_or_else(|| self.absent(log, sequence, span.map_or(0, |span| span.segment)))
+        part.ok_or_else(|| self.absent(log, sequence, span.map_or(0, |span| span.segment)))
     }
 
     fn absent(&self, log: LogNumber, sequence: u64, segment: u32) -> ReadError {
@@ -582,31 +608,24 @@ impl JournalReader {
             .map(|log| log.origin.clone())
     }
 
-    /// All parts of segments that may hold commits from `from` on, in order of commits.
+    /// All parts of commits from `from` on, in order.
     fn parts_from(&self, from: u64) -> Result<Vec<PartRef>, ReadError> {
-        let (mut sealed, mut open) = {
+        let (mut sealed, mut parts) = {
             let published = self.shared.read();
             (sealed_segments(&published), open_parts(&published, None))
         };
         sealed.sort_unstable();
         sealed.dedup();
-        let mut parts = Vec::new();
         for segment in sealed.into_iter().rev() {
             let index = self.index(segment)?;
-            parts.push(index.clone());
-            if index.first().is_some_and(|part| part.commit <= from) {
+            let reaches_back = index.0.iter().any(|part| part.commit <= from);
+            parts.extend(index.0.iter().filter(|part| part.commit >= from));
+            if reaches_back {
                 break;
             }
         }
-        open.sort_unstable_by_key(|part| (part.commit, part.index));
-        let mut all: Vec<PartRef> = parts
-            .iter()
-            .rev()
-            .flat_map(|index| index.iter())
-            .copied()
-            .collect();
-        all.extend(open);
-        Ok(all)
+        parts.sort_unstable_by_key(|part| (part.commit, part.index));
+        Ok(parts)
     }
 
     fn newest_part(
@@ -646,7 +665,7 @@ impl JournalReader {
         }
         for span in sealed.iter().rev() {
             let index = self.index(span.segment)?;
-            for part in index.iter().rev().filter(|part| part.log == log.0) {
+            for part in index.of_log(log.0).iter().rev() {
                 if !visit(*part) {
                     return Ok(());
                 }

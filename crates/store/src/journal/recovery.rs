@@ -324,9 +324,8 @@ impl Reading<'_> {
         for segment in before {
             let index = SegmentIndex::read(self.disk, &self.segments_dir(), &segment.header);
             if let Ok(Some(index)) = index
-                && let Some(applied) = apply_index(&logs, &index, segment)
+                && apply_index(&mut logs, &index, segment)
             {
-                logs = applied;
                 continue;
             }
             let mut offset = SEGMENT_HEADER_BYTES;
@@ -391,10 +390,9 @@ impl Reading<'_> {
         let path = segment_path(&dir, segment.header.number);
         let index = SegmentIndex::read(self.disk, &dir, &segment.header).map_err(at(&path))?;
         let Some(index) = index else { return Ok(false) };
-        let Some(logs) = apply_index(&self.scan.logs, &index, segment) else {
+        if !apply_index(&mut self.scan.logs, &index, segment) {
             return Ok(false);
-        };
-        self.scan.logs = logs;
+        }
         self.scan.last = None;
         self.scan.end = (segment.header.number, index.end);
         for log in &index.logs {
@@ -637,37 +635,25 @@ impl Reading<'_> {
     }
 }
 
-/// The logs after a sealed segment, from its index; `None` where the index does not continue them.
-fn apply_index(logs: &Logs, index: &SegmentIndex, segment: &Segment) -> Option<Logs> {
+/// Takes over a sealed segment from its index; nothing is changed and the answer is `false` where it does not continue
+/// the logs.
+fn apply_index(logs: &mut Logs, index: &SegmentIndex, segment: &Segment) -> bool {
     let continues = index.first_commit == logs.commit + 1
         && index.digest_before == logs.digest
         && index.last_commit >= index.first_commit
         && index.end <= segment.capacity;
-    if !continues {
-        return None;
-    }
-    let mut after = logs.clone();
-    let mut reached: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-    for part in index.parts.iter() {
-        let (_, end) = reached.entry(part.log).or_insert((part.first, part.first));
-        if *end != part.first {
-            return None;
+    let Some(spans) = continues.then(|| index_spans(logs, index)).flatten() else {
+        return false;
+    };
+    for (log, (first, end)) in index.logs.iter().zip(spans) {
+        if let Some(birth) = &log.birth {
+            let state = LogState::new(log.number, birth);
+            logs.logs.insert(log.number, state);
         }
-        *end = part.end();
-    }
-    for log in &index.logs {
-        let (first, end) = reached.remove(&log.number)?;
-        let state = match (after.logs.get_mut(&log.number), &log.birth) {
-            (Some(state), None) => state,
-            (None, Some(birth)) => after
-                .logs
-                .entry(log.number)
-                .or_insert_with(|| LogState::new(log.number, birth)),
-            _ => return None,
+        // INVARIANT: `index_spans` has found the log or its birth.
+        let Some(state) = logs.logs.get_mut(&log.number) else {
+            continue;
         };
-        if state.size() != first || log.range.size() != end {
-            return None;
-        }
         state.range = log.range.clone();
         state.root = log.range.root();
         state.last_leaf = log.last_leaf;
@@ -682,9 +668,32 @@ fn apply_index(logs: &Logs, index: &SegmentIndex, segment: &Segment) -> Option<L
             end,
         });
     }
-    after.commit = index.last_commit;
-    after.digest = index.digest;
-    reached.is_empty().then_some(after)
+    logs.commit = index.last_commit;
+    logs.digest = index.digest;
+    true
+}
+
+/// Which entries of each log of an index are in its segment; `None` where they do not continue what is known.
+fn index_spans(logs: &Logs, index: &SegmentIndex) -> Option<Vec<(u64, u64)>> {
+    let mut reached: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    for part in index.parts.iter() {
+        let (_, end) = reached.entry(part.log).or_insert((part.first, part.first));
+        if *end != part.first {
+            return None;
+        }
+        *end = part.end();
+    }
+    let mut spans = Vec::with_capacity(index.logs.len());
+    for log in &index.logs {
+        let (first, end) = reached.remove(&log.number)?;
+        let known = logs.logs.get(&log.number);
+        let size = known.map_or(0, LogState::size);
+        if known.is_some() == log.birth.is_some() || size != first || log.range.size() != end {
+            return None;
+        }
+        spans.push((first, end));
+    }
+    reached.is_empty().then_some(spans)
 }
 
 fn write_heads(heads: &mut HeadFile, recorded: &RecordedHeads, scan: &Scan) -> io::Result<()> {
