@@ -339,3 +339,60 @@ fn a_damaged_head_slot_is_reported_and_written_again() {
         }
     }
 }
+
+#[test]
+fn damage_before_a_later_commit_is_refused_though_no_head_records_it() {
+    let disk = SimDisk::new();
+    let mut model = Model::new();
+    let mut dice = Dice(24);
+    let mut journal = create(&disk, COLD, 1);
+    let log = journal.open_log(birth(1)).unwrap();
+    let mut old_heads = Vec::new();
+    for commit in 1..=5 {
+        let model = model.entry(1).or_default();
+        let part = model.part(log, PartOptions::events(3), &mut dice);
+        journal.commit(vec![part]).unwrap();
+        if commit == 3 {
+            old_heads = disk.contents(&dir().join("heads")).unwrap();
+        }
+    }
+    drop(journal);
+    disk.tamper(&dir().join("heads"), old_heads);
+    let path = segment(1);
+    let ends = commit_ends(&disk.contents(&path).unwrap());
+    let start = ends[2].next_multiple_of(512);
+    for at in start..ends[3] {
+        let disk = tampered(&disk, &path, |bytes| bytes[at] ^= 1);
+        let before = disk.fork();
+        let ranges = damage(open(&disk, COLD, 5));
+        assert_eq!((ranges[0].first, ranges[0].end), (9, Some(12)), "byte {at}");
+        assert_eq!(ranges[0].offset, start as u64);
+        assert_untouched(&before, &disk, "refused");
+    }
+    // The last commit alone is beyond every record of it: a torn write looks the same, and is cut.
+    let start = ends[3].next_multiple_of(512);
+    for at in start..ends[4] {
+        let disk = tampered(&disk, &path, |bytes| bytes[at] ^= 1);
+        let (journal, recovery) = open(&disk, COLD, 5).unwrap();
+        assert_eq!(journal.reader().size(log), Some(12), "byte {at}");
+        assert_eq!(recovery.cut.len(), 1);
+        assert_eq!(recovery.cut[0].offset, start as u64);
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_with_nothing_written() {
+    let (disk, _) = small_journal();
+    let disk = tampered(&disk, &dir().join("heads"), |bytes| {
+        bytes[11] = 2;
+        let crc = crc32c::crc32c(&bytes[..508]);
+        bytes[508..512].copy_from_slice(&crc.to_be_bytes());
+    });
+    let before = disk.fork();
+    let refused = open(&disk, COLD, 5);
+    assert!(matches!(
+        refused,
+        Err(OpenError::Newer { found: 2, known: 1 })
+    ));
+    assert_untouched(&before, &disk, "refused");
+}

@@ -300,3 +300,90 @@ fn snapshots_come_back_and_stale_or_damaged_ones_do_not() {
     journal.write_snapshot("state", 2, b"ahead").unwrap();
     assert_eq!(reader.read_snapshot("state").unwrap(), None);
 }
+
+#[test]
+fn stored_checkpoints_and_covers_are_found_by_size() {
+    let disk = SimDisk::new();
+    let mut dice = Dice(9);
+    let mut model = Model::new();
+    let mut journal = create(&disk, SMALL, 1);
+    let log = journal.open_log(birth(1)).unwrap();
+    for round in 0..40u8 {
+        let options = PartOptions {
+            sign: round % 3 == 0,
+            cover: vec![round; usize::from(round % 4)],
+            ..PartOptions::events(usize::from(round % 5))
+        };
+        let part = model.entry(1).or_default().part(log, options, &mut dice);
+        journal.commit(vec![part]).unwrap();
+    }
+    let reader = journal.reader();
+    let model = &model[&1];
+    for size in 0..=model.range.size() + 1 {
+        let found = reader.checkpoint_at_or_before(log, size).unwrap();
+        let expected = model.signatures.iter().rfind(|(at, ..)| *at <= size);
+        assert_eq!(
+            found.map(|c| (c.size, c.root, c.signature)),
+            expected.copied()
+        );
+        let found = reader.checkpoint_at_or_after(log, size).unwrap();
+        let expected = model.signatures.iter().find(|(at, ..)| *at >= size);
+        assert_eq!(
+            found.map(|c| (c.size, c.root, c.signature)),
+            expected.copied()
+        );
+        let found = reader.cover_at_or_before(log, size).unwrap();
+        let expected = model.covers.iter().rfind(|(at, _)| *at <= size);
+        assert_eq!(found.map(|c| (c.size, c.cover.to_vec())), expected.cloned());
+        let found = reader.cover_at_or_after(log, size).unwrap();
+        let expected = model.covers.iter().find(|(at, _)| *at >= size);
+        assert_eq!(found.map(|c| (c.size, c.cover.to_vec())), expected.cloned());
+    }
+}
+
+#[test]
+fn readers_on_other_threads_see_whole_commits_only() {
+    let disk = SimDisk::new();
+    let mut dice = Dice(10);
+    let mut model = Model::new();
+    let mut journal = create(&disk, SMALL, 1);
+    let log = journal.open_log(birth(1)).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = journal.reader();
+        let done = &done;
+        let watching = scope.spawn(move || {
+            let mut next = 0;
+            let mut last_leaf = [0; 32];
+            loop {
+                // Asked before the size, so that nothing committed before it is missed.
+                let finished = done.load(std::sync::atomic::Ordering::SeqCst);
+                let size = reader.size(log).unwrap_or(0);
+                assert_eq!(size % 4, 0, "a part of a commit is visible");
+                while next < size {
+                    for run in reader.read(log, next, 64, 1 << 16).unwrap() {
+                        for stored in run.iter() {
+                            assert_eq!(stored.sequence, next);
+                            assert_eq!(stored.entry[14..46], last_leaf);
+                            last_leaf = countersign_tlog::leaf_hash(stored.entry);
+                            assert_eq!(reader.leaf_hash(log, next).unwrap(), last_leaf);
+                            next += 1;
+                        }
+                    }
+                }
+                if finished {
+                    return next;
+                }
+            }
+        });
+        for _ in 0..400 {
+            let part = model
+                .entry(1)
+                .or_default()
+                .part(log, PartOptions::events(4), &mut dice);
+            journal.commit(vec![part]).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(watching.join().unwrap(), 1600);
+    });
+}
