@@ -1,0 +1,341 @@
+//! Every door asks the same judge.
+
+use std::sync::Arc;
+
+use countersign_crypto::{Hash, PublicKey};
+use countersign_event::documents::{
+    AgreementId, Digest, KeyStatement, Refusal, RefusalCode, Role, StatementError,
+};
+use countersign_event::dsse::Envelope;
+use countersign_event::ledger::LedgerRecord;
+use countersign_event::names::{Authority, Origin};
+use countersign_policy::{
+    Action, Agreement, Context, Decision, Member, Organization, Principal, Request, Stream,
+};
+use countersign_protocol::Hello;
+use countersign_store::journal::LogKind;
+
+use crate::refusal::Refused;
+use crate::registry::AgreementState;
+use crate::{Exchange, ExchangeError, Log, LogSettings};
+
+/// Who is at the other end of a session, as the channel and the key statement prove it. Nothing that a peer merely says is in it.
+#[derive(Clone, Debug)]
+pub enum Peer {
+    /// One of our own enrolled applications.
+    App {
+        /// Its name here.
+        name: String,
+        /// Its key, which TLS proved.
+        key: PublicKey,
+    },
+    /// The local user, through the node's own socket.
+    Local,
+    /// Another organization.
+    Organization {
+        /// Its key statement, verified.
+        statement: Box<KeyStatement>,
+        /// The envelope.
+        envelope: Box<Envelope>,
+        /// The node key, which TLS proved and the statement delegates.
+        node: PublicKey,
+        /// Where it says it can be dialled.
+        addresses: Vec<String>,
+    },
+}
+
+impl Peer {
+    /// How the ledger names it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::App { name, .. } => format!("app:{name}"),
+            Self::Local => "local".to_owned(),
+            Self::Organization { statement, .. } => statement.authority.to_string(),
+        }
+    }
+
+    /// The other organization, where it is one.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Authority> {
+        match self {
+            Self::Organization { statement, .. } => Some(&statement.authority),
+            Self::App { .. } | Self::Local => None,
+        }
+    }
+}
+
+/// Why a peer is not who it says it is.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PeerError {
+    /// Addresses or texts beyond their limits.
+    #[error("the greeting exceeds a limit: at most 8 addresses of 255 characters")]
+    Limit,
+    /// Another organization key is pinned for this name, or a newer statement is known.
+    #[error("`{authority}` is known here under another or newer identity than the one shown: a name is pinned at first meeting")]
+    OtherKey {
+        /// The name.
+        authority: Authority,
+    },
+    /// Its key statement is not in order.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// No application with this key is enrolled here.
+    #[error("no application with the key {key} is enrolled at this node: `countersign app add NAME --key KEY` does that")]
+    UnknownApp {
+        /// The fingerprint.
+        key: String,
+    },
+}
+
+impl Exchange {
+    /// Judges a greeting: who is it, given the key that TLS has proven?
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub fn identify(&self, hello: &Hello, tls_key: &PublicKey) -> Result<Peer, PeerError> {
+        if hello.key_statement.is_empty() {
+            let registry = self.registry();
+            let name = registry.apps.get(tls_key).ok_or_else(|| PeerError::UnknownApp {
+                key: tls_key.fingerprint().to_string(),
+            })?;
+            return Ok(Peer::App { name: name.clone(), key: *tls_key });
+        }
+        if hello.addresses.len() > 8 || hello.addresses.iter().any(|a| a.len() > 255) {
+            return Err(PeerError::Limit);
+        }
+        let envelope = Envelope::from_json(&hello.key_statement)
+            .map_err(|error| StatementError::Document(error.into()))?;
+        let statement = KeyStatement::verify(&envelope)?;
+        statement.check_delegated(Role::Node, tls_key, self.clock().now())?;
+        self.check_pinned(&statement)?;
+        Ok(Peer::Organization {
+            statement: Box::new(statement),
+            envelope: Box::new(envelope),
+            node: *tls_key,
+            addresses: hello.addresses.clone(),
+        })
+    }
+
+    /// A name is pinned to the organization key it was first met with; an older statement does not bring back what a newer one dropped.
+    pub(crate) fn check_pinned(&self, statement: &KeyStatement) -> Result<(), PeerError> {
+        let other_key = || PeerError::OtherKey { authority: statement.authority.clone() };
+        if statement.authority == *self.identity().authority() {
+            let same = statement.organization == *self.identity().organization();
+            return if same { Ok(()) } else { Err(other_key()) };
+        }
+        match self.registry().partners.get(&statement.authority) {
+            Some(known) if known.statement.organization != statement.organization => Err(other_key()),
+            Some(known) if known.statement.number > statement.number => Err(other_key()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The request as the policies see it.
+    #[must_use]
+    pub fn policy_request(
+        &self,
+        peer: &Peer,
+        action: Action,
+        stream: (&Origin, &LogSettings),
+        agreement: Option<&AgreementState>,
+        purpose: &str,
+    ) -> Request {
+        let now = self.clock().now();
+        let own = self.identity();
+        let own_organization = Organization {
+            authority: own.authority().to_string(),
+            fingerprint: own.organization().fingerprint().to_string(),
+            name: own.statement.name.clone(),
+            own: true,
+            partner: false,
+        };
+        let principal = match peer {
+            Peer::App { name, key } => Principal::Application(Member {
+                fingerprint: key.fingerprint().to_string(),
+                name: name.clone(),
+                organization: own_organization,
+            }),
+            Peer::Local => Principal::Organization(own_organization),
+            Peer::Organization { statement, node, .. } => Principal::Node(Member {
+                fingerprint: node.fingerprint().to_string(),
+                name: String::new(),
+                organization: self.policy_organization(statement),
+            }),
+        };
+        Request {
+            principal,
+            action,
+            resource: policy_stream(stream.0, stream.1),
+            context: Context {
+                agreement: agreement.map(|state| Agreement {
+                    active: state.is_active(now),
+                    id: state.agreement.id.to_string(),
+                    plan: state.agreement.plan.name.clone(),
+                    streams: [state.agreement.stream.to_string()].into(),
+                }),
+                now_us: now.0,
+                plan: agreement.map(|state| state.agreement.plan.name.clone()),
+                purpose: (!purpose.is_empty()).then(|| purpose.chars().take(200).collect()),
+            },
+        }
+    }
+
+    fn policy_organization(&self, statement: &KeyStatement) -> Organization {
+        let registry = self.registry();
+        let partner = registry.partners.get(&statement.authority);
+        Organization {
+            authority: statement.authority.to_string(),
+            fingerprint: statement.organization.fingerprint().to_string(),
+            name: statement.name.clone(),
+            own: statement.authority == *self.identity().authority(),
+            partner: partner.is_some_and(|partner| partner.revoked.is_none()),
+        }
+    }
+
+    /// Asks the policies; a revoked partner gets a no whatever they say.
+    pub(crate) fn decide(&self, request: &Request) -> (Decision, Hash) {
+        let policies = self.policies();
+        let mut decision = policies.decide(request);
+        let authority = request.principal.organization().authority.parse::<Authority>();
+        let registry = self.registry();
+        let partner = authority.ok().and_then(|authority| registry.partners.get(&authority));
+        if partner.is_some_and(|partner| partner.revoked.is_some()) {
+            decision.allowed = false;
+        }
+        (decision, policies.digest())
+    }
+
+    /// The record of a decision.
+    pub(crate) fn decision_record(
+        &self,
+        peer: &Peer,
+        request: &Request,
+        decision: &Decision,
+        digest: Hash,
+        agreement: Option<AgreementId>,
+    ) -> LedgerRecord {
+        let stream = request.resource.origin.parse::<Origin>();
+        LedgerRecord::Decision {
+            principal: peer.name(),
+            action: request.action.name().to_owned(),
+            // INVARIANT: resources are built from origins.
+            stream: stream.unwrap_or_else(|_| Origin::of_node_ledger(self.identity().authority())),
+            allowed: decision.allowed,
+            policies: decision.determining.iter().map(ToString::to_string).collect(),
+            policy_digest: Digest(digest),
+            errors: decision.errors.clone(),
+            agreement,
+            facts: serde_json::to_string(request).unwrap_or_default(),
+        }
+    }
+
+    /// Signs a refusal and, where the peer is a partner, keeps it in the partner's ledger log.
+    pub fn refuse(
+        self: &Arc<Self>,
+        peer: &Peer,
+        asked: &str,
+        about: &str,
+        code: RefusalCode,
+        reason: String,
+    ) -> Refused {
+        self.refuse_by(peer, asked, about, code, reason, None)
+    }
+
+    pub(crate) fn refuse_by(
+        self: &Arc<Self>,
+        peer: &Peer,
+        asked: &str,
+        about: &str,
+        code: RefusalCode,
+        reason: String,
+        decision: Option<&Decision>,
+    ) -> Refused {
+        let policies = decision.map(|decision| decision.determining.iter().map(ToString::to_string).collect());
+        let advice = decision.map(|decision| {
+            let notes = decision.explanation.policies.iter();
+            notes.filter_map(|note| note.advice.clone()).collect()
+        });
+        let refusal = Refusal {
+            asked: asked.to_owned(),
+            principal: peer.authority().cloned(),
+            about: about.chars().filter(|c| !c.is_control()).take(512).collect(),
+            code,
+            reason,
+            policies: policies.unwrap_or_default(),
+            advice: advice.unwrap_or_default(),
+            position: None,
+            made: self.clock().now(),
+        };
+        let refused = Refused::sign(refusal, &self.identity().agreement_key);
+        self.note_refusal(peer, &refused);
+        refused
+    }
+
+    /// Partners' refusals are in their ledger log; those of strangers are counted only.
+    pub(crate) fn note_refusal(self: &Arc<Self>, peer: &Peer, refused: &Refused) {
+        let known = |authority: &&Authority| self.registry().partners.contains_key(*authority);
+        match peer.authority().filter(known).cloned() {
+            Some(authority) => {
+                let envelope = String::from_utf8(refused.envelope.to_json()).unwrap_or_default();
+                self.record_lazily(Some(authority), LedgerRecord::Refusal { envelope });
+            }
+            None => self.count_refused_stranger(),
+        }
+    }
+
+    /// The stream that a peer may know of by this name; the answer for one that it may not discover is that of one that does not exist.
+    pub(crate) fn discover(
+        self: &Arc<Self>,
+        peer: &Peer,
+        asked: &str,
+        origin: &str,
+        agreement: Option<&AgreementState>,
+    ) -> Result<Arc<Log>, Refused> {
+        let found = origin
+            .parse::<Origin>()
+            .ok()
+            .and_then(|origin| self.log(&origin))
+            .filter(|log| log.kind() == LogKind::Own)
+            .filter(|log| {
+                let request = self.policy_request(peer, Action::Discover, log.described(), agreement, "");
+                self.decide(&request).0.allowed
+            });
+        found.ok_or_else(|| {
+            let shown: String = origin.chars().filter(|c| !c.is_control()).take(200).collect();
+            let reason = format!("there is no stream `{shown}` here that you may see");
+            self.refuse(peer, asked, origin, RefusalCode::NotFound, reason)
+        })
+    }
+
+    /// Whether an own application may publish to a stream; recorded either way.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Refused`].
+    pub fn allow_publish(
+        self: &Arc<Self>,
+        peer: &Peer,
+        origin: &Origin,
+        settings: &LogSettings,
+    ) -> Result<(), ExchangeError> {
+        let request = self.policy_request(peer, Action::Publish, (origin, settings), None, "");
+        let (decision, digest) = self.decide(&request);
+        self.record_lazily(None, self.decision_record(peer, &request, &decision, digest, None));
+        if decision.allowed {
+            return Ok(());
+        }
+        let reason = format!("publishing to `{origin}` is not permitted: {}", decision.explanation);
+        let code = RefusalCode::NotPermitted;
+        Err(self.refuse_by(peer, "publish", origin.as_str(), code, reason, Some(&decision)).into())
+    }
+}
+
+fn policy_stream(origin: &Origin, settings: &LogSettings) -> Stream {
+    Stream {
+        labels: settings.labels.iter().cloned().collect(),
+        name: origin.stream().map(|name| name.to_string()).unwrap_or_default(),
+        origin: origin.to_string(),
+        owner: origin.authority().to_string(),
+        title: settings.title.clone(),
+    }
+}
