@@ -1,0 +1,353 @@
+//! Consume: batches of a partner's log → a verified copy, and the receipts for it.
+//!
+//! A batch is verified before it is queued, durable before it is receipted, and the receipt is durable in our own ledger before it is sent: two
+//! receipts with one number and other words would be proof against us.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use countersign_crypto::{Hash, PublicKey, sha256_of};
+use countersign_event::documents::{AgreementId, Role, SeriesId};
+use countersign_event::dsse::Envelope;
+use countersign_event::ledger::LedgerRecord;
+use countersign_event::names::{Authority, Origin};
+use countersign_protocol::delivery::{BatchFault, BatchMessage, Cover, LogReader};
+use countersign_protocol::{Heads, Message as _, StartAt, Subscribe, SubscribeReady};
+use countersign_store::journal::{Birth, LogKind};
+use tokio::sync::oneshot;
+
+use super::append::{AppendError, Appended};
+use super::receipt::{Reached, ReceiptSeries};
+use crate::status::{Direction, SubscriptionStatus};
+use crate::{Exchange, ExchangeError, Log, LogSettings};
+
+/// Batches verified and on their way to the disk: enough to hash while the disk syncs, few enough to bound memory (each up to about 1 MiB).
+pub const BATCHES_IN_FLIGHT_MAX: usize = 8;
+
+/// The reading side of one subscription.
+pub struct Consumption {
+    exchange: Arc<Exchange>,
+    agreement: AgreementId,
+    stream: Origin,
+    producer: Authority,
+    copy: Option<Arc<Log>>,
+    reader: LogReader,
+    series: ReceiptSeries,
+    exposure: u64,
+    pending: VecDeque<Pending>,
+    /// What is durable here, with the counts since the last receipt.
+    reached: Reached,
+    head: u64,
+    paused: String,
+    signing: Option<(Envelope, oneshot::Receiver<Result<Appended, AppendError>>)>,
+}
+
+struct Pending {
+    end: u64,
+    root: Hash,
+    events: u64,
+    bytes: u64,
+    durable: oneshot::Receiver<Result<Appended, AppendError>>,
+}
+
+/// Why reading stops.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsumeError {
+    /// Something failed here.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    /// The producer sent something that is not its signed log. The bytes were kept as evidence.
+    #[error("`{stream}` sent what cannot be accepted: {fault}")]
+    Fault {
+        /// The log.
+        stream: Origin,
+        /// What was wrong.
+        fault: BatchFault,
+        /// File name of the kept bytes.
+        evidence: Option<String>,
+    },
+}
+
+impl ConsumeError {
+    /// Whether the log forked or shrank: it must not be read on.
+    #[must_use]
+    pub fn is_fork(&self) -> bool {
+        use BatchFault::{Contradiction, Shrunk};
+        matches!(self, Self::Fault { fault: Contradiction { .. } | Shrunk { .. }, .. })
+    }
+}
+
+impl Consumption {
+    /// Prepares to read under an agreement: from where the copy ends.
+    ///
+    /// # Errors
+    /// Where there is no such agreement, or the copy cannot be read.
+    pub fn open(exchange: &Arc<Exchange>, agreement: AgreementId) -> Result<Self, ExchangeError> {
+        let registry = exchange.registry();
+        let state = registry.agreements.get(&agreement).ok_or(ExchangeError::UnknownAgreement)?;
+        let stream = state.agreement.stream.clone();
+        let producer = state.agreement.producer.authority.clone();
+        let exposure = state.agreement.plan.exposure_events.max(1);
+        let partner = registry.partners.get(&producer).ok_or(ExchangeError::UnknownAgreement)?;
+        let log_key = partner.statement.keys_for(Role::Log).next().map(|key| key.key);
+        let log_key = log_key.ok_or(ExchangeError::UnknownAgreement)?;
+        let series = series_id(agreement, &exchange.identity().node_key.public());
+        let last = registry.receipts.get(&(agreement, series)).map(|last| (last.receipt.clone(), last.digest));
+        drop(registry);
+        let copy = exchange.log(&stream);
+        let reader = reader_of(exchange, &stream, log_key, copy.as_deref());
+        let start = last.as_ref().map_or(reader.next(), |(last, _)| last.start);
+        let series = ReceiptSeries {
+            agreement,
+            stream: stream.clone(),
+            consumer: exchange.identity().authority().clone(),
+            series,
+            start,
+            last,
+        };
+        // What is copied beyond the last receipt still has to be receipted.
+        let (events, bytes) = match &copy {
+            Some(copy) => exchange.count(copy, series.size(), reader.next())?,
+            None => (0, 0),
+        };
+        let reached = Reached { size: reader.next(), root: reader.root(), events, bytes, applied: 0 };
+        let consumption = Self {
+            exchange: Arc::clone(exchange),
+            agreement,
+            stream,
+            producer,
+            copy,
+            series,
+            exposure,
+            pending: VecDeque::new(),
+            head: reader.signed().map_or(reader.next(), |signed| signed.size),
+            reached,
+            reader,
+            paused: String::new(),
+            signing: None,
+        };
+        consumption.note_status(false);
+        Ok(consumption)
+    }
+
+    /// The request that opens the subscription.
+    #[must_use]
+    pub fn request(&self) -> Subscribe {
+        Subscribe {
+            agreement: self.agreement.0,
+            stream: self.stream.to_string(),
+            start: StartAt::Cursor { next: self.reader.next(), leaf: self.reader.last_leaf() },
+            newest_size: self.reader.signed().map_or(0, |signed| signed.size),
+            series: self.series.series.0,
+            purpose: String::new(),
+        }
+    }
+
+    /// The log that is read.
+    #[must_use]
+    pub fn stream(&self) -> &Origin {
+        &self.stream
+    }
+
+    /// Who publishes it.
+    #[must_use]
+    pub fn producer(&self) -> &Authority {
+        &self.producer
+    }
+
+    /// The producer is ready: checks that it starts where we stand; gives the receipts that it does not hold yet.
+    ///
+    /// # Errors
+    /// [`ConsumeError`].
+    pub async fn begin(&mut self, ready: &SubscribeReady) -> Result<Vec<Envelope>, ConsumeError> {
+        let next = self.reader.next();
+        if ready.start != next {
+            let fault = BatchFault::Position { expected: next, found: ready.start };
+            return Err(self.fault(fault, &ready.to_body()));
+        }
+        if let Err(fault) = self.reader.note_head(&ready.head) {
+            return Err(self.fault(fault, &ready.to_body()));
+        }
+        self.exposure = ready.exposure_events.max(1);
+        self.head = ready.head.size;
+        self.note_status(true);
+        if ready.receipt_number >= self.series.number() {
+            return Ok(Vec::new());
+        }
+        let series = self.series.series;
+        let after = ready.receipt_number;
+        Ok(self.exchange.own_receipts_after(self.agreement, &self.stream, series, after).await?)
+    }
+
+    /// Verifies a batch and sends it on its way to the disk. Waits while too many are on their way. `frame` is what came, for evidence.
+    ///
+    /// # Errors
+    /// [`ConsumeError`].
+    pub async fn take(&mut self, message: BatchMessage, bulk: Bytes, frame: &[u8]) -> Result<(), ConsumeError> {
+        while self.pending.len() >= BATCHES_IN_FLIGHT_MAX {
+            self.settle_one().await?;
+        }
+        let batch = match self.reader.take(message, bulk) {
+            Ok(batch) => batch,
+            Err(fault) => return Err(self.fault(fault, frame)),
+        };
+        let Cover::Checkpoint { head, .. } = batch.cover();
+        self.head = self.head.max(head.size);
+        self.paused.clear();
+        let copy = self.copy_log().await?;
+        let (end, root) = (batch.end(), batch.range().root());
+        let (events, bytes) = (batch.events(), batch.data_bytes());
+        // Queued in order, awaited later: hashing the next batch overlaps the sync of this one.
+        let durable = self.exchange.writer().queue_copy(copy, batch).await;
+        self.pending.push_back(Pending { end, root, events, bytes, durable });
+        Ok(())
+    }
+
+    /// Whether batches are on their way to the disk.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Waits until the oldest batch on its way is durable. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`ConsumeError`].
+    pub async fn settle_one(&mut self) -> Result<(), ConsumeError> {
+        let Some(oldest) = self.pending.front_mut() else { return Ok(()) };
+        let result = (&mut oldest.durable).await;
+        result.unwrap_or_else(|_| Err(AppendError::ended())).map_err(ExchangeError::from)?;
+        if let Some(done) = self.pending.pop_front() {
+            self.reached.size = done.end;
+            self.reached.root = done.root;
+            self.reached.events += done.events;
+            self.reached.bytes += done.bytes;
+        }
+        Ok(())
+    }
+
+    /// A head without entries.
+    ///
+    /// # Errors
+    /// [`ConsumeError`].
+    pub fn take_heads(&mut self, heads: &Heads) -> Result<(), ConsumeError> {
+        if let Err(fault) = self.reader.note_head(&heads.head) {
+            return Err(self.fault(fault, &heads.to_body()));
+        }
+        self.head = heads.head.size;
+        self.paused = heads.paused.chars().filter(|c| !c.is_control()).take(300).collect();
+        if let Some(copy) = &self.copy {
+            copy.publish_producer_head(heads.head.clone());
+        }
+        self.note_status(true);
+        Ok(())
+    }
+
+    /// Whether so much is durable and not receipted that the producer may soon have to wait.
+    #[must_use]
+    pub fn receipt_is_due(&self) -> bool {
+        let unreceipted = self.reached.size.saturating_sub(self.series.size());
+        self.signing.is_none() && unreceipted >= (self.exposure / 2).max(1)
+    }
+
+    /// Whether anything at all is not receipted yet.
+    #[must_use]
+    pub fn receipt_is_possible(&self) -> bool {
+        let applied = self.exchange.applied(&self.stream).min(self.reached.size);
+        self.signing.is_none() && (self.reached.size > self.series.size() || applied > self.series.applied())
+    }
+
+    /// Signs a receipt for all that is durable and sends it on its way to our ledger.
+    ///
+    /// # Errors
+    /// [`ConsumeError`].
+    pub async fn sign_receipt(&mut self) -> Result<(), ConsumeError> {
+        let reached = Reached { applied: self.exchange.applied(&self.stream), ..self.reached };
+        let from = self.series.size();
+        let made = self.exchange.clock().now();
+        let envelope = self.series.sign_next(&reached, made, &self.exchange.identity().receipt_key);
+        let text = String::from_utf8(envelope.to_json()).unwrap_or_default();
+        let record = LedgerRecord::Receipt { envelope: text, from, events: reached.events, bytes: reached.bytes };
+        self.reached.events = 0;
+        self.reached.bytes = 0;
+        let durable = self.exchange.queue_record(Some(&self.producer), record).await?;
+        self.signing = Some((envelope, durable));
+        Ok(())
+    }
+
+    /// Whether a receipt is being written.
+    #[must_use]
+    pub fn is_signing(&self) -> bool {
+        self.signing.is_some()
+    }
+
+    /// Waits until the signed receipt is durable here, and gives it for sending. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`ConsumeError`].
+    pub async fn signed_receipt(&mut self) -> Result<Option<Envelope>, ConsumeError> {
+        let Some((_, durable)) = &mut self.signing else { return Ok(None) };
+        let result = durable.await;
+        let envelope = self.signing.take().map(|(envelope, _)| envelope);
+        result.unwrap_or_else(|_| Err(AppendError::ended())).map_err(ExchangeError::from)?;
+        self.note_status(true);
+        Ok(envelope)
+    }
+
+    /// The session is over.
+    pub fn disconnected(&self) {
+        self.note_status(false);
+    }
+
+    /// Refreshes what `status` shows.
+    pub fn note_status(&self, connected: bool) {
+        self.exchange.note_status(SubscriptionStatus {
+            direction: Direction::In,
+            partner: self.producer.clone(),
+            stream: self.stream.clone(),
+            agreement: self.agreement.to_string(),
+            connected,
+            position: self.reached.size,
+            head: self.head.max(self.reached.size),
+            receipted: self.series.size(),
+            paused_because: self.paused.clone(),
+        });
+    }
+
+    async fn copy_log(&mut self) -> Result<Arc<Log>, ExchangeError> {
+        if let Some(copy) = &self.copy {
+            return Ok(Arc::clone(copy));
+        }
+        let birth = Birth { kind: LogKind::Copy, origin: self.stream.to_string(), settings: Vec::new() };
+        let copy = self.exchange.add_log(birth, &self.stream, LogSettings::default()).await?;
+        self.copy = Some(Arc::clone(&copy));
+        Ok(copy)
+    }
+
+    fn fault(&self, fault: BatchFault, bytes: &[u8]) -> ConsumeError {
+        let detail = fault.to_string();
+        let evidence = self.exchange.keep_fault(&self.producer, &self.stream, &detail, bytes);
+        ConsumeError::Fault { stream: self.stream.clone(), fault, evidence }
+    }
+}
+
+/// A reader that goes on where the copy ends.
+fn reader_of(exchange: &Exchange, stream: &Origin, key: PublicKey, copy: Option<&Log>) -> LogReader {
+    let head = copy.and_then(|copy| exchange.reader().head(copy.number()));
+    let (Some(copy), Some(head)) = (copy, head) else {
+        return LogReader::from_start(stream.as_str(), key);
+    };
+    let newest = copy.head().producer.map(|head| head.checkpoint(stream.as_str()));
+    let newest = newest.filter(|newest| newest.size >= head.size);
+    LogReader::resume(stream.as_str(), key, head.range, head.last_leaf, head.last_time_us, newest)
+}
+
+/// A series for each receiver: one node, one agreement.
+#[must_use]
+pub fn series_id(agreement: AgreementId, node: &PublicKey) -> SeriesId {
+    let digest = sha256_of(&[b"countersign.ser1", &agreement.0, node.as_bytes()]);
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    SeriesId(id)
+}

@@ -1,0 +1,557 @@
+//! Deliver: integrated entries → batches for one subscriber, as far as policy, agreement and exposure window allow.
+//!
+//! A [`Delivery`] exists only after the decision that allows it is durable. Its position moves when a batch is handed out, so that the
+//! position named by a revocation is the highest sequence handed to the transport plus one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use countersign_crypto::Hash;
+use countersign_event::documents::{
+    AgreementId, Document as _, Level, Receipt, Refusal, RefusalCode, Rejection, Role, SeriesId,
+};
+use countersign_event::dsse::Envelope;
+use countersign_event::entry::{ENTRY_BYTES, Entry};
+use countersign_event::ledger::LedgerRecord;
+use countersign_event::names::{Authority, Origin};
+use countersign_policy::Action;
+use countersign_protocol::delivery::{BatchMessage, Cover, Lengths, write_descriptors};
+use countersign_protocol::{Heads, SignedHead, StartAt, Subscribe, SubscribeReady};
+use countersign_store::journal::{ReadError, Run};
+use countersign_tlog::{ProveError, compact_range_at, consistency_proof, inclusion_proof};
+use tokio::sync::watch;
+
+use super::receipt::{DeliveredRange, ReceiptFault, check_follows};
+use crate::refusal::Refused;
+use crate::status::{Direction, SubscriptionStatus};
+use crate::{Exchange, ExchangeError, Log, LogHead, Peer};
+
+/// Bytes of one batch: large enough that its fixed costs (about 40 µs of signature check and wake-ups) vanish, small enough to share the link.
+pub const BATCH_BYTES_MAX: u64 = 512 * 1024;
+
+/// Entries of one batch.
+pub const BATCH_ENTRIES: u64 = 4096;
+
+/// One running subscription of a partner.
+pub struct Delivery {
+    exchange: Arc<Exchange>,
+    log: Arc<Log>,
+    peer: Peer,
+    consumer: Authority,
+    agreement: AgreementId,
+    series: SeriesId,
+    exposure: u64,
+    purpose: String,
+    state: Mutex<State>,
+    receipted: watch::Sender<u64>,
+    ended: watch::Sender<Option<Arc<Refused>>>,
+}
+
+struct State {
+    position: u64,
+    delivered: DeliveredRange,
+    last: Option<(Receipt, Hash)>,
+    /// First sequence of the series.
+    start: u64,
+    generation: u64,
+    paused_shown: bool,
+}
+
+/// What comes next on a subscription.
+#[derive(Debug)]
+pub enum Next {
+    /// Entries.
+    Batch {
+        /// The head of the message.
+        message: BatchMessage,
+        /// Descriptors and contents.
+        bulk: Vec<Bytes>,
+    },
+    /// The end, signed.
+    Ended(Arc<Refused>),
+    /// Nothing but the newest head, because the window is used up.
+    Heads(Heads),
+}
+
+impl Exchange {
+    /// Opens a subscription: finds the stream, asks the policies, makes the decision durable, finds and proves the start.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Refused`] with the signed refusal, or what failed here.
+    pub async fn open_delivery(
+        self: &Arc<Self>,
+        peer: &Peer,
+        request: &Subscribe,
+    ) -> Result<(SubscribeReady, Arc<Delivery>), ExchangeError> {
+        let refuse = |code, reason: &str| -> ExchangeError {
+            self.refuse(peer, "subscribe", &request.stream, code, reason.to_owned()).into()
+        };
+        let Some(consumer) = peer.authority().cloned() else {
+            return Err(refuse(RefusalCode::WrongIdentity, "an application reads through its own node"));
+        };
+        let agreement_id = AgreementId(request.agreement);
+        let agreement = self.registry().agreements.get(&agreement_id).cloned().filter(|state| {
+            state.agreement.consumer.authority == consumer && state.agreement.stream.as_str() == request.stream
+        });
+        let log = self.discover(peer, "subscribe", &request.stream, agreement.as_ref())?;
+        let asked = self.policy_request(peer, Action::Read, log.described(), agreement.as_ref(), &request.purpose);
+        let (decision, digest) = self.decide(&asked);
+        let agreed = agreement.as_ref().map(|state| state.agreement.id);
+        let record = self.decision_record(peer, &asked, &decision, digest, agreed);
+        let Some(agreement) = agreement.filter(|_| decision.allowed) else {
+            if self.registry().partners.contains_key(&consumer) {
+                self.record_lazily(Some(consumer), record);
+            }
+            let code = if decision.allowed { RefusalCode::NoAgreement } else { RefusalCode::NotPermitted };
+            let reason = format!("reading `{}` is not permitted: {}", request.stream, decision.explanation);
+            return Err(self.refuse_by(peer, "subscribe", &request.stream, code, reason, Some(&decision)).into());
+        };
+        // Durable before the first byte of data leaves.
+        self.record_and_wait(Some(consumer.clone()), record).await?;
+        let head = log.head();
+        let Some(start) = self.find_start(&log, &head, request.start)? else {
+            return Err(refuse(
+                RefusalCode::CursorMismatch,
+                "the cursor names an entry that this log does not have: the log was re-created or restored, or the cursor is of another one",
+            ));
+        };
+        if request.newest_size > head.size {
+            let reason = format!(
+                "this log has {} entries and you hold a checkpoint of {}: it was restored from an older copy; reading stops until that is resolved",
+                head.size, request.newest_size
+            );
+            return Err(refuse(RefusalCode::CursorMismatch, &reason));
+        }
+        let series = SeriesId(request.series);
+        let last = self.registry().receipts.get(&(agreement_id, series)).map(|last| (last.receipt.clone(), last.digest));
+        let delivered = self.delivered_so_far(&log, start, last.as_ref())?;
+        let exposure = agreement.agreement.plan.exposure_events.max(1);
+        let ready = self.ready(&log, &head, start, request.newest_size, exposure, last.as_ref())?;
+        let delivery = Arc::new(Delivery {
+            exchange: Arc::clone(self),
+            peer: peer.clone(),
+            consumer,
+            agreement: agreement_id,
+            series,
+            exposure,
+            purpose: request.purpose.clone(),
+            receipted: watch::Sender::new(ready.receipt_size),
+            ended: watch::Sender::new(None),
+            state: Mutex::new(State {
+                position: start,
+                delivered,
+                start: last.as_ref().map_or(start, |(last, _)| last.start),
+                last,
+                generation: self.access_generation(),
+                paused_shown: false,
+            }),
+            log,
+        });
+        delivery.note_status(true, String::new());
+        Ok((ready, delivery))
+    }
+
+    /// The totals of the series where the last receipt stands, and those at the start beyond it.
+    fn delivered_so_far(
+        &self,
+        log: &Log,
+        start: u64,
+        last: Option<&(Receipt, Hash)>,
+    ) -> Result<DeliveredRange, ExchangeError> {
+        let Some((last, _)) = last else { return Ok(DeliveredRange::new(start, 0, 0)) };
+        let mut delivered = DeliveredRange::new(last.size, last.events, last.bytes);
+        if start > last.size {
+            let (events, bytes) = self.count(log, last.size, start)?;
+            delivered.add(start, events, bytes);
+        }
+        Ok(delivered)
+    }
+
+    /// The sequence that a request starts at; `None` where its cursor is not of this history.
+    fn find_start(&self, log: &Log, head: &LogHead, start: StartAt) -> Result<Option<u64>, ExchangeError> {
+        match start {
+            StartAt::Sequence(sequence) => Ok(Some(sequence.min(head.size))),
+            StartAt::Now => Ok(Some(head.size)),
+            StartAt::Time(time_us) => Ok(Some(self.first_at(log, head.size, time_us)?)),
+            StartAt::Cursor { next, leaf } => {
+                if next > head.size {
+                    return Ok(None);
+                }
+                let ours = match next.checked_sub(1) {
+                    None => [0; 32],
+                    Some(last) => self.reader().leaf_hash(log.number(), last)?,
+                };
+                Ok((ours == leaf).then_some(next))
+            }
+        }
+    }
+
+    fn ready(
+        &self,
+        log: &Log,
+        head: &LogHead,
+        start: u64,
+        newest_size: u64,
+        exposure_events: u64,
+        last: Option<&(Receipt, Hash)>,
+    ) -> Result<SubscribeReady, ExchangeError> {
+        let nodes = self.reader().nodes(log.number());
+        let (last_leaf, last_time, last_leaf_proof) = match start.checked_sub(1) {
+            None => ([0; 32], 0, Vec::new()),
+            Some(index) => (
+                self.reader().leaf_hash(log.number(), index)?,
+                self.time_of(log, index)?,
+                inclusion_proof(&nodes, index, start).map_err(proof_failed)?,
+            ),
+        };
+        Ok(SubscribeReady {
+            start,
+            head: head_of(head)?,
+            range: compact_range_at(&nodes, start).map_err(proof_failed)?.hashes().to_vec(),
+            last_leaf,
+            last_time,
+            last_leaf_proof,
+            consistency: consistency_proof(&nodes, start, head.size).map_err(proof_failed)?,
+            from_newest: consistency_proof(&nodes, newest_size, head.size).map_err(proof_failed)?,
+            exposure_events,
+            receipt_number: last.map_or(0, |(last, _)| last.number),
+            receipt_size: last.map_or(start, |(last, _)| last.size),
+        })
+    }
+
+    /// Events and their data bytes in `[from, to)`.
+    pub(super) fn count(&self, log: &Log, from: u64, to: u64) -> Result<(u64, u64), ExchangeError> {
+        let (mut events, mut bytes, mut next) = (0, 0, from);
+        while next < to {
+            let before = next;
+            for run in self.reader().read(log.number(), next, (to - next).min(4096), 8 << 20)? {
+                let (run_events, run_bytes) = totals(&run);
+                events += run_events;
+                bytes += run_bytes;
+                next = run.first + u64::from(run.count);
+            }
+            if next == before {
+                return Err(unreadable(log, next));
+            }
+        }
+        Ok((events, bytes))
+    }
+
+    /// The first sequence whose time is at or after `time_us`: times never decrease, so it is found by halving.
+    ///
+    /// # Errors
+    /// [`ExchangeError`] where the log cannot be read.
+    pub fn first_at(&self, log: &Log, size: u64, time_us: u64) -> Result<u64, ExchangeError> {
+        let (mut low, mut high) = (0, size);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.time_of(log, middle)? < time_us {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    fn time_of(&self, log: &Log, sequence: u64) -> Result<u64, ExchangeError> {
+        let runs = self.reader().read(log.number(), sequence, 1, u64::MAX)?;
+        let stored = runs.iter().flat_map(Run::iter).next();
+        let entry = stored.and_then(|stored| Entry::decode(stored.entry).ok());
+        entry.map(|entry| entry.time.0).ok_or_else(|| unreadable(log, sequence))
+    }
+
+    /// A stream as people write it (`ORG/STREAM`, or `STREAM` for one of ours) or as an origin.
+    #[must_use]
+    pub fn resolve_origin(&self, text: &str) -> Option<Origin> {
+        if let Ok(origin) = text.parse::<Origin>() {
+            return Some(origin);
+        }
+        let Some((partner, stream)) = text.rsplit_once('/') else {
+            let name = text.parse().ok()?;
+            return Some(Origin::of_stream(self.identity().authority(), &name));
+        };
+        let stream = stream.parse().ok()?;
+        let registry = self.registry();
+        let partner = registry.find_partner(partner).ok()?;
+        Some(Origin::of_stream(&partner.statement.authority, &stream))
+    }
+}
+
+/// Events and data bytes of a run; control entries do not count.
+fn totals(run: &Run) -> (u64, u64) {
+    let events = run.entries.chunks_exact(ENTRY_BYTES).filter(|entry| entry[1] & 0x0f == 0);
+    events.fold((0, 0), |(events, bytes), entry| {
+        let data = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
+        (events + 1, bytes + u64::from(data))
+    })
+}
+
+fn proof_failed(error: ProveError<ReadError>) -> ExchangeError {
+    ExchangeError::Proof(error.to_string())
+}
+
+fn unreadable(log: &Log, sequence: u64) -> ExchangeError {
+    ExchangeError::Proof(format!("entry {sequence} of `{}` could not be read", log.origin()))
+}
+
+fn head_of(head: &LogHead) -> Result<SignedHead, ExchangeError> {
+    head.signed().ok_or_else(|| ExchangeError::Proof("the log has no signed head".to_owned()))
+}
+
+impl Delivery {
+    /// The log that is delivered.
+    #[must_use]
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// Who reads.
+    #[must_use]
+    pub fn consumer(&self) -> &Authority {
+        &self.consumer
+    }
+
+    /// The agreement it runs under.
+    #[must_use]
+    pub fn agreement(&self) -> AgreementId {
+        self.agreement
+    }
+
+    /// Waits for the next thing to send. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// Where entries cannot be read (damage is never served) or proven.
+    pub async fn next(&self) -> Result<Next, ExchangeError> {
+        let mut heads = self.log.watch();
+        let mut receipts = self.receipted.subscribe();
+        let mut ended = self.ended.subscribe();
+        loop {
+            if let Some(refused) = ended.borrow_and_update().clone() {
+                return Ok(Next::Ended(refused));
+            }
+            let head = heads.borrow_and_update().clone();
+            let receipted = *receipts.borrow_and_update();
+            if let Some(next) = self.step(&head, receipted)? {
+                return Ok(next);
+            }
+            tokio::select! {
+                // The log lives as long as this delivery holds it, so that none of these channels closes.
+                _ = heads.changed() => {}
+                _ = receipts.changed() => {}
+                _ = ended.changed() => {}
+            }
+        }
+    }
+
+    /// A batch, if there is something and the window has room; the head, once, if the window is used up.
+    fn step(&self, head: &LogHead, receipted: u64) -> Result<Option<Next>, ExchangeError> {
+        let mut state = self.state();
+        // One event is always allowed: the exposure is at least 1.
+        let end = head.size.min(receipted.saturating_add(self.exposure));
+        if state.position < end {
+            let next = self.batch(&mut state, head, end)?;
+            state.paused_shown = false;
+            return Ok(Some(next));
+        }
+        if head.size <= state.position || state.paused_shown {
+            return Ok(None);
+        }
+        state.paused_shown = true;
+        drop(state);
+        let paused = format!(
+            "the exposure window of {} events is used up: a receipt beyond {receipted} is awaited",
+            self.exposure
+        );
+        self.note_status(true, paused.clone());
+        Ok(Some(Next::Heads(Heads { head: head_of(head)?, paused })))
+    }
+
+    fn batch(&self, state: &mut State, head: &LogHead, end: u64) -> Result<Next, ExchangeError> {
+        let first = state.position;
+        let reader = self.exchange.reader();
+        let runs = reader.read(self.log.number(), first, (end - first).min(BATCH_ENTRIES), BATCH_BYTES_MAX)?;
+        let mut lengths = Vec::new();
+        let mut entries = Vec::new();
+        let mut bulk = vec![Bytes::new()];
+        let (mut events, mut bytes) = (0, 0);
+        for run in &runs {
+            entries.extend_from_slice(&run.entries);
+            lengths.extend(run.contents().map(|content| Lengths {
+                attribute_bytes: content.attribute_bytes,
+                data_part_bytes: content.data_part_bytes,
+            }));
+            bulk.push(run.content.clone());
+            let (run_events, run_bytes) = totals(run);
+            events += run_events;
+            bytes += run_bytes;
+        }
+        let batch_end = first + lengths.len() as u64;
+        if batch_end == first {
+            return Err(unreadable(&self.log, first));
+        }
+        let descriptors = write_descriptors(&entries, &lengths);
+        let nodes = reader.nodes(self.log.number());
+        let consistency = consistency_proof(&nodes, batch_end, head.size).map_err(proof_failed)?;
+        let message = BatchMessage {
+            first,
+            count: lengths.len() as u32,
+            descriptor_bytes: descriptors.len() as u32,
+            cover: Cover::Checkpoint { head: head_of(head)?, consistency },
+        };
+        bulk[0] = descriptors.into();
+        // From here on it counts as handed to the transport.
+        state.position = batch_end;
+        if batch_end > state.delivered.end() {
+            state.delivered.add(batch_end, events, bytes);
+        }
+        Ok(Next::Batch { message, bulk })
+    }
+
+    /// Takes a receipt or rejection of the consumer; returns the receipt's number (0 for a rejection) once it is in the ledger. A receipt
+    /// that is held already is answered like the first time.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Receipt`] where it is the consumer's fault: the session ends and the receipt is kept as evidence.
+    pub async fn take_receipt(&self, envelope: &[u8]) -> Result<u64, ExchangeError> {
+        let signature = || ReceiptFault::Signature { consumer: self.consumer.clone() };
+        let envelope = Envelope::from_json(envelope).map_err(|_| signature())?;
+        let text = String::from_utf8(envelope.to_json()).unwrap_or_default();
+        let statement = {
+            let registry = self.exchange.registry();
+            let partner = registry.partners.get(&self.consumer).ok_or_else(signature)?;
+            partner.statement.clone()
+        };
+        let partner = Some(self.consumer.clone());
+        if envelope.payload_type() == Rejection::PAYLOAD_TYPE {
+            let rejection: Rejection =
+                statement.open_signed(Role::Receipt, &envelope).map_err(|_| signature())?;
+            if rejection.agreement != self.agreement || rejection.stream != *self.log.origin() {
+                return Err(ReceiptFault::Foreign { field: "agreement or stream" }.into());
+            }
+            self.exchange.record_and_wait(partner, LedgerRecord::Rejection { envelope: text }).await?;
+            return Ok(0);
+        }
+        let receipt: Receipt = statement.open_signed(Role::Receipt, &envelope).map_err(|_| signature())?;
+        let Some((from, events, bytes)) = self.accept(&receipt, envelope.payload_digest())? else {
+            return Ok(receipt.number);
+        };
+        // The window moves at once; the consumer is told when the receipt is durable here.
+        self.receipted.send_replace(receipt.size);
+        self.note_status(true, String::new());
+        let record = LedgerRecord::Receipt { envelope: text, from, events, bytes };
+        self.exchange.record_and_wait(partner, record).await?;
+        Ok(receipt.number)
+    }
+
+    /// Checks a receipt against what was delivered. `None` where it is held already; else what it adds.
+    fn accept(&self, receipt: &Receipt, digest: Hash) -> Result<Option<(u64, u64, u64)>, ExchangeError> {
+        let differs = [
+            (receipt.agreement != self.agreement, "agreement"),
+            (receipt.stream != *self.log.origin(), "stream"),
+            (receipt.consumer != self.consumer, "consumer"),
+            (receipt.series != self.series, "series"),
+            (receipt.filter.is_some(), "filter"),
+            (receipt.level == Level::Received, "level"),
+        ];
+        if let Some((_, field)) = differs.into_iter().find(|(differs, _)| *differs) {
+            return Err(ReceiptFault::Foreign { field }.into());
+        }
+        let mut state = self.state();
+        if let Some((last, last_digest)) = &state.last
+            && receipt.number == last.number
+        {
+            let same = *last_digest == digest;
+            let contradiction = ReceiptFault::Contradiction { number: receipt.number };
+            return if same { Ok(None) } else { Err(contradiction.into()) };
+        }
+        check_follows(receipt, state.last.as_ref(), state.start)?;
+        state.delivered.check(receipt)?;
+        let nodes = self.exchange.reader().nodes(self.log.number());
+        let root = compact_range_at(&nodes, receipt.size).map_err(proof_failed)?.root();
+        if root != receipt.root.0 {
+            return Err(ReceiptFault::Root { size: receipt.size }.into());
+        }
+        let before = state.last.as_ref().map(|(last, _)| (last.size, last.events, last.bytes));
+        let (from, events, bytes) = before.unwrap_or((receipt.start, 0, 0));
+        state.delivered.forget_below(receipt.size);
+        state.last = Some((receipt.clone(), digest));
+        Ok(Some((from, receipt.events.saturating_sub(events), receipt.bytes.saturating_sub(bytes))))
+    }
+
+    /// Asks the policies again where they, the agreement or a time boundary may have changed. To be called at least once a second and
+    /// whenever [`Exchange::watch_access`] wakes.
+    pub fn recheck(&self) {
+        let exchange = &self.exchange;
+        let generation = exchange.access_generation();
+        let agreement = exchange.registry().agreements.get(&self.agreement).cloned();
+        let now = exchange.clock().now();
+        let active = agreement.as_ref().is_some_and(|state| state.is_active(now));
+        let changed = std::mem::replace(&mut self.state().generation, generation) != generation;
+        if active && !changed && !exchange.policies().mentions_time() {
+            return;
+        }
+        let described = self.log.described();
+        let request = exchange.policy_request(&self.peer, Action::Read, described, agreement.as_ref(), &self.purpose);
+        let (decision, digest) = exchange.decide(&request);
+        if decision.allowed && active {
+            return;
+        }
+        let record = exchange.decision_record(&self.peer, &request, &decision, digest, Some(self.agreement));
+        exchange.record_lazily(Some(self.consumer.clone()), record);
+        let revoked = exchange.registry().partners.get(&self.consumer).and_then(|partner| partner.revoked.clone());
+        let ended = agreement.and_then(|state| state.ended).map(|ended| ended.why);
+        let reason = match (revoked, ended) {
+            (Some(why), _) => format!("access was revoked: {why}"),
+            (None, Some(why)) => format!("the agreement was ended: {why}"),
+            (None, None) => format!("reading is no longer permitted: {}", decision.explanation),
+        };
+        let code = if active { RefusalCode::NotPermitted } else { RefusalCode::NoAgreement };
+        self.end(code, reason);
+    }
+
+    fn end(&self, code: RefusalCode, reason: String) {
+        if self.ended.borrow().is_some() {
+            return;
+        }
+        let refusal = Refusal {
+            asked: "subscribe".to_owned(),
+            principal: Some(self.consumer.clone()),
+            about: self.log.origin().to_string(),
+            code,
+            reason,
+            policies: Vec::new(),
+            advice: Vec::new(),
+            position: Some(self.state().position),
+            made: self.exchange.clock().now(),
+        };
+        let refused = Refused::sign(refusal, &self.exchange.identity().agreement_key);
+        self.exchange.note_refusal(&self.peer, &refused);
+        self.ended.send_replace(Some(Arc::new(refused)));
+    }
+
+    /// The session is over; the status stays, marked as not connected.
+    pub fn disconnected(&self) {
+        self.note_status(false, String::new());
+    }
+
+    fn note_status(&self, connected: bool, paused_because: String) {
+        let position = self.state().position;
+        self.exchange.note_status(SubscriptionStatus {
+            direction: Direction::Out,
+            partner: self.consumer.clone(),
+            stream: self.log.origin().clone(),
+            agreement: self.agreement.to_string(),
+            connected,
+            position,
+            head: self.log.size(),
+            receipted: *self.receipted.borrow(),
+            paused_because,
+        });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held left numbers, not half-written structures.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
