@@ -1,0 +1,190 @@
+//! What the auditor brings along: trust comes from outside the bundle, never from within.
+
+use countersign_crypto::{Fingerprint, PublicKey};
+use countersign_event::documents::{KeyStatement, StatementError};
+use countersign_event::dsse::Envelope;
+use countersign_tlog::{Vkey, VkeyError};
+
+/// The most lines taken from a trust file.
+const LINES_MAX: usize = 4096;
+
+/// Whose word counts.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    fingerprints: Vec<Fingerprint>,
+    vkeys: Vec<Vkey>,
+    statements: Vec<KeyStatement>,
+}
+
+/// Why a text gives no trust.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum TrustError {
+    /// A key statement that does not verify.
+    #[error("the key statement to trust is not good: {0}")]
+    Statement(#[from] StatementError),
+    /// JSON that is no envelope.
+    #[error("the file to trust is JSON, but no key statement in a DSSE envelope")]
+    Envelope,
+    /// A line that is none of the known kinds.
+    #[error("line {line} is neither a fingerprint `key-…`, a verifier key `<origin>+<id>+<key>`, nor `log <verifier key>`")]
+    Line {
+        /// The line, from 1.
+        line: usize,
+    },
+    /// A verifier key that is none.
+    #[error("line {line}: {source}")]
+    Vkey {
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        source: VkeyError,
+    },
+    /// A policy that this version cannot judge.
+    #[error("line {line} asks for witnesses, which this version does not judge: only `log` lines and `quorum none` are read")]
+    Witnesses {
+        /// The line, from 1.
+        line: usize,
+    },
+    /// Not text, or too long.
+    #[error("the file to trust is not text of at most {LINES_MAX} lines")]
+    Text,
+    /// Nothing in it.
+    #[error("the file to trust names no key")]
+    Empty,
+}
+
+impl Trust {
+    /// Nobody: the best verdict is then inconclusive.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Organization keys, by fingerprint.
+    #[must_use]
+    pub fn of_fingerprints(fingerprints: impl IntoIterator<Item = Fingerprint>) -> Self {
+        Self {
+            fingerprints: fingerprints.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Keys of logs.
+    #[must_use]
+    pub fn of_vkeys(vkeys: impl IntoIterator<Item = Vkey>) -> Self {
+        Self {
+            vkeys: vkeys.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Reads a file that somebody trusts: a key statement (DSSE JSON), or lines that are fingerprints, vkeys, or a tlog-policy of
+    /// `log` lines with `quorum none`. Empty lines and those that begin with `#` are skipped.
+    ///
+    /// # Errors
+    /// [`TrustError`].
+    pub fn from_file(bytes: &[u8]) -> Result<Self, TrustError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| TrustError::Text)?;
+        if text.trim_start().starts_with('{') {
+            let envelope = Envelope::from_json(bytes).map_err(|_| TrustError::Envelope)?;
+            let statement = KeyStatement::verify(&envelope)?;
+            return Ok(Self {
+                fingerprints: vec![statement.organization.fingerprint()],
+                statements: vec![statement],
+                ..Self::default()
+            });
+        }
+        let mut trust = Self::default();
+        for (number, line) in text.lines().enumerate() {
+            if number >= LINES_MAX {
+                return Err(TrustError::Text);
+            }
+            trust.line(number + 1, line.trim())?;
+        }
+        if trust.is_none() {
+            return Err(TrustError::Empty);
+        }
+        Ok(trust)
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.fingerprints.extend(other.fingerprints);
+        self.vkeys.extend(other.vkeys);
+        self.statements.extend(other.statements);
+        self
+    }
+
+    /// Whether nobody is trusted.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.fingerprints.is_empty() && self.vkeys.is_empty()
+    }
+
+    fn line(&mut self, line: usize, text: &str) -> Result<(), TrustError> {
+        let mut words = text.split_ascii_whitespace();
+        let vkey = match (words.next(), words.next()) {
+            (None, _) | (Some("quorum"), Some("none")) => return Ok(()),
+            (Some(word), _) if word.starts_with('#') => return Ok(()),
+            (Some("witness" | "group" | "quorum"), _) => return Err(TrustError::Witnesses { line }),
+            (Some("log"), Some(vkey)) => vkey,
+            (Some(word), None) if word.contains('+') => word,
+            (Some(word), None) => {
+                self.fingerprints.push(word.parse().map_err(|_| TrustError::Line { line })?);
+                return Ok(());
+            }
+            (Some(_), Some(_)) => return Err(TrustError::Line { line }),
+        };
+        let vkey = Vkey::parse(vkey).map_err(|source| TrustError::Vkey { line, source })?;
+        self.vkeys.push(vkey);
+        Ok(())
+    }
+
+    /// Whether the organization key is trusted.
+    pub(crate) fn admits_organization(&self, key: &PublicKey) -> bool {
+        self.fingerprints.contains(&key.fingerprint())
+    }
+
+    /// Whether the key is trusted for the log.
+    pub(crate) fn admits_log(&self, vkey: &Vkey) -> bool {
+        self.vkeys.contains(vkey)
+    }
+
+    /// Key statements brought along.
+    pub(crate) fn statements(&self) -> &[KeyStatement] {
+        &self.statements
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+    use countersign_crypto::SigningKey;
+    use countersign_tlog::Algorithm;
+
+    #[test]
+    fn trust_files_of_each_kind_are_read() {
+        let key = SigningKey::from_seed(&[1; 32]).public();
+        let vkey = Vkey::new("a.example/streams/x", Algorithm::Ed25519, key.clone()).unwrap();
+        let fingerprint = key.fingerprint();
+        let lines = Trust::from_file(format!("# ours\n\n{fingerprint}\n{vkey}\n").as_bytes()).unwrap();
+        assert!(lines.admits_organization(&key) && lines.admits_log(&vkey));
+        let policy = Trust::from_file(format!("log {vkey} https://a.example\nquorum none\n").as_bytes()).unwrap();
+        assert!(policy.admits_log(&vkey) && !policy.admits_organization(&key));
+    }
+
+    #[test]
+    fn what_cannot_be_judged_is_refused_by_name() {
+        let refused = |text: &str| Trust::from_file(text.as_bytes()).unwrap_err();
+        assert_eq!(refused("# nothing\n"), TrustError::Empty);
+        assert_eq!(refused("witness w w+1+2\n"), TrustError::Witnesses { line: 1 });
+        assert_eq!(refused("\nquorum 2\n"), TrustError::Witnesses { line: 2 });
+        assert_eq!(refused("hello\n"), TrustError::Line { line: 1 });
+        assert_eq!(refused("{}"), TrustError::Envelope);
+        assert!(matches!(refused("a+b+c\n"), TrustError::Vkey { line: 1, .. }));
+        assert_eq!(Trust::from_file(&[0xff]).unwrap_err(), TrustError::Text);
+    }
+}
