@@ -1,3 +1,136 @@
+//! Each content is what its entry commits to.
+
+use countersign_event::content::{ContentError, EventRef, check_content};
+use countersign_event::entry::{Entry, Kind};
+
+use crate::content_file::{DIRECTORY_BYTES_MAX, content_bytes, decode_directory, directory_bytes};
+use crate::files::BundleFile;
+use crate::layout::content_path;
+use crate::manifest::Manifest;
+use crate::report::{Check, Collector, Finding, Severity};
+use crate::walk::{Fact, Run, Walk, Walked};
+use crate::write::ContentLengths;
+
+/// Contents are read in pieces of about this size; a larger one is read alone.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// What the contents of one run are.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pub(crate) count: u64,
+    pub(crate) encrypted: u64,
+    pub(crate) bytes: u64,
+    pub(crate) undisclosed: Vec<u64>,
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) genesis: Option<Genesis>,
+}
+
+/// What the first entry of a log is.
+#[derive(Clone, Debug)]
+pub(crate) struct Genesis {
+    pub(crate) control: bool,
+    pub(crate) event_type: String,
+    pub(crate) data: Vec<u8>,
+}
+
+/// Checks the content file of one run.
+pub(crate) fn check_run(walk: &Walk<'_>, index: u64, run: &mut Run) {
+    let path = format!("{}{}", walk.prefix, content_path(index));
+    if let Err(what) = check_file(walk, index, &path, run) {
+        let first = walk.span.content_of(index).start;
+        run.findings.push(walk.finding(Check::Content, Some(first), Some(path), what));
+    }
+}
+
+fn check_file(walk: &Walk<'_>, index: u64, path: &str, run: &mut Run) -> Result<(), String> {
+    let unreadable = |fault: &dyn std::fmt::Display| format!("the contents cannot be read: {fault}");
+    let here = walk.span.content_of(index);
+    let first = walk.span.leaves_of(index).start;
+    let file = walk.files.file(path).map_err(|fault| unreadable(&fault))?;
+    let contents = read_directory(&file, here.end - here.start)?;
+    let mut offset = directory_bytes(here.end - here.start) as u64;
+    let mut piece = Vec::new();
+    let mut rest = contents.as_slice();
+    let mut sequence = here.start;
+    while !rest.is_empty() {
+        let (mut take, mut bytes) = (0, 0u64);
+        while take < rest.len() && (take == 0 || bytes + content_bytes(rest[take]) <= PIECE_BYTES) {
+            bytes += content_bytes(rest[take]);
+            take += 1;
+        }
+        // At most one piece, or one content: the directory has been checked against both limit and file.
+        piece.resize(usize::try_from(bytes).unwrap_or(0), 0);
+        file.read_exact_at(offset, &mut piece).map_err(|fault| unreadable(&fault))?;
+        let mut left = piece.as_slice();
+        for lengths in &rest[..take] {
+            let length = usize::try_from(content_bytes(*lengths)).unwrap_or(0);
+            let (content, others) = left.split_at(length.min(left.len()));
+            left = others;
+            let at = usize::try_from(sequence - first).unwrap_or(usize::MAX);
+            let entry = run.entries.get(at).copied().flatten();
+            match *lengths {
+                ContentLengths::Undisclosed => run.contents.undisclosed.push(sequence),
+                ContentLengths::Disclosed { attributes, .. } => {
+                    if let Some(what) = check_one(walk, sequence, entry, content, attributes, &mut run.contents) {
+                        let file = Some(path.to_owned());
+                        run.findings.push(walk.finding(Check::Content, Some(sequence), file, what));
+                    }
+                }
+            }
+            sequence += 1;
+        }
+        offset += bytes;
+        rest = &rest[take..];
+    }
+    Ok(())
+}
+
+fn read_directory(file: &BundleFile<'_>, count: u64) -> Result<Vec<ContentLengths>, String> {
+    let mut directory = [0; DIRECTORY_BYTES_MAX];
+    let directory = &mut directory[..directory_bytes(count)];
+    file.read_exact_at(0, directory)
+        .map_err(|fault| format!("the contents cannot be read: {fault}"))?;
+    decode_directory(directory, count, file.bytes()).map_err(|fault| fault.to_string())
+}
+
+/// Checks one content; says what is wrong with it.
+fn check_one(
+    walk: &Walk<'_>,
+    sequence: u64,
+    entry: Option<Entry>,
+    content: &[u8],
+    attributes: u16,
+    contents: &mut Contents,
+) -> Option<String> {
+    // An entry that could not be read has been reported.
+    let entry = entry?;
+    contents.count += 1;
+    contents.bytes += content.len() as u64;
+    let event = match check_content(&entry, content, usize::from(attributes)) {
+        Ok(event) => event,
+        Err(ContentError::Encrypted) => {
+            // Its commitments hold; only recipients can look further.
+            contents.encrypted += 1;
+            return None;
+        }
+        Err(fault) => return Some(fault.to_string()),
+    };
+    if sequence == 0 {
+        contents.genesis = Some(genesis(&entry, &event));
+    }
+    if let Some(fact) = walk.look.and_then(|look| look(sequence, &event)) {
+        contents.facts.push(fact);
+    }
+    None
+}
+
+fn genesis(entry: &Entry, event: &EventRef<'_>) -> Genesis {
+    Genesis {
+        control: entry.kind == Kind::Control,
+        event_type: event.attributes().kind().to_owned(),
+        data: event.data().data.to_vec(),
+    }
+}
 
 /// The runs without content are those that the manifest owns up to; and they are evidence that is not here.
 pub(crate) fn judge_undisclosed(manifest: &Manifest, number: usize, walked: &Walked, found: &mut Collector<'_>) {
