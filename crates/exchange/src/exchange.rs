@@ -19,13 +19,13 @@ use countersign_store::journal::{
 use countersign_store::ledger::{EntryFilter, LedgerEntry, LedgerSource, LedgerView, SourceError, ViewError};
 use countersign_tlog::checkpoint::signature_of;
 use countersign_tlog::{Algorithm, Checkpoint, Vkey};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::access::Peer;
 use crate::clock::Clock;
 use crate::identity::Identity;
 use crate::log::{Log, LogHead, LogSettings};
-use crate::pipeline::append::{AppendError, Appended, Done, Writer, WriterParts};
+use crate::pipeline::append::{AppendError, Appended, Done, Writer, WriterParts, answer};
 use crate::pipeline::duplicates::{Publisher, RUNS_MAX, UNNUMBERED_WINDOW};
 use crate::pipeline::ingest::{Drafts, IngestError};
 use crate::pipeline::ledger::{RecordError, read_entry, seal_control_entry, seal_record};
@@ -403,17 +403,27 @@ impl Exchange {
     /// # Errors
     /// [`AppendError`], [`RecordError`].
     pub(crate) async fn record_and_wait(self: &Arc<Self>, about: Option<Authority>, record: LedgerRecord) -> Result<(), ExchangeError> {
-        let log = match self.ledger_log(about.as_ref()) {
+        let durable = self.queue_record(about.as_ref(), record).await?;
+        durable.await.unwrap_or_else(|_| Err(AppendError::ended()))?;
+        Ok(())
+    }
+
+    /// Queues a record; what comes back resolves when it is integrated.
+    ///
+    /// # Errors
+    /// [`AppendError`] where the ledger log cannot be begun.
+    pub(crate) async fn queue_record(
+        self: &Arc<Self>,
+        about: Option<&Authority>,
+        record: LedgerRecord,
+    ) -> Result<oneshot::Receiver<Result<Appended, AppendError>>, ExchangeError> {
+        let log = match self.ledger_log(about) {
             Some(log) => log,
-            None => self.begin_ledger(about.as_ref()).await?,
+            None => self.begin_ledger(about).await?,
         };
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let done: Done = Box::new(move |result| {
-            let _ = sender.send(result.map(|_| ()));
-        });
+        let (done, receiver) = answer();
         self.append_record(log, record, done);
-        let stopped = AppendError::Stopped { why: "the writer has ended".to_owned() };
-        Ok(receiver.await.unwrap_or(Err(stopped))?)
+        Ok(receiver)
     }
 
     async fn begin_ledger(self: &Arc<Self>, about: Option<&Authority>) -> Result<Arc<Log>, ExchangeError> {
@@ -690,13 +700,9 @@ impl PublishSession {
     /// # Errors
     /// [`ExchangeError`].
     pub async fn submit_and_wait(&self, first_number: u64, count: u32, bulk: bytes::Bytes) -> Result<Appended, ExchangeError> {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let done: Done = Box::new(move |result| {
-            let _ = sender.send(result);
-        });
+        let (done, receiver) = answer();
         self.submit(first_number, count, bulk, done).await?;
-        let stopped = AppendError::Stopped { why: "the writer has ended".to_owned() };
-        Ok(receiver.await.unwrap_or(Err(stopped))?)
+        Ok(receiver.await.unwrap_or_else(|_| Err(AppendError::ended()))?)
     }
 }
 

@@ -26,7 +26,7 @@ pub use exchange::{
 };
 pub use identity::Identity;
 pub use log::{Log, LogHead, LogSettings};
-pub use onboarding::{InviteOptions, OnboardingError};
+pub use onboarding::{InviteOptions, OnboardingError, fingerprint_of};
 pub use refusal::Refused;
 pub use registry::{
     AgreementState, EndedAgreement, InvitationState, LastReceipt, Partner, Registry, slug,

@@ -381,6 +381,12 @@ impl LogReader {
     /// [`BatchFault`] where its signature is wrong or it contradicts what is known.
     pub fn note_head(&mut self, head: &SignedHead) -> Result<(), BatchFault> {
         let head = self.verify_head(head)?;
+        if head.size < self.range.size() {
+            return Err(BatchFault::Shrunk {
+                seen: self.range.size(),
+                found: head.size,
+            });
+        }
         if head.size == self.range.size() && head.root != self.range.root() {
             return Err(BatchFault::Contradiction { size: head.size });
         }
