@@ -1,0 +1,525 @@
+//! The task behind a subscription: one session after the other, one reader that stays.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use countersign_crypto::PublicKey;
+use countersign_protocol::delivery::{BatchFault, BatchMessage, Cover, LogReader};
+use countersign_protocol::{
+    Ended, Heads, Message, ReceiptAck, ReceiptMessage, StartAt, Subscribe, SubscribeReady,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::receipts::Receipts;
+use super::{
+    Cursor, EventBatch, KeepState, Start, SubscribeError, SubscriberOptions, SubscriberStatus,
+    SubscriptionState, log_key,
+};
+use crate::error::{RefusedBy, SessionError};
+use crate::quic::RawFrame;
+use crate::session::{CLOSE_FAULT, RequestStream, Session};
+
+/// How long the last receipt may take.
+const CLOSING_TIME: Duration = Duration::from_secs(5);
+
+/// What the application holds the other ends of.
+pub(super) struct Channels {
+    pub(super) batches: mpsc::Sender<Result<Option<EventBatch>, SubscribeError>>,
+    pub(super) applied: watch::Receiver<Option<Cursor>>,
+    pub(super) stop: watch::Receiver<bool>,
+    pub(super) status: watch::Sender<SubscriberStatus>,
+}
+
+/// A session with the subscription's stream.
+pub(super) struct Link {
+    session: Session,
+    stream: RequestStream,
+}
+
+/// What ends a session without an error.
+enum Turn {
+    /// The application closed the subscription, or let go of it.
+    Stopped,
+}
+
+pub(super) struct Worker {
+    options: SubscriberOptions,
+    channels: Channels,
+    log_key: PublicKey,
+    reader: Option<LogReader>,
+    receipts: Receipts,
+    /// Where the application stands.
+    cursor: Option<Cursor>,
+    /// Where reading ends, unless it follows.
+    end: Option<u64>,
+    /// A verified batch (or the end) that waits for the application.
+    outbox: Option<Option<EventBatch>>,
+    end_was_told: bool,
+}
+
+impl Worker {
+    /// Opens the first session; its errors are the caller's.
+    pub(super) async fn begin(
+        mut options: SubscriberOptions,
+        channels: Channels,
+    ) -> Result<(Self, Link), SubscribeError> {
+        if options.start != Start::Resume {
+            options.state.begin_series(options.entropy.as_mut());
+        }
+        let log_key = log_key(&options.producer)?;
+        let receipts = Receipts::new(
+            options.agreement.clone(),
+            &options.state,
+            &options.receipt_key,
+            options.receipt_delay,
+        )?;
+        let mut worker = Self {
+            log_key,
+            reader: None,
+            receipts,
+            cursor: options.state.cursor,
+            end: None,
+            outbox: None,
+            end_was_told: false,
+            options,
+            channels,
+        };
+        let link = worker.connect().await?;
+        Ok((worker, link))
+    }
+
+    /// The first sequence that will be handed out.
+    pub(super) fn start(&self) -> u64 {
+        self.reader.as_ref().map_or(0, LogReader::next)
+    }
+
+    pub(super) async fn run(mut self, mut link: Link) -> Result<(), SubscribeError> {
+        loop {
+            let served = self.serve(&mut link).await;
+            let error = match served {
+                Ok(Turn::Stopped) => {
+                    let result = self.finish(&mut link).await;
+                    link.session.close();
+                    return result;
+                }
+                Err(error) => error,
+            };
+            self.note(|status| status.connected = false);
+            if error.is_lasting() && !matches!(error, SubscribeError::Session(_)) {
+                link.session
+                    .connection()
+                    .close(CLOSE_FAULT, "what was sent is not accepted");
+            }
+            match self.reconnect(error).await {
+                Ok(Some(again)) => link = again,
+                Ok(None) => return self.keep().await,
+                Err(error) => return self.give_up(error).await,
+            }
+        }
+    }
+
+    async fn reconnect(
+        &mut self,
+        mut error: SubscribeError,
+    ) -> Result<Option<Link>, SubscribeError> {
+        let mut attempt = 0;
+        while !error.is_lasting() {
+            let wait = self
+                .options
+                .backoff
+                .wait(attempt, self.options.entropy.as_mut());
+            let Some(wait) = wait else { break };
+            attempt = attempt.saturating_add(1);
+            tracing::debug!(%error, ?wait, "the subscription's session is lost; connecting again");
+            let wait = error.retry_after().unwrap_or_default().max(wait);
+            let mut stop = self.channels.stop.clone();
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = stop.wait_for(|stop| *stop) => return Ok(None),
+                () = self.channels.batches.closed() => return Ok(None),
+            }
+            match self.connect().await {
+                Ok(link) => return Ok(Some(link)),
+                Err(next) => error = next,
+            }
+        }
+        Err(error)
+    }
+
+    /// Tells the application; keeps what it acknowledged.
+    async fn give_up(mut self, error: SubscribeError) -> Result<(), SubscribeError> {
+        tracing::debug!(%error, "the subscription is over");
+        self.take_applied();
+        let kept = self.keep().await;
+        if let Some(Some(batch)) = self.outbox.take()
+            && self.channels.batches.send(Ok(Some(batch))).await.is_err()
+        {
+            return kept.and(Err(error));
+        }
+        match self.channels.batches.send(Err(error)).await {
+            Ok(()) => kept,
+            // Nobody listens any more: `close` tells it.
+            Err(mpsc::error::SendError(unsent)) => kept.and(unsent.map(|_| ())),
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Link, SubscribeError> {
+        let session = Session::connect(&self.options.session).await?;
+        let mut stream = session.request(&self.request()).await?;
+        let frame = stream
+            .reader
+            .next()
+            .await?
+            .ok_or(SessionError::StreamEnded {
+                awaited: "the answer to the subscription",
+            })?;
+        let ready: SubscribeReady = self.read(&frame)?;
+        self.take_ready(&ready, &frame)?;
+        let root = self.reader.as_ref().map_or([0; 32], LogReader::root);
+        let missing = self.receipts.begin(&ready, root)?;
+        let mut link = Link { session, stream };
+        if let Some(envelope) = missing {
+            let envelope = envelope.to_json();
+            link.stream.send(&ReceiptMessage { envelope }).await?;
+        }
+        let (next, receipted) = (self.start(), self.receipts.size());
+        self.note(|status| {
+            *status = SubscriberStatus {
+                connected: true,
+                next,
+                head: ready.head.size,
+                receipted: if ready.receipt_number > 0 {
+                    ready.receipt_size
+                } else {
+                    receipted
+                },
+                receipt_number: ready.receipt_number,
+                paused_because: String::new(),
+            };
+        });
+        Ok(link)
+    }
+
+    fn request(&self) -> Subscribe {
+        let state = &self.options.state;
+        let start = match (&self.reader, self.options.start, state.cursor) {
+            (Some(reader), ..) => StartAt::Cursor {
+                next: reader.next(),
+                leaf: reader.last_leaf(),
+            },
+            (None, Start::Resume, Some(Cursor { next, leaf })) => StartAt::Cursor { next, leaf },
+            (None, Start::Resume, None) => StartAt::Sequence(0),
+            (None, Start::Sequence(sequence), _) => StartAt::Sequence(sequence),
+            (None, Start::Time(time), _) => StartAt::Time(time.0),
+            (None, Start::Now, _) => StartAt::Now,
+        };
+        let newest = self
+            .reader
+            .as_ref()
+            .and_then(LogReader::signed)
+            .map(|signed| signed.size);
+        Subscribe {
+            agreement: self.options.agreement.id.0,
+            stream: self.options.agreement.stream.to_string(),
+            start,
+            newest_size: newest
+                .or(state.newest.as_ref().map(|head| head.size))
+                .unwrap_or(0),
+            series: state.series.0,
+            purpose: self.options.purpose.clone(),
+        }
+    }
+
+    /// Verifies where the producer starts: in the signed log, after the newest checkpoint ever seen, at the place that was asked for.
+    fn take_ready(
+        &mut self,
+        ready: &SubscribeReady,
+        frame: &RawFrame,
+    ) -> Result<(), SubscribeError> {
+        let origin = self.options.agreement.stream.as_str();
+        let kept = self
+            .options
+            .state
+            .newest
+            .as_ref()
+            .map(|head| head.checkpoint(origin));
+        let newest = self
+            .reader
+            .as_ref()
+            .and_then(LogReader::signed)
+            .cloned()
+            .or(kept);
+        let started = LogReader::from_ready(origin, self.log_key, ready, newest.as_ref());
+        let started = started.map_err(|fault| self.fault(fault, frame))?;
+        let asked = match self.request().start {
+            StartAt::Cursor { next, leaf } => Some((next, Some(leaf))),
+            StartAt::Sequence(sequence) => Some((sequence.min(ready.head.size), None)),
+            StartAt::Now | StartAt::Time(_) => None,
+        };
+        if let Some((expected, leaf)) = asked
+            && (ready.start != expected || leaf.is_some_and(|leaf| leaf != ready.last_leaf))
+        {
+            let found = ready.start;
+            return Err(self.fault(BatchFault::Position { expected, found }, frame));
+        }
+        match &mut self.reader {
+            // The same position in a log that was just proven to continue the known one. What this reader knows of time it verified itself.
+            Some(reader) if reader.root() == started.root() => {
+                let noted = reader.note_head(&ready.head);
+                noted.map_err(|fault| self.fault(fault, frame))?;
+            }
+            Some(_) => {
+                return Err(self.fault(BatchFault::Contradiction { size: ready.start }, frame));
+            }
+            None => self.reader = Some(started),
+        }
+        self.options.state.newest = Some(ready.head.clone());
+        if self.end.is_none() && !self.options.follow {
+            self.end = Some(ready.head.size);
+        }
+        self.cursor.get_or_insert(Cursor {
+            next: ready.start,
+            leaf: ready.last_leaf,
+        });
+        Ok(())
+    }
+
+    async fn serve(&mut self, link: &mut Link) -> Result<Turn, SubscribeError> {
+        let batches = self.channels.batches.clone();
+        loop {
+            self.tell_the_end();
+            let due = self.receipts.due();
+            if due.is_some_and(|due| due <= Instant::now()) {
+                self.send_receipt(link).await?;
+                continue;
+            }
+            tokio::select! {
+                frame = link.stream.reader.next(), if self.outbox.is_none() => {
+                    let frame = frame?.ok_or(SessionError::StreamEnded { awaited: "more of the log" })?;
+                    self.take_frame(frame)?;
+                }
+                permit = batches.reserve(), if self.outbox.is_some() => {
+                    let Ok(permit) = permit else { return Ok(Turn::Stopped) };
+                    if let Some(item) = self.outbox.take() {
+                        permit.send(Ok(item));
+                    }
+                }
+                changed = self.channels.applied.changed() => {
+                    if changed.is_err() { return Ok(Turn::Stopped) }
+                    self.take_applied();
+                }
+                _ = self.channels.stop.changed() => return Ok(Turn::Stopped),
+                () = batches.closed() => return Ok(Turn::Stopped),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            }
+        }
+    }
+
+    fn tell_the_end(&mut self) {
+        let is_reached = self.end.is_some_and(|end| self.start() >= end);
+        if is_reached && !self.end_was_told && self.outbox.is_none() {
+            self.end_was_told = true;
+            self.outbox = Some(None);
+        }
+    }
+
+    fn take_frame(&mut self, frame: RawFrame) -> Result<(), SubscribeError> {
+        match frame.kind {
+            BatchMessage::KIND => self.take_batch(&frame),
+            Heads::KIND => {
+                let heads: Heads = self.read(&frame)?;
+                self.take_heads(&heads, &frame)
+            }
+            ReceiptAck::KIND => {
+                let ack: ReceiptAck = self.read(&frame)?;
+                self.take_receipt_ack(ack, &frame)
+            }
+            Ended::KIND => {
+                let ended: Ended = self.read(&frame)?;
+                Err(self.ended(&ended, &frame))
+            }
+            _ => Err(self.unexpected(&frame)),
+        }
+    }
+
+    fn take_batch(&mut self, frame: &RawFrame) -> Result<(), SubscribeError> {
+        let message = BatchMessage::read_bulk(frame.kind, &frame.body);
+        let (message, bulk) = message.map_err(|error| self.message(error, frame))?;
+        if self.end_was_told {
+            // Beyond the head where reading ends: neither verified nor receipted.
+            return Ok(());
+        }
+        let Some(reader) = &mut self.reader else {
+            return Ok(());
+        };
+        let batch = match reader.take(message, bulk) {
+            Ok(batch) => batch,
+            Err(fault) => return Err(self.fault(fault, frame)),
+        };
+        let Cover::Checkpoint { head, .. } = batch.cover();
+        self.options.state.newest = Some(head.clone());
+        self.receipts.verified(&batch);
+        let head = head.size;
+        self.note(|status| {
+            status.next = batch.end();
+            status.head = head;
+            status.paused_because.clear();
+        });
+        self.outbox = Some(Some(EventBatch(batch)));
+        Ok(())
+    }
+
+    fn take_heads(&mut self, heads: &Heads, frame: &RawFrame) -> Result<(), SubscribeError> {
+        if let Some(reader) = &mut self.reader
+            && let Err(fault) = reader.note_head(&heads.head)
+        {
+            return Err(self.fault(fault, frame));
+        }
+        self.options.state.newest = Some(heads.head.clone());
+        self.note(|status| {
+            status.head = heads.head.size;
+            status.paused_because = crate::error::shown(&heads.paused);
+        });
+        Ok(())
+    }
+
+    fn take_receipt_ack(
+        &mut self,
+        ack: ReceiptAck,
+        frame: &RawFrame,
+    ) -> Result<(), SubscribeError> {
+        if !self.receipts.acknowledged(ack.number) {
+            return Err(self.unexpected(frame));
+        }
+        if ack.number == self.receipts.number() {
+            let receipted = self.receipts.size();
+            self.note(|status| {
+                status.receipted = receipted;
+                status.receipt_number = ack.number;
+            });
+        }
+        Ok(())
+    }
+
+    fn take_applied(&mut self) {
+        let applied = *self.channels.applied.borrow_and_update();
+        if let Some(applied) = applied {
+            self.cursor = Some(applied);
+            self.receipts.applied(applied.next);
+        }
+    }
+
+    /// Signs, keeps, sends; in this order.
+    async fn send_receipt(&mut self, link: &mut Link) -> Result<(), SubscribeError> {
+        let made = (self.options.session.clock)();
+        let state = &mut self.options.state;
+        let envelope = self.receipts.sign(state, made, &self.options.receipt_key);
+        self.keep().await?;
+        let envelope = envelope.to_json();
+        link.stream.send(&ReceiptMessage { envelope }).await?;
+        Ok(())
+    }
+
+    /// Makes the state durable. A cursor beyond the last receipt waits for the next one: the counts of receipts could not be continued from there.
+    async fn keep(&mut self) -> Result<(), SubscribeError> {
+        let state = &mut self.options.state;
+        state.cursor = match (self.cursor, state.receipted) {
+            (Some(cursor), Some(receipted)) if cursor.next > receipted.next => Some(receipted),
+            (cursor, _) => cursor,
+        };
+        let state: SubscriptionState = state.clone();
+        let mut keep: Box<dyn KeepState> =
+            std::mem::replace(&mut self.options.keep, Box::new(super::Forget));
+        let kept = tokio::task::spawn_blocking(move || (keep.keep(&state), keep)).await;
+        let Ok((kept, keep)) = kept else {
+            return Err(SubscribeError::State { part: "its keeper" });
+        };
+        self.options.keep = keep;
+        kept.map_err(|error| SubscribeError::Keep { kind: error.kind() })
+    }
+
+    /// The last receipts, as far as the producer answers in time, and the last word on disk.
+    async fn finish(&mut self, link: &mut Link) -> Result<(), SubscribeError> {
+        self.take_applied();
+        let deadline = Instant::now() + CLOSING_TIME;
+        let closing = timeout_at(deadline, self.settle(link)).await;
+        match closing {
+            Ok(Err(error @ SubscribeError::Keep { .. })) => return Err(error),
+            Ok(Err(error)) => tracing::debug!(%error, "the last receipt was not answered"),
+            Err(_) => tracing::debug!("the last receipt was not answered in time"),
+            Ok(Ok(())) => {}
+        }
+        self.keep().await
+    }
+
+    async fn settle(&mut self, link: &mut Link) -> Result<(), SubscribeError> {
+        loop {
+            if self.receipts.is_possible() {
+                self.send_receipt(link).await?;
+            }
+            if !self.receipts.is_awaited() {
+                break;
+            }
+            let frame = link.stream.reader.next().await?;
+            let frame = frame.ok_or(SessionError::StreamEnded {
+                awaited: "the answer to a receipt",
+            })?;
+            // What else was on its way is neither verified nor receipted any more.
+            if frame.kind == ReceiptAck::KIND {
+                self.take_frame(frame)?;
+            }
+        }
+        link.stream.writer.finish().map_err(SessionError::from)?;
+        Ok(())
+    }
+
+    fn ended(&self, ended: &Ended, frame: &RawFrame) -> SubscribeError {
+        let read = countersign_event::dsse::Envelope::from_json(&ended.refusal);
+        let read = read.map_err(|_| {
+            self.message(
+                countersign_protocol::FrameError::Malformed { kind: frame.kind },
+                frame,
+            )
+        });
+        match read.map(|envelope| RefusedBy::open(envelope, &self.options.producer)) {
+            Ok(Ok(refused)) => SubscribeError::Refused(Box::new(refused)),
+            Ok(Err(error)) => error.into(),
+            Err(error) => error,
+        }
+    }
+
+    fn read<M: Message>(&self, frame: &RawFrame) -> Result<M, SubscribeError> {
+        M::read(frame.kind, &frame.body).map_err(|error| self.message(error, frame))
+    }
+
+    fn unexpected(&self, frame: &RawFrame) -> SubscribeError {
+        let error = countersign_protocol::FrameError::UnexpectedKind {
+            expected: BatchMessage::KIND,
+            found: frame.kind,
+        };
+        self.message(error, frame)
+    }
+
+    fn message(&self, error: countersign_protocol::FrameError, frame: &RawFrame) -> SubscribeError {
+        SubscribeError::Message {
+            stream: self.options.agreement.stream.to_string(),
+            error,
+            kind: frame.kind,
+            frame: Bytes::clone(&frame.body),
+        }
+    }
+
+    fn fault(&self, fault: BatchFault, frame: &RawFrame) -> SubscribeError {
+        SubscribeError::Fault {
+            stream: self.options.agreement.stream.to_string(),
+            fault,
+            kind: frame.kind,
+            frame: Bytes::clone(&frame.body),
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut SubscriberStatus)) {
+        self.channels.status.send_modify(change);
+    }
+}
