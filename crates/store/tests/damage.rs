@@ -109,7 +109,8 @@ fn assert_untouched(before: &SimDisk, after: &SimDisk, what: &str) {
 fn damage(result: Result<(Journal, Recovery), OpenError>) -> Vec<DamagedRange> {
     match result {
         Err(OpenError::Damage(ranges)) => ranges,
-        other => panic!("no damage reported: {other:?}"),
+        Ok(_) => panic!("no damage reported"),
+        Err(other) => panic!("{other}"),
     }
 }
 
@@ -395,4 +396,102 @@ fn a_newer_format_is_refused_with_nothing_written() {
         Err(OpenError::Newer { found: 2, known: 1 })
     ));
     assert_untouched(&before, &disk, "refused");
+}
+
+#[test]
+fn commits_of_another_segment_id_never_pass_as_this_segments() {
+    let (disk, _) = small_journal();
+    for number in 1..=3 {
+        // Without the index too: it names the id as well.
+        for keep_index in [true, false] {
+            let disk = tampered(&disk, &segment(number), |bytes| {
+                bytes[16] ^= 1;
+                let crc = crc32c::crc32c(&bytes[..508]);
+                bytes[508..512].copy_from_slice(&crc.to_be_bytes());
+            });
+            if !keep_index {
+                disk.tamper_remove(&segment(number).with_extension("idx"));
+            }
+            damage(open(&disk, COLD, 5));
+        }
+    }
+}
+
+#[test]
+fn a_segment_of_a_forked_copy_of_the_journal_is_refused() {
+    let disk = SimDisk::new();
+    let mut model = Model::new();
+    let mut journal = create(&disk, COLD, 1);
+    let log = journal.open_log(birth(1)).unwrap();
+    let part = model
+        .entry(1)
+        .or_default()
+        .part(log, PartOptions::events(2), &mut Dice(25));
+    journal.commit(vec![part]).unwrap();
+    journal.close().unwrap();
+    // Two lives of the same journal with commits of the same shape.
+    let [one, other] = [26, 27].map(|seed| {
+        let (disk, mut model, mut dice) = (disk.fork(), model.clone(), Dice(seed));
+        let (mut journal, _) = open(&disk, COLD, seed).unwrap();
+        for _ in 0..12 {
+            let mut shape = PartOptions::events(3);
+            shape.content_bytes_max = 1;
+            let part = model.entry(1).or_default().part(log, shape, &mut dice);
+            journal.commit(vec![part]).unwrap();
+        }
+        journal.close().unwrap();
+        (disk, model)
+    });
+    let ((one, model), (other, _)) = (one, other);
+    let files: Vec<PathBuf> = one
+        .files()
+        .into_iter()
+        .filter(|path| is_segment(path))
+        .collect();
+    assert!(files.len() >= 2 && one.files() == other.files());
+    for path in files {
+        for index_too in [true, false] {
+            let disk = one.fork();
+            disk.tamper(&path, other.contents(&path).unwrap());
+            let index = path.with_extension("idx");
+            if index_too && let Some(bytes) = other.contents(&index) {
+                disk.tamper(&index, bytes);
+            }
+            let what = format!("{} of the other life", path.display());
+            assert!(reported_or_right(&disk, &model, &what), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_sealed_segment_is_below_a_durable_head() {
+    let disk = SimDisk::new();
+    let mut model = Model::new();
+    let mut dice = Dice(28);
+    let mut journal = create(&disk, COLD, 1);
+    let log = journal.open_log(birth(1)).unwrap();
+    while disk.contents(&segment(2)).is_none() {
+        let model = model.entry(1).or_default();
+        let part = model.part(log, PartOptions::events(3), &mut dice);
+        journal.commit(vec![part]).unwrap();
+    }
+    // Power fails; of the first commit in the new segment nothing is left, and the last one before it is damaged. Only
+    // the head file can tell that this is no torn tail.
+    let disk = disk.after_worst_power_loss();
+    let disk = tampered(&disk, &segment(2), |bytes| bytes[512..].fill(0));
+    let end = *commit_ends(&disk.contents(&segment(1)).unwrap())
+        .last()
+        .unwrap();
+    let disk = tampered(&disk, &segment(1), |bytes| bytes[end - 1] ^= 1);
+    match open(&disk, COLD, 5) {
+        // Content below a recorded head: the start goes on, the read says it.
+        Ok((journal, recovery)) => {
+            assert!(recovery.cut.is_empty());
+            let reader = journal.reader();
+            let size = reader.size(log).unwrap();
+            let read = reader.read(log, size - 1, 1, u64::MAX);
+            assert!(matches!(read, Err(ReadError::Damage(_))));
+        }
+        Err(error) => panic!("{error}"),
+    }
 }

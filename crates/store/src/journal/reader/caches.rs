@@ -1,0 +1,95 @@
+//! What readers keep between reads, each kind within a bound.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use countersign_crypto::Hash;
+
+use super::super::segment::Segment;
+use super::super::state::PartRef;
+
+/// Open segments and loaded indexes kept for the next read.
+const SEGMENTS_CACHED: usize = 64;
+const INDEXES_CACHED: usize = 8;
+/// Verified tiles kept: 4 MiB.
+const TILES_CACHED: usize = 512;
+
+/// A map that forgets everything when it is full: bounded, and simple enough to be right.
+#[derive(Debug)]
+pub(super) struct Bounded<K, V> {
+    pub(super) map: HashMap<K, V>,
+    limit: usize,
+}
+
+impl<K: Eq + std::hash::Hash, V: Clone> Bounded<K, V> {
+    fn new(limit: usize) -> Self {
+        Self {
+            map: HashMap::new(),
+            limit,
+        }
+    }
+
+    pub(super) fn put(&mut self, key: K, value: V) {
+        if self.map.len() >= self.limit {
+            self.map.clear();
+        }
+        self.map.insert(key, value);
+    }
+}
+
+/// Log, tile level, tile number.
+pub(super) type TileKey = (u32, u8, u64);
+
+/// What readers keep between reads.
+#[derive(Debug)]
+pub(crate) struct Caches {
+    pub(super) segments: Mutex<Bounded<u32, Segment>>,
+    pub(super) indexes: Mutex<Bounded<u32, Arc<LoadedIndex>>>,
+    pub(super) tiles: Mutex<Bounded<TileKey, Arc<Vec<Hash>>>>,
+}
+
+impl Default for Caches {
+    fn default() -> Self {
+        Self {
+            segments: Mutex::new(Bounded::new(SEGMENTS_CACHED)),
+            indexes: Mutex::new(Bounded::new(INDEXES_CACHED)),
+            tiles: Mutex::new(Bounded::new(TILES_CACHED)),
+        }
+    }
+}
+
+impl Caches {
+    /// Keeps the parts of a segment that was just sealed: its newest entries are the ones that are read next.
+    pub(crate) fn put_index(&self, segment: u32, parts: &[PartRef]) {
+        locked(&self.indexes).put(segment, Arc::new(LoadedIndex::new(parts)));
+    }
+}
+
+/// The parts of a sealed segment, ready to be searched: by log, and within a log in order.
+#[derive(Debug)]
+pub(super) struct LoadedIndex(pub(super) Vec<PartRef>);
+
+impl LoadedIndex {
+    pub(super) fn new(parts: &[PartRef]) -> Self {
+        let mut parts = parts.to_vec();
+        parts.sort_unstable_by_key(|part| (part.log, part.commit));
+        Self(parts)
+    }
+
+    pub(super) fn of_log(&self, log: u32) -> &[PartRef] {
+        let start = self.0.partition_point(|part| part.log < log);
+        let end = self.0.partition_point(|part| part.log <= log);
+        self.0.get(start..end).unwrap_or_default()
+    }
+
+    pub(super) fn containing(&self, log: u32, sequence: u64) -> Option<PartRef> {
+        let parts = self.of_log(log);
+        let at = parts.partition_point(|part| part.end() <= sequence);
+        let found = parts.get(at).filter(|part| part.first <= sequence);
+        found.copied()
+    }
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
