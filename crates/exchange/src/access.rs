@@ -72,7 +72,9 @@ pub enum PeerError {
     #[error("the greeting exceeds a limit: at most 8 addresses of 255 characters")]
     Limit,
     /// Another organization key is pinned for this name, or a newer statement is known.
-    #[error("`{authority}` is known here under another or newer identity than the one shown: a name is pinned at first meeting")]
+    #[error(
+        "`{authority}` is known here under another or newer identity than the one shown: a name is pinned at first meeting"
+    )]
     OtherKey {
         /// The name.
         authority: Authority,
@@ -81,7 +83,9 @@ pub enum PeerError {
     #[error(transparent)]
     Statement(#[from] StatementError),
     /// No application with this key is enrolled here.
-    #[error("no application with the key {key} is enrolled at this node: `countersign app add NAME --key KEY` does that")]
+    #[error(
+        "no application with the key {key} is enrolled at this node: `countersign app add NAME --key KEY` does that"
+    )]
     UnknownApp {
         /// The fingerprint.
         key: String,
@@ -96,10 +100,16 @@ impl Exchange {
     pub fn identify(&self, hello: &Hello, tls_key: &PublicKey) -> Result<Peer, PeerError> {
         if hello.key_statement.is_empty() {
             let registry = self.registry();
-            let name = registry.apps.get(tls_key).ok_or_else(|| PeerError::UnknownApp {
-                key: tls_key.fingerprint().to_string(),
-            })?;
-            return Ok(Peer::App { name: name.clone(), key: *tls_key });
+            let name = registry
+                .apps
+                .get(tls_key)
+                .ok_or_else(|| PeerError::UnknownApp {
+                    key: tls_key.fingerprint().to_string(),
+                })?;
+            return Ok(Peer::App {
+                name: name.clone(),
+                key: *tls_key,
+            });
         }
         if hello.addresses.len() > 8 || hello.addresses.iter().any(|a| a.len() > 255) {
             return Err(PeerError::Limit);
@@ -119,13 +129,17 @@ impl Exchange {
 
     /// A name is pinned to the organization key it was first met with; an older statement does not bring back what a newer one dropped.
     pub(crate) fn check_pinned(&self, statement: &KeyStatement) -> Result<(), PeerError> {
-        let other_key = || PeerError::OtherKey { authority: statement.authority.clone() };
+        let other_key = || PeerError::OtherKey {
+            authority: statement.authority.clone(),
+        };
         if statement.authority == *self.identity().authority() {
             let same = statement.organization == *self.identity().organization();
             return if same { Ok(()) } else { Err(other_key()) };
         }
         match self.registry().partners.get(&statement.authority) {
-            Some(known) if known.statement.organization != statement.organization => Err(other_key()),
+            Some(known) if known.statement.organization != statement.organization => {
+                Err(other_key())
+            }
             Some(known) if known.statement.number > statement.number => Err(other_key()),
             _ => Ok(()),
         }
@@ -157,7 +171,9 @@ impl Exchange {
                 organization: own_organization,
             }),
             Peer::Local => Principal::Organization(own_organization),
-            Peer::Organization { statement, node, .. } => Principal::Node(Member {
+            Peer::Organization {
+                statement, node, ..
+            } => Principal::Node(Member {
                 fingerprint: node.fingerprint().to_string(),
                 name: String::new(),
                 organization: self.policy_organization(statement),
@@ -197,9 +213,15 @@ impl Exchange {
     pub(crate) fn decide(&self, request: &Request) -> (Decision, Hash) {
         let policies = self.policies();
         let mut decision = policies.decide(request);
-        let authority = request.principal.organization().authority.parse::<Authority>();
+        let authority = request
+            .principal
+            .organization()
+            .authority
+            .parse::<Authority>();
         let registry = self.registry();
-        let partner = authority.ok().and_then(|authority| registry.partners.get(&authority));
+        let partner = authority
+            .ok()
+            .and_then(|authority| registry.partners.get(&authority));
         if partner.is_some_and(|partner| partner.revoked.is_some()) {
             decision.allowed = false;
         }
@@ -222,7 +244,11 @@ impl Exchange {
             // INVARIANT: resources are built from origins.
             stream: stream.unwrap_or_else(|_| Origin::of_node_ledger(self.identity().authority())),
             allowed: decision.allowed,
-            policies: decision.determining.iter().map(ToString::to_string).collect(),
+            policies: decision
+                .determining
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             policy_digest: Digest(digest),
             errors: decision.errors.clone(),
             agreement,
@@ -251,7 +277,13 @@ impl Exchange {
         reason: String,
         decision: Option<&Decision>,
     ) -> Refused {
-        let policies = decision.map(|decision| decision.determining.iter().map(ToString::to_string).collect());
+        let policies = decision.map(|decision| {
+            decision
+                .determining
+                .iter()
+                .map(ToString::to_string)
+                .collect()
+        });
         let advice = decision.map(|decision| {
             let notes = decision.explanation.policies.iter();
             notes.filter_map(|note| note.advice.clone()).collect()
@@ -259,7 +291,11 @@ impl Exchange {
         let refusal = Refusal {
             asked: asked.to_owned(),
             principal: peer.authority().cloned(),
-            about: about.chars().filter(|c| !c.is_control()).take(512).collect(),
+            about: about
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(512)
+                .collect(),
             code,
             reason,
             policies: policies.unwrap_or_default(),
@@ -298,11 +334,16 @@ impl Exchange {
             .and_then(|origin| self.log(&origin))
             .filter(|log| log.kind() == LogKind::Own)
             .filter(|log| {
-                let request = self.policy_request(peer, Action::Discover, log.described(), agreement, "");
+                let request =
+                    self.policy_request(peer, Action::Discover, log.described(), agreement, "");
                 self.decide(&request).0.allowed
             });
         found.ok_or_else(|| {
-            let shown: String = origin.chars().filter(|c| !c.is_control()).take(200).collect();
+            let shown: String = origin
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(200)
+                .collect();
             let reason = format!("there is no stream `{shown}` here that you may see");
             self.refuse(peer, asked, origin, RefusalCode::NotFound, reason)
         })
@@ -320,20 +361,38 @@ impl Exchange {
     ) -> Result<(), ExchangeError> {
         let request = self.policy_request(peer, Action::Publish, (origin, settings), None, "");
         let (decision, digest) = self.decide(&request);
-        self.record_lazily(None, self.decision_record(peer, &request, &decision, digest, None));
+        self.record_lazily(
+            None,
+            self.decision_record(peer, &request, &decision, digest, None),
+        );
         if decision.allowed {
             return Ok(());
         }
-        let reason = format!("publishing to `{origin}` is not permitted: {}", decision.explanation);
+        let reason = format!(
+            "publishing to `{origin}` is not permitted: {}",
+            decision.explanation
+        );
         let code = RefusalCode::NotPermitted;
-        Err(self.refuse_by(peer, "publish", origin.as_str(), code, reason, Some(&decision)).into())
+        Err(self
+            .refuse_by(
+                peer,
+                "publish",
+                origin.as_str(),
+                code,
+                reason,
+                Some(&decision),
+            )
+            .into())
     }
 }
 
 fn policy_stream(origin: &Origin, settings: &LogSettings) -> Stream {
     Stream {
         labels: settings.labels.iter().cloned().collect(),
-        name: origin.stream().map(|name| name.to_string()).unwrap_or_default(),
+        name: origin
+            .stream()
+            .map(|name| name.to_string())
+            .unwrap_or_default(),
         origin: origin.to_string(),
         owner: origin.authority().to_string(),
         title: settings.title.clone(),

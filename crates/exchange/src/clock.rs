@@ -23,7 +23,9 @@ pub(crate) struct ClockGuard {
 
 /// The clock jumped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the clock jumped ahead by {ahead_seconds} s; appends wait until `countersign doctor --confirm-clock` says that it is right")]
+#[error(
+    "the clock jumped ahead by {ahead_seconds} s; appends wait until `countersign doctor --confirm-clock` says that it is right"
+)]
 pub struct ClockJump {
     /// By how much.
     pub ahead_seconds: u64,

@@ -16,7 +16,9 @@ use countersign_protocol::{PublishOpen, PublishReady};
 use countersign_store::journal::{
     Birth, Journal, JournalReader, LogInfo, LogKind, LogNumber, ReadError,
 };
-use countersign_store::ledger::{EntryFilter, LedgerEntry, LedgerSource, LedgerView, SourceError, ViewError};
+use countersign_store::ledger::{
+    EntryFilter, LedgerEntry, LedgerSource, LedgerView, SourceError, ViewError,
+};
 use countersign_tlog::checkpoint::signature_of;
 use countersign_tlog::{Algorithm, Checkpoint, Vkey};
 use tokio::sync::{oneshot, watch};
@@ -142,13 +144,17 @@ pub enum StreamError {
         name: StreamName,
     },
     /// A title or label beyond its limit.
-    #[error("a stream takes a title of at most 200 characters and at most 32 labels of at most 64 characters")]
+    #[error(
+        "a stream takes a title of at most 200 characters and at most 32 labels of at most 64 characters"
+    )]
     Limit,
     /// The name is no stream name.
     #[error(transparent)]
     Name(#[from] countersign_event::names::NameError),
     /// There is none.
-    #[error("there is no stream `{name}`; `countersign stream create {name}` makes it, `countersign stream ls` lists them")]
+    #[error(
+        "there is no stream `{name}`; `countersign stream create {name}` makes it, `countersign stream ls` lists them"
+    )]
     Unknown {
         /// The name.
         name: String,
@@ -172,7 +178,16 @@ impl Exchange {
     /// # Errors
     /// [`ExchangeError`].
     pub async fn open(parts: ExchangeParts, view_path: &Path) -> Result<Arc<Self>, ExchangeError> {
-        let ExchangeParts { identity, journal, policies, clock, entropy, limits, evidence, may_create } = parts;
+        let ExchangeParts {
+            identity,
+            journal,
+            policies,
+            clock,
+            entropy,
+            limits,
+            evidence,
+            may_create,
+        } = parts;
         let reader = journal.reader();
         let logs = reader
             .logs()
@@ -180,7 +195,9 @@ impl Exchange {
             .filter_map(|info| open_log(&reader, &identity, info))
             .map(|log| (log.origin().clone(), Arc::new(log)))
             .collect::<HashMap<_, _>>();
-        let source = LedgerLogs { reader: reader.clone() };
+        let source = LedgerLogs {
+            reader: reader.clone(),
+        };
         let (view, opened) = LedgerView::open(view_path, identity.authority(), &source).await?;
         if let Some(why) = opened.why {
             tracing::info!(%why, entries = opened.applied, "the ledger's view was made anew");
@@ -223,12 +240,14 @@ impl Exchange {
             if !may_create {
                 return Err(ExchangeError::NoLedger);
             }
-            self.add_own_log(LogKind::Ledger, &origin, LogSettings::default()).await?;
+            self.add_own_log(LogKind::Ledger, &origin, LogSettings::default())
+                .await?;
         }
         let statement = self.view.own_statement().await?;
         if statement.is_none_or(|row| row.number < self.identity.statement.number) {
             let envelope = String::from_utf8(self.identity.envelope.to_json()).unwrap_or_default();
-            self.record_and_wait(None, LedgerRecord::KeyStatement { envelope }).await?;
+            self.record_and_wait(None, LedgerRecord::KeyStatement { envelope })
+                .await?;
         }
         self.record_policies().await
     }
@@ -236,11 +255,19 @@ impl Exchange {
     async fn record_policies(self: &Arc<Self>) -> Result<(), ExchangeError> {
         let policies = self.policies();
         self.refresh_view().await?;
-        let newest = self.view.policy_sets().await?.into_iter().max_by_key(|row| row.last);
+        let newest = self
+            .view
+            .policy_sets()
+            .await?
+            .into_iter()
+            .max_by_key(|row| row.last);
         if newest.is_some_and(|row| row.digest == policies.digest()) {
             return Ok(());
         }
-        let record = LedgerRecord::PolicySet { digest: Digest(policies.digest()), files: policies.texts().to_vec() };
+        let record = LedgerRecord::PolicySet {
+            digest: Digest(policies.digest()),
+            files: policies.texts().to_vec(),
+        };
         self.record_and_wait(None, record).await
     }
 
@@ -249,9 +276,15 @@ impl Exchange {
     /// # Errors
     /// [`ExchangeError`] where it cannot be recorded; then the old set stays.
     pub async fn set_policies(self: &Arc<Self>, policies: PolicySet) -> Result<(), ExchangeError> {
-        let record = LedgerRecord::PolicySet { digest: Digest(policies.digest()), files: policies.texts().to_vec() };
+        let record = LedgerRecord::PolicySet {
+            digest: Digest(policies.digest()),
+            files: policies.texts().to_vec(),
+        };
         self.record_and_wait(None, record).await?;
-        *self.policies.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policies);
+        *self
+            .policies
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(policies);
         self.access_changed();
         Ok(())
     }
@@ -260,20 +293,39 @@ impl Exchange {
     ///
     /// # Errors
     /// [`StreamError`], [`AppendError`].
-    pub async fn create_stream(self: &Arc<Self>, name: &StreamName, options: StreamOptions) -> Result<Arc<Log>, ExchangeError> {
-        let labels_fit = options.labels.len() <= 32 && options.labels.iter().all(|label| label.len() <= 64);
-        if options.title.as_ref().is_some_and(|title| title.chars().count() > 200) || !labels_fit {
+    pub async fn create_stream(
+        self: &Arc<Self>,
+        name: &StreamName,
+        options: StreamOptions,
+    ) -> Result<Arc<Log>, ExchangeError> {
+        let labels_fit =
+            options.labels.len() <= 32 && options.labels.iter().all(|label| label.len() <= 64);
+        if options
+            .title
+            .as_ref()
+            .is_some_and(|title| title.chars().count() > 200)
+            || !labels_fit
+        {
             return Err(StreamError::Limit.into());
         }
         let origin = Origin::of_stream(self.identity.authority(), name);
         if self.log(&origin).is_some() {
             return Err(StreamError::Exists { name: name.clone() }.into());
         }
-        let settings = LogSettings { title: options.title, labels: options.labels, event_bytes_max: options.event_bytes_max };
+        let settings = LogSettings {
+            title: options.title,
+            labels: options.labels,
+            event_bytes_max: options.event_bytes_max,
+        };
         self.add_own_log(LogKind::Own, &origin, settings).await
     }
 
-    async fn add_own_log(self: &Arc<Self>, kind: LogKind, origin: &Origin, settings: LogSettings) -> Result<Arc<Log>, ExchangeError> {
+    async fn add_own_log(
+        self: &Arc<Self>,
+        kind: LogKind,
+        origin: &Origin,
+        settings: LogSettings,
+    ) -> Result<Arc<Log>, ExchangeError> {
         let _creating = self.creating.lock().await;
         if let Some(log) = self.log(origin) {
             return Ok(log);
@@ -285,22 +337,42 @@ impl Exchange {
             settings: serde_json::to_vec(&settings).unwrap_or_default(),
         };
         let number = self.writer.open_log(birth).await?;
-        let log = Arc::new(Log::new(number, kind, origin.clone(), settings, empty_head()));
-        let sealed = self.with_entropy(|entropy| seal_control_entry(origin, GENESIS, &genesis, entropy))?;
-        self.writer.append_and_wait(Arc::clone(&log), sealed, None).await?;
+        let log = Arc::new(Log::new(
+            number,
+            kind,
+            origin.clone(),
+            settings,
+            empty_head(),
+        ));
+        let sealed =
+            self.with_entropy(|entropy| seal_control_entry(origin, GENESIS, &genesis, entropy))?;
+        self.writer
+            .append_and_wait(Arc::clone(&log), sealed, None)
+            .await?;
         self.logs_mut(|logs| logs.insert(origin.clone(), Arc::clone(&log)));
         Ok(log)
     }
 
     /// Takes a copied log in; it becomes durable with its first batch.
-    pub(crate) async fn add_log(&self, birth: Birth, origin: &Origin, settings: LogSettings) -> Result<Arc<Log>, ExchangeError> {
+    pub(crate) async fn add_log(
+        &self,
+        birth: Birth,
+        origin: &Origin,
+        settings: LogSettings,
+    ) -> Result<Arc<Log>, ExchangeError> {
         let _creating = self.creating.lock().await;
         if let Some(log) = self.log(origin) {
             return Ok(log);
         }
         let kind = birth.kind;
         let number = self.writer.open_log(birth).await?;
-        let log = Arc::new(Log::new(number, kind, origin.clone(), settings, empty_head()));
+        let log = Arc::new(Log::new(
+            number,
+            kind,
+            origin.clone(),
+            settings,
+            empty_head(),
+        ));
         self.logs_mut(|logs| logs.insert(origin.clone(), Arc::clone(&log)));
         Ok(log)
     }
@@ -308,7 +380,8 @@ impl Exchange {
     fn genesis(&self, kind: LogKind, origin: &Origin, settings: &LogSettings) -> String {
         let key = self.identity.log_key.public();
         let vkey = Vkey::new(origin.as_str(), Algorithm::Ed25519, key).map(|vkey| vkey.to_string());
-        let statement = serde_json::from_slice::<serde_json::Value>(&self.identity.envelope.to_json());
+        let statement =
+            serde_json::from_slice::<serde_json::Value>(&self.identity.envelope.to_json());
         let mut genesis = serde_json::json!({
             "origin": origin,
             "kind": if kind == LogKind::Ledger { "ledger" } else { "stream" },
@@ -328,7 +401,11 @@ impl Exchange {
     #[must_use]
     pub fn event_bytes_max(&self, settings: &LogSettings) -> u32 {
         let node = u32::try_from(self.limits.data_bytes_max).unwrap_or(u32::MAX);
-        if settings.event_bytes_max == 0 { node } else { node.min(settings.event_bytes_max) }
+        if settings.event_bytes_max == 0 {
+            node
+        } else {
+            node.min(settings.event_bytes_max)
+        }
     }
 
     /// A stream of ours by name.
@@ -336,17 +413,25 @@ impl Exchange {
     /// # Errors
     /// [`StreamError::Unknown`].
     pub fn own_stream(&self, name: &str) -> Result<Arc<Log>, StreamError> {
-        let unknown = || StreamError::Unknown { name: name.chars().filter(|c| !c.is_control()).take(80).collect() };
+        let unknown = || StreamError::Unknown {
+            name: name.chars().filter(|c| !c.is_control()).take(80).collect(),
+        };
         let stream: StreamName = name.parse()?;
         let origin = Origin::of_stream(self.identity.authority(), &stream);
-        self.log(&origin).filter(|log| log.kind() == LogKind::Own).ok_or_else(unknown)
+        self.log(&origin)
+            .filter(|log| log.kind() == LogKind::Own)
+            .ok_or_else(unknown)
     }
 
     /// A publisher begins: who may, into which stream, where its series stands.
     ///
     /// # Errors
     /// [`ExchangeError::Refused`], [`StreamError`].
-    pub async fn open_publish(self: &Arc<Self>, peer: &Peer, open: &PublishOpen) -> Result<(PublishReady, PublishSession), ExchangeError> {
+    pub async fn open_publish(
+        self: &Arc<Self>,
+        peer: &Peer,
+        open: &PublishOpen,
+    ) -> Result<(PublishReady, PublishSession), ExchangeError> {
         let log = match self.own_stream(&open.stream) {
             Ok(log) => log,
             Err(StreamError::Unknown { .. }) if open.create => {
@@ -355,7 +440,9 @@ impl Exchange {
                 let origin = Origin::of_stream(self.identity.authority(), &name);
                 self.allow_publish(peer, &origin, &LogSettings::default())?;
                 match self.create_stream(&name, StreamOptions::default()).await {
-                    Err(ExchangeError::Stream(StreamError::Exists { .. })) => self.own_stream(&open.stream)?,
+                    Err(ExchangeError::Stream(StreamError::Exists { .. })) => {
+                        self.own_stream(&open.stream)?
+                    }
                     created => created?,
                 }
             }
@@ -367,7 +454,10 @@ impl Exchange {
             Peer::Local => *self.identity.node_key.public().as_bytes(),
             Peer::Organization { node, .. } => *node.as_bytes(),
         };
-        let publisher = Publisher { key, series: open.series };
+        let publisher = Publisher {
+            key,
+            series: open.series,
+        };
         let (last_number, last_sequence) = self.writer.series_state(log.number(), publisher).await;
         let event_bytes_max = self.event_bytes_max(log.settings());
         let ready = PublishReady {
@@ -376,10 +466,25 @@ impl Exchange {
             last_sequence,
             event_bytes_max,
             window_bytes: PUBLISH_WINDOW_BYTES,
-            duplicate_window_events: if publisher.is_numbered() { RUNS_MAX as u64 } else { UNNUMBERED_WINDOW as u64 },
+            duplicate_window_events: if publisher.is_numbered() {
+                RUNS_MAX as u64
+            } else {
+                UNNUMBERED_WINDOW as u64
+            },
         };
-        let limits = Limits { data_bytes_max: event_bytes_max as usize, ..self.limits };
-        Ok((ready, PublishSession { exchange: Arc::clone(self), log, publisher, limits }))
+        let limits = Limits {
+            data_bytes_max: event_bytes_max as usize,
+            ..self.limits
+        };
+        Ok((
+            ready,
+            PublishSession {
+                exchange: Arc::clone(self),
+                log,
+                publisher,
+                limits,
+            },
+        ))
     }
 
     /// Appends a record to the ledger log of a counterparty (or the node's own) with the next commit.
@@ -402,9 +507,15 @@ impl Exchange {
     ///
     /// # Errors
     /// [`AppendError`], [`RecordError`].
-    pub(crate) async fn record_and_wait(self: &Arc<Self>, about: Option<Authority>, record: LedgerRecord) -> Result<(), ExchangeError> {
+    pub(crate) async fn record_and_wait(
+        self: &Arc<Self>,
+        about: Option<Authority>,
+        record: LedgerRecord,
+    ) -> Result<(), ExchangeError> {
         let durable = self.queue_record(about.as_ref(), record).await?;
-        durable.await.unwrap_or_else(|_| Err(AppendError::ended()))?;
+        durable
+            .await
+            .unwrap_or_else(|_| Err(AppendError::ended()))?;
         Ok(())
     }
 
@@ -426,31 +537,48 @@ impl Exchange {
         Ok(receiver)
     }
 
-    async fn begin_ledger(self: &Arc<Self>, about: Option<&Authority>) -> Result<Arc<Log>, ExchangeError> {
+    async fn begin_ledger(
+        self: &Arc<Self>,
+        about: Option<&Authority>,
+    ) -> Result<Arc<Log>, ExchangeError> {
         let own = self.identity.authority();
-        let origin = about.map_or_else(|| Origin::of_node_ledger(own), |about| Origin::of_ledger(own, about));
-        self.add_own_log(LogKind::Ledger, &origin, LogSettings::default()).await
+        let origin = about.map_or_else(
+            || Origin::of_node_ledger(own),
+            |about| Origin::of_ledger(own, about),
+        );
+        self.add_own_log(LogKind::Ledger, &origin, LogSettings::default())
+            .await
     }
 
     fn ledger_log(&self, about: Option<&Authority>) -> Option<Arc<Log>> {
         let own = self.identity.authority();
-        let origin = about.map_or_else(|| Origin::of_node_ledger(own), |about| Origin::of_ledger(own, about));
+        let origin = about.map_or_else(
+            || Origin::of_node_ledger(own),
+            |about| Origin::of_ledger(own, about),
+        );
         self.log(&origin)
     }
 
     /// The registry moves on when the record is integrated, before anybody is told.
     fn append_record(self: &Arc<Self>, log: Arc<Log>, record: LedgerRecord, done: Done) {
-        let sealed = match self.with_entropy(|entropy| seal_record(log.origin(), &record, entropy)) {
+        let sealed = match self.with_entropy(|entropy| seal_record(log.origin(), &record, entropy))
+        {
             Ok(sealed) => sealed,
             Err(error) => {
                 tracing::warn!(%error, kind = record.kind(), "a ledger record could not be sealed");
-                return done(Err(AppendError::Stopped { why: error.to_string() }));
+                return done(Err(AppendError::Stopped {
+                    why: error.to_string(),
+                }));
             }
         };
         let exchange = Arc::clone(self);
         let then: Done = Box::new(move |result| {
             if result.is_ok() {
-                exchange.registry.write().unwrap_or_else(PoisonError::into_inner).apply(&record);
+                exchange
+                    .registry
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .apply(&record);
                 if changes_access(&record) {
                     exchange.access_changed();
                 }
@@ -473,7 +601,9 @@ impl Exchange {
     /// The ledger logs, for the view.
     #[must_use]
     pub fn ledger_source(&self) -> LedgerLogs {
-        LedgerLogs { reader: self.reader.clone() }
+        LedgerLogs {
+            reader: self.reader.clone(),
+        }
     }
 
     /// Wakes when the ledger has something new for the view.
@@ -485,7 +615,11 @@ impl Exchange {
     /// Commits what waits and ends the writer. Nothing is accepted afterwards.
     pub async fn close(&self) {
         self.writer.stop().await;
-        let thread = self.writer_thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .writer_thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
@@ -535,13 +669,23 @@ impl Exchange {
     /// A log by its origin.
     #[must_use]
     pub fn log(&self, origin: &Origin) -> Option<Arc<Log>> {
-        self.logs.read().unwrap_or_else(PoisonError::into_inner).get(origin).cloned()
+        self.logs
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(origin)
+            .cloned()
     }
 
     /// All logs, by origin.
     #[must_use]
     pub fn logs(&self) -> Vec<Arc<Log>> {
-        let mut logs: Vec<_> = self.logs.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut logs: Vec<_> = self
+            .logs
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect();
         logs.sort_by(|a, b| a.origin().cmp(b.origin()));
         logs
     }
@@ -592,8 +736,14 @@ impl Exchange {
     }
 
     pub(crate) fn note_status(&self, status: SubscriptionStatus) {
-        let key = (status.agreement.clone(), status.direction == crate::Direction::In);
-        self.statuses.lock().unwrap_or_else(PoisonError::into_inner).insert(key, status);
+        let key = (
+            status.agreement.clone(),
+            status.direction == crate::Direction::In,
+        );
+        self.statuses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, status);
     }
 
     /// How often somebody unknown was refused since the start.
@@ -622,8 +772,19 @@ impl Exchange {
     ///
     /// # Errors
     /// [`ExchangeError`].
-    pub async fn move_cursor(self: &Arc<Self>, app: &str, stream: &Origin, next: u64, leaf: Hash) -> Result<(), ExchangeError> {
-        let record = LedgerRecord::Cursor { app: app.to_owned(), stream: stream.clone(), next, leaf: Digest(leaf) };
+    pub async fn move_cursor(
+        self: &Arc<Self>,
+        app: &str,
+        stream: &Origin,
+        next: u64,
+        leaf: Hash,
+    ) -> Result<(), ExchangeError> {
+        let record = LedgerRecord::Cursor {
+            app: app.to_owned(),
+            stream: stream.clone(),
+            next,
+            leaf: Digest(leaf),
+        };
         self.record_and_wait(None, record).await
     }
 
@@ -631,8 +792,17 @@ impl Exchange {
     ///
     /// # Errors
     /// [`ExchangeError`].
-    pub async fn enrol_app(self: &Arc<Self>, name: &str, key: countersign_crypto::PublicKey, enrolled: bool) -> Result<(), ExchangeError> {
-        let record = LedgerRecord::App { name: name.to_owned(), key, enrolled };
+    pub async fn enrol_app(
+        self: &Arc<Self>,
+        name: &str,
+        key: countersign_crypto::PublicKey,
+        enrolled: bool,
+    ) -> Result<(), ExchangeError> {
+        let record = LedgerRecord::App {
+            name: name.to_owned(),
+            key,
+            enrolled,
+        };
         self.record_and_wait(None, record).await
     }
 
@@ -645,12 +815,24 @@ impl Exchange {
         number: u64,
     ) -> Result<Vec<Envelope>, ExchangeError> {
         self.refresh_view().await?;
-        let rows = self.view.receipts_after(&agreement, stream, &series, number).await?;
-        Ok(rows.iter().filter_map(|row| Envelope::from_json(row.envelope.as_bytes()).ok()).collect())
+        let rows = self
+            .view
+            .receipts_after(&agreement, stream, &series, number)
+            .await?;
+        Ok(rows
+            .iter()
+            .filter_map(|row| Envelope::from_json(row.envelope.as_bytes()).ok())
+            .collect())
     }
 
     /// Keeps bytes that prove a partner's fault, and says so in its ledger log.
-    pub fn keep_fault(self: &Arc<Self>, partner: &Authority, stream: &Origin, detail: &str, bytes: &[u8]) -> Option<String> {
+    pub fn keep_fault(
+        self: &Arc<Self>,
+        partner: &Authority,
+        stream: &Origin,
+        detail: &str,
+        bytes: &[u8],
+    ) -> Option<String> {
         let evidence = self.evidence.keep(stream.as_str(), bytes);
         tracing::warn!(%partner, %stream, detail, "a partner sent what cannot be accepted");
         let record = LedgerRecord::Fault {
@@ -687,11 +869,20 @@ impl PublishSession {
     ///
     /// # Errors
     /// [`IngestError`]: nothing of the batch is taken.
-    pub async fn submit(&self, first_number: u64, count: u32, bulk: bytes::Bytes, done: Done) -> Result<(), IngestError> {
+    pub async fn submit(
+        &self,
+        first_number: u64,
+        count: u32,
+        bulk: bytes::Bytes,
+        done: Done,
+    ) -> Result<(), IngestError> {
         let drafts = Drafts::from_bulk(bulk, count, &self.limits)?;
         let sealed = self.exchange.with_entropy(|entropy| seal(&drafts, entropy));
         let publisher = Some((self.publisher, first_number));
-        self.exchange.writer.append(Arc::clone(&self.log), sealed, publisher, done).await;
+        self.exchange
+            .writer
+            .append(Arc::clone(&self.log), sealed, publisher, done)
+            .await;
         Ok(())
     }
 
@@ -699,10 +890,17 @@ impl PublishSession {
     ///
     /// # Errors
     /// [`ExchangeError`].
-    pub async fn submit_and_wait(&self, first_number: u64, count: u32, bulk: bytes::Bytes) -> Result<Appended, ExchangeError> {
+    pub async fn submit_and_wait(
+        &self,
+        first_number: u64,
+        count: u32,
+        bulk: bytes::Bytes,
+    ) -> Result<Appended, ExchangeError> {
         let (done, receiver) = answer();
         self.submit(first_number, count, bulk, done).await?;
-        Ok(receiver.await.unwrap_or_else(|_| Err(AppendError::ended()))?)
+        Ok(receiver
+            .await
+            .unwrap_or_else(|_| Err(AppendError::ended()))?)
     }
 }
 
@@ -714,7 +912,9 @@ pub struct LedgerLogs {
 impl LedgerLogs {
     fn number(&self, log: &Origin) -> Option<LogNumber> {
         let logs = self.reader.logs();
-        logs.iter().find(|info| info.origin == log.as_str()).map(|info| info.number)
+        logs.iter()
+            .find(|info| info.origin == log.as_str())
+            .map(|info| info.number)
     }
 
     fn find(&self, log: &Origin, sequence: u64) -> Result<LogNumber, SourceError> {
@@ -737,20 +937,30 @@ impl LedgerSource for LedgerLogs {
 
     fn leaf_hash(&self, log: &Origin, sequence: u64) -> Result<Hash, SourceError> {
         let number = self.find(log, sequence)?;
-        self.reader.leaf_hash(number, sequence).map_err(|error| SourceError {
-            log: log.clone(),
-            sequence,
-            cause: error.into(),
-        })
+        self.reader
+            .leaf_hash(number, sequence)
+            .map_err(|error| SourceError {
+                log: log.clone(),
+                sequence,
+                cause: error.into(),
+            })
     }
 
-    fn entries(&self, log: &Origin, from: u64, max: usize) -> Result<Vec<LedgerEntry>, SourceError> {
+    fn entries(
+        &self,
+        log: &Origin,
+        from: u64,
+        max: usize,
+    ) -> Result<Vec<LedgerEntry>, SourceError> {
         let number = self.find(log, from)?;
-        let runs = self.reader.read(number, from, max as u64, 8 << 20).map_err(|error| SourceError {
-            log: log.clone(),
-            sequence: from,
-            cause: error.into(),
-        })?;
+        let runs = self
+            .reader
+            .read(number, from, max as u64, 8 << 20)
+            .map_err(|error| SourceError {
+                log: log.clone(),
+                sequence: from,
+                cause: error.into(),
+            })?;
         Ok(runs
             .iter()
             .flat_map(|run| run.iter())
@@ -765,9 +975,14 @@ fn open_log(reader: &JournalReader, identity: &Identity, info: LogInfo) -> Optio
     let origin: Origin = info.origin.parse().ok()?;
     let settings = serde_json::from_slice(&info.settings).unwrap_or_default();
     let root = head.range.root();
-    let checkpoint = Checkpoint { origin: info.origin.clone(), size: head.size, root };
+    let checkpoint = Checkpoint {
+        origin: info.origin.clone(),
+        size: head.size,
+        root,
+    };
     // Ed25519 is deterministic: signing again what was signed before the stop gives the same checkpoint.
-    let signature = (info.kind != LogKind::Copy).then(|| signature_of(&checkpoint, &identity.log_key));
+    let signature =
+        (info.kind != LogKind::Copy).then(|| signature_of(&checkpoint, &identity.log_key));
     let producer = head
         .cover
         .and_then(|stored| postcard::from_bytes::<Cover>(&stored.cover).ok())
@@ -807,12 +1022,22 @@ fn changes_access(record: &LedgerRecord) -> bool {
 
 /// The records that the registry is made of, in the order in which they were written.
 async fn load_registry(view: &LedgerView) -> Result<Registry, ViewError> {
-    const KINDS: [&str; 7] =
-        ["agreement", "app", "invitation", "invitation-step", "key-statement", "revocation", "termination"];
+    const KINDS: [&str; 7] = [
+        "agreement",
+        "app",
+        "invitation",
+        "invitation-step",
+        "key-statement",
+        "revocation",
+        "termination",
+    ];
     const PAGE: u32 = 1000;
     let mut rows = Vec::new();
     for kind in KINDS {
-        let mut filter = EntryFilter { kind: Some(kind.to_owned()), ..EntryFilter::default() };
+        let mut filter = EntryFilter {
+            kind: Some(kind.to_owned()),
+            ..EntryFilter::default()
+        };
         loop {
             let page = view.entries(&filter, PAGE).await?;
             let full = page.len() == PAGE as usize;
@@ -831,10 +1056,20 @@ async fn load_registry(view: &LedgerView) -> Result<Registry, ViewError> {
         }
     }
     for row in view.last_receipts().await? {
-        registry.apply(&LedgerRecord::Receipt { envelope: row.envelope, from: 0, events: 0, bytes: 0 });
+        registry.apply(&LedgerRecord::Receipt {
+            envelope: row.envelope,
+            from: 0,
+            events: 0,
+            bytes: 0,
+        });
     }
     for row in view.cursors().await? {
-        registry.apply(&LedgerRecord::Cursor { app: row.app, stream: row.stream, next: row.next, leaf: Digest(row.leaf) });
+        registry.apply(&LedgerRecord::Cursor {
+            app: row.app,
+            stream: row.stream,
+            next: row.next,
+            leaf: Digest(row.leaf),
+        });
     }
     Ok(registry)
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use countersign_crypto::{Fingerprint, Hash, PublicKey};
 use countersign_event::documents::{
-    Agreement, AgreementId, Document as _, KeyStatement, Offer, Party, Plan, RefusalCode, Role, Side,
-    Termination,
+    Agreement, AgreementId, Document as _, KeyStatement, Offer, Party, Plan, RefusalCode, Role,
+    Side, Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -43,7 +43,9 @@ pub struct InviteOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum OnboardingError {
     /// No address that a partner could dial.
-    #[error("an invitation needs 1 to 8 addresses where partners reach this node: set `advertise` in the configuration, or give --advertise HOST:PORT")]
+    #[error(
+        "an invitation needs 1 to 8 addresses where partners reach this node: set `advertise` in the configuration, or give --advertise HOST:PORT"
+    )]
     Addresses,
     /// An agreement document is not what was agreed, or lacks a signature.
     #[error("the agreement is not in order: {what}")]
@@ -69,14 +71,22 @@ impl Exchange {
     ///
     /// # Errors
     /// [`OnboardingError`].
-    pub async fn invite(self: &Arc<Self>, options: InviteOptions) -> Result<Invitation, OnboardingError> {
+    pub async fn invite(
+        self: &Arc<Self>,
+        options: InviteOptions,
+    ) -> Result<Invitation, OnboardingError> {
         let addresses = &options.addresses;
-        if addresses.is_empty() || addresses.len() > 8 || addresses.iter().any(|a| a.is_empty() || a.len() > 255) {
+        if addresses.is_empty()
+            || addresses.len() > 8
+            || addresses.iter().any(|a| a.is_empty() || a.len() > 255)
+        {
             return Err(OnboardingError::Addresses);
         }
         let title = match options.side {
             Side::Producer => {
-                let log = self.own_stream(options.stream.as_str()).map_err(ExchangeError::from)?;
+                let log = self
+                    .own_stream(options.stream.as_str())
+                    .map_err(ExchangeError::from)?;
                 log.settings().title.clone()
             }
             Side::Consumer => None,
@@ -127,7 +137,11 @@ impl Exchange {
         exporter: &Hash,
     ) -> Result<JoinTerms, ExchangeError> {
         let joiner = self.joiner(peer, query, exporter).await?;
-        let done = self.registry().agreements.get(&joiner.agreement.id).map(|state| state.envelope.to_json());
+        let done = self
+            .registry()
+            .agreements
+            .get(&joiner.agreement.id)
+            .map(|state| state.envelope.to_json());
         Ok(JoinTerms {
             offer: joiner.invitation.offer,
             agreement: joiner.agreement.to_payload(),
@@ -147,30 +161,51 @@ impl Exchange {
         accept: &JoinAccept,
     ) -> Result<JoinDone, ExchangeError> {
         let joiner = self.joiner(peer, query, exporter).await?;
-        let known = self.registry().agreements.get(&joiner.agreement.id).map(|state| state.envelope.to_json());
+        let known = self
+            .registry()
+            .agreements
+            .get(&joiner.agreement.id)
+            .map(|state| state.envelope.to_json());
         if let Some(envelope) = known {
             return Ok(JoinDone { envelope });
         }
         let malformed = |reason: &str| -> ExchangeError {
-            self.refuse(peer, "join", &hex(&query.invitation), RefusalCode::Malformed, reason.to_owned()).into()
+            self.refuse(
+                peer,
+                "join",
+                &hex(&query.invitation),
+                RefusalCode::Malformed,
+                reason.to_owned(),
+            )
+            .into()
         };
         let mut envelope = Envelope::from_json(&accept.envelope)
             .map_err(|_| malformed("the accepted agreement is not a signed document"))?;
         let payload = joiner.agreement.to_payload();
         if envelope.peek(Agreement::PAYLOAD_TYPE).ok() != Some(payload.as_slice()) {
-            return Err(malformed("the accepted agreement has other words than the one that was offered"));
+            return Err(malformed(
+                "the accepted agreement has other words than the one that was offered",
+            ));
         }
         joiner
             .statement
             .open_signed::<Agreement>(Role::Agreement, &envelope)
-            .map_err(|_| malformed("the accepted agreement is not signed by an agreement key of the joiner"))?;
-        envelope.add_signature(&self.identity().agreement_key);
-        self.hold_agreement(&joiner.statement, &joiner.statement_envelope, &envelope, joiner.addresses, Some(&joiner.id))
-            .await
-            .map_err(|error| match error {
-                OnboardingError::Exchange(error) => error,
-                _ => malformed("the agreement is not in order"),
+            .map_err(|_| {
+                malformed("the accepted agreement is not signed by an agreement key of the joiner")
             })?;
+        envelope.add_signature(&self.identity().agreement_key);
+        self.hold_agreement(
+            &joiner.statement,
+            &joiner.statement_envelope,
+            &envelope,
+            joiner.addresses,
+            Some(&joiner.id),
+        )
+        .await
+        .map_err(|error| match error {
+            OnboardingError::Exchange(error) => error,
+            _ => malformed("the agreement is not in order"),
+        })?;
         let step = LedgerRecord::InvitationStep {
             id: joiner.id,
             step: "redeemed".to_owned(),
@@ -179,7 +214,9 @@ impl Exchange {
             reason: String::new(),
         };
         self.record_and_wait(None, step).await?;
-        Ok(JoinDone { envelope: envelope.to_json() })
+        Ok(JoinDone {
+            envelope: envelope.to_json(),
+        })
     }
 
     /// Who joins, under which invitation: everything that speaks against it is checked here, for both steps alike.
@@ -191,16 +228,34 @@ impl Exchange {
     ) -> Result<Joiner, ExchangeError> {
         let id = hex(&query.invitation);
         let refuse = |code, reason: &str| -> ExchangeError {
-            self.refuse(peer, "join", &id, code, reason.to_owned()).into()
+            self.refuse(peer, "join", &id, code, reason.to_owned())
+                .into()
         };
-        let Peer::Organization { statement, envelope, node, addresses } = peer else {
-            return Err(refuse(RefusalCode::WrongIdentity, "an organization joins, not an application"));
+        let Peer::Organization {
+            statement,
+            envelope,
+            node,
+            addresses,
+        } = peer
+        else {
+            return Err(refuse(
+                RefusalCode::WrongIdentity,
+                "an organization joins, not an application",
+            ));
         };
-        let unknown = "there is no such invitation here, or the link is not the one that was given out";
+        let unknown =
+            "there is no such invitation here, or the link is not the one that was given out";
         let invitation = self.registry().invitations.get(&id).cloned();
         let Some(invitation) = invitation.filter(|invitation| {
             let secret = &invitation.secret_key;
-            verify_proof(secret, exporter, &query.invitation, &statement.organization, node, &query.proof)
+            verify_proof(
+                secret,
+                exporter,
+                &query.invitation,
+                &statement.organization,
+                node,
+                &query.proof,
+            )
         }) else {
             return Err(refuse(RefusalCode::NotFound, unknown));
         };
@@ -209,10 +264,19 @@ impl Exchange {
         };
         let party = party_of(statement);
         if party.authority == *self.identity().authority() {
-            return Err(refuse(RefusalCode::WrongIdentity, "an organization cannot join itself"));
+            return Err(refuse(
+                RefusalCode::WrongIdentity,
+                "an organization cannot join itself",
+            ));
         }
-        let agreement = offer.agreement(Offer::agreement_id(&query.invitation, &party.organization), &party);
-        let redeemed = invitation.redeemed.filter(|key| *key == party.organization).is_some();
+        let agreement = offer.agreement(
+            Offer::agreement_id(&query.invitation, &party.organization),
+            &party,
+        );
+        let redeemed = invitation
+            .redeemed
+            .filter(|key| *key == party.organization)
+            .is_some();
         if !redeemed && let Err((code, step, reason)) = self.may_redeem(&invitation, &party) {
             let record = LedgerRecord::InvitationStep {
                 id: id.clone(),
@@ -241,19 +305,43 @@ impl Exchange {
     ) -> Result<(), (RefusalCode, &'static str, &'static str)> {
         let fingerprint = joiner.organization.fingerprint();
         if invitation.withdrawn {
-            return Err((RefusalCode::InvitationExpired, "refused", "the invitation was taken back"));
+            return Err((
+                RefusalCode::InvitationExpired,
+                "refused",
+                "the invitation was taken back",
+            ));
         }
         if invitation.redeemed.is_some() {
-            return Err((RefusalCode::InvitationUsed, "refused", "the invitation was redeemed by another organization key"));
+            return Err((
+                RefusalCode::InvitationUsed,
+                "refused",
+                "the invitation was redeemed by another organization key",
+            ));
         }
-        if invitation.for_key.as_deref().is_some_and(|key| key != fingerprint.as_str()) {
-            return Err((RefusalCode::InvitationUsed, "refused", "the invitation was made for another organization key"));
+        if invitation
+            .for_key
+            .as_deref()
+            .is_some_and(|key| key != fingerprint.as_str())
+        {
+            return Err((
+                RefusalCode::InvitationUsed,
+                "refused",
+                "the invitation was made for another organization key",
+            ));
         }
         if self.clock().now() >= invitation.expires {
-            return Err((RefusalCode::InvitationExpired, "refused", "the invitation has expired; ask for a new one"));
+            return Err((
+                RefusalCode::InvitationExpired,
+                "refused",
+                "the invitation has expired; ask for a new one",
+            ));
         }
         if invitation.confirm && invitation.confirmed != Some(joiner.organization) {
-            return Err((RefusalCode::Pending, "pending", "a person at the inviting organization has to confirm first; try again later"));
+            return Err((
+                RefusalCode::Pending,
+                "pending",
+                "a person at the inviting organization has to confirm first; try again later",
+            ));
         }
         Ok(())
     }
@@ -263,8 +351,15 @@ impl Exchange {
     /// # Errors
     /// [`OnboardingError::Unknown`] where nobody waits under that invitation.
     pub async fn confirm_join(self: &Arc<Self>, id: &str) -> Result<Authority, OnboardingError> {
-        let waiting = self.registry().invitations.get(id).and_then(|invitation| invitation.pending.last().cloned());
-        let unknown = OnboardingError::Unknown { what: "waiting invitation", name: id.to_owned() };
+        let waiting = self
+            .registry()
+            .invitations
+            .get(id)
+            .and_then(|invitation| invitation.pending.last().cloned());
+        let unknown = OnboardingError::Unknown {
+            what: "waiting invitation",
+            name: id.to_owned(),
+        };
         let (organization, authority) = waiting.ok_or(unknown)?;
         let record = LedgerRecord::InvitationStep {
             id: id.to_owned(),
@@ -306,18 +401,32 @@ impl Exchange {
         if terms.stream.authority() != terms.producer.authority || terms.stream.stream().is_none() {
             return Err(wrong("its stream is not one of the producer's"));
         }
-        self.check_pinned(partner).map_err(|_| wrong("the partner is known here under another key"))?;
+        self.check_pinned(partner)
+            .map_err(|_| wrong("the partner is known here under another key"))?;
         if let Some(known) = self.registry().agreements.get(&terms.id) {
             let same = known.envelope.payload_digest() == agreement.payload_digest();
-            return if same { Ok(terms) } else { Err(wrong("another agreement has the same id")) };
+            return if same {
+                Ok(terms)
+            } else {
+                Err(wrong("another agreement has the same id"))
+            };
         }
         if terms.producer == own {
-            self.own_stream(terms.stream.stream().map(|name| name.to_string()).unwrap_or_default().as_str())
-                .map_err(|error: StreamError| ExchangeError::from(error))?;
+            self.own_stream(
+                terms
+                    .stream
+                    .stream()
+                    .map(|name| name.to_string())
+                    .unwrap_or_default()
+                    .as_str(),
+            )
+            .map_err(|error: StreamError| ExchangeError::from(error))?;
         }
         let text = |envelope: &Envelope| String::from_utf8(envelope.to_json()).unwrap_or_default();
         let about = Some(&partner.authority);
-        let statement = LedgerRecord::KeyStatement { envelope: text(partner_envelope) };
+        let statement = LedgerRecord::KeyStatement {
+            envelope: text(partner_envelope),
+        };
         let held = LedgerRecord::Agreement {
             envelope: text(agreement),
             addresses,
@@ -333,28 +442,47 @@ impl Exchange {
     ///
     /// # Errors
     /// [`OnboardingError::Unknown`].
-    pub async fn terminate(self: &Arc<Self>, id: AgreementId, reason: &str) -> Result<Envelope, OnboardingError> {
-        let state = self.registry().agreements.get(&id).filter(|state| state.ended.is_none()).cloned();
-        let unknown = OnboardingError::Unknown { what: "agreement that holds", name: id.to_string() };
+    pub async fn terminate(
+        self: &Arc<Self>,
+        id: AgreementId,
+        reason: &str,
+    ) -> Result<Envelope, OnboardingError> {
+        let state = self
+            .registry()
+            .agreements
+            .get(&id)
+            .filter(|state| state.ended.is_none())
+            .cloned();
+        let unknown = OnboardingError::Unknown {
+            what: "agreement that holds",
+            name: id.to_string(),
+        };
         let state: AgreementState = state.ok_or(unknown)?;
         let own = self.identity().authority();
         let position = self
             .statuses()
             .into_iter()
-            .find(|status| status.agreement == id.to_string() && status.direction == crate::Direction::Out)
+            .find(|status| {
+                status.agreement == id.to_string() && status.direction == crate::Direction::Out
+            })
             .map(|status| status.position);
         let termination = Termination {
             agreement: id,
             stream: state.agreement.stream.clone(),
             by: own.clone(),
-            reason: reason.chars().filter(|c| !c.is_control()).take(500).collect(),
+            reason: reason
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(500)
+                .collect(),
             position,
             made: self.clock().now(),
         };
         let envelope = termination.sign(&self.identity().agreement_key);
         let text = String::from_utf8(envelope.to_json()).unwrap_or_default();
         let partner = state.counterparty(own).clone();
-        self.record_and_wait(Some(partner), LedgerRecord::Termination { envelope: text }).await?;
+        self.record_and_wait(Some(partner), LedgerRecord::Termination { envelope: text })
+            .await?;
         Ok(envelope)
     }
 
@@ -362,13 +490,31 @@ impl Exchange {
     ///
     /// # Errors
     /// [`OnboardingError::Unknown`].
-    pub async fn revoke(self: &Arc<Self>, partner: &str, reason: &str) -> Result<Authority, OnboardingError> {
-        let authority = self.registry().find_partner(partner).map(|partner| partner.statement.authority.clone());
-        let unknown = |_| OnboardingError::Unknown { what: "partner", name: partner.to_owned() };
+    pub async fn revoke(
+        self: &Arc<Self>,
+        partner: &str,
+        reason: &str,
+    ) -> Result<Authority, OnboardingError> {
+        let authority = self
+            .registry()
+            .find_partner(partner)
+            .map(|partner| partner.statement.authority.clone());
+        let unknown = |_| OnboardingError::Unknown {
+            what: "partner",
+            name: partner.to_owned(),
+        };
         let authority = authority.map_err(unknown)?;
-        let reason = reason.chars().filter(|c| !c.is_control()).take(500).collect();
-        let record = LedgerRecord::Revocation { partner: authority.clone(), reason };
-        self.record_and_wait(Some(authority.clone()), record).await?;
+        let reason = reason
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(500)
+            .collect();
+        let record = LedgerRecord::Revocation {
+            partner: authority.clone(),
+            reason,
+        };
+        self.record_and_wait(Some(authority.clone()), record)
+            .await?;
         Ok(authority)
     }
 
@@ -377,7 +523,10 @@ impl Exchange {
     pub fn notices_for(&self, partner: &Authority) -> Vec<Envelope> {
         let own = self.identity().authority();
         let registry = self.registry();
-        let with_partner = registry.agreements.values().filter(|state| state.counterparty(own) == partner);
+        let with_partner = registry
+            .agreements
+            .values()
+            .filter(|state| state.counterparty(own) == partner);
         with_partner
             .filter_map(|state| state.ended.as_ref())
             .filter(|ended| ended.by == *own)
@@ -389,14 +538,26 @@ impl Exchange {
     ///
     /// # Errors
     /// [`ExchangeError::Refused`] where it is not the partner's to say.
-    pub async fn take_notice(self: &Arc<Self>, peer: &Peer, envelope: &[u8]) -> Result<(), ExchangeError> {
+    pub async fn take_notice(
+        self: &Arc<Self>,
+        peer: &Peer,
+        envelope: &[u8],
+    ) -> Result<(), ExchangeError> {
         let malformed = |reason: &str| -> ExchangeError {
-            self.refuse(peer, "notice", "", RefusalCode::Malformed, reason.to_owned()).into()
+            self.refuse(
+                peer,
+                "notice",
+                "",
+                RefusalCode::Malformed,
+                reason.to_owned(),
+            )
+            .into()
         };
         let Peer::Organization { statement, .. } = peer else {
             return Err(malformed("an application has no notices to give"));
         };
-        let envelope = Envelope::from_json(envelope).map_err(|_| malformed("not a signed document"))?;
+        let envelope =
+            Envelope::from_json(envelope).map_err(|_| malformed("not a signed document"))?;
         let end: Termination = statement
             .open_signed(Role::Agreement, &envelope)
             .map_err(|_| malformed("not a termination signed by an agreement key of its sender"))?;
@@ -406,12 +567,15 @@ impl Exchange {
             end.by == statement.authority && state.counterparty(own) == &statement.authority
         });
         let Some(state) = theirs else {
-            return Err(malformed("the termination names no agreement of ours with its sender"));
+            return Err(malformed(
+                "the termination names no agreement of ours with its sender",
+            ));
         };
         if state.ended.is_none() {
             let text = String::from_utf8(envelope.to_json()).unwrap_or_default();
             let record = LedgerRecord::Termination { envelope: text };
-            self.record_and_wait(Some(statement.authority.clone()), record).await?;
+            self.record_and_wait(Some(statement.authority.clone()), record)
+                .await?;
         }
         Ok(())
     }
@@ -421,7 +585,14 @@ impl Exchange {
     /// # Errors
     /// [`ExchangeError`] where it cannot be recorded.
     pub async fn note_partner(self: &Arc<Self>, peer: &Peer) -> Result<(), ExchangeError> {
-        let Peer::Organization { statement, envelope, .. } = peer else { return Ok(()) };
+        let Peer::Organization {
+            statement,
+            envelope,
+            ..
+        } = peer
+        else {
+            return Ok(());
+        };
         let newer = {
             let registry = self.registry();
             let known = registry.partners.get(&statement.authority);
@@ -430,7 +601,8 @@ impl Exchange {
         if newer {
             let text = String::from_utf8(envelope.to_json()).unwrap_or_default();
             let record = LedgerRecord::KeyStatement { envelope: text };
-            self.record_and_wait(Some(statement.authority.clone()), record).await?;
+            self.record_and_wait(Some(statement.authority.clone()), record)
+                .await?;
         }
         Ok(())
     }
@@ -466,5 +638,9 @@ impl From<Refused> for OnboardingError {
 /// An organization key in base64 or as a fingerprint; kept for commands that take either.
 #[must_use]
 pub fn fingerprint_of(text: &str) -> Option<Fingerprint> {
-    text.parse().ok().or_else(|| PublicKey::from_base64(text).ok().map(|key| key.fingerprint()))
+    text.parse().ok().or_else(|| {
+        PublicKey::from_base64(text)
+            .ok()
+            .map(|key| key.fingerprint())
+    })
 }

@@ -63,7 +63,11 @@ impl AgreementState {
     #[must_use]
     pub fn counterparty(&self, own: &Authority) -> &Authority {
         let producer = &self.agreement.producer.authority;
-        if producer == own { &self.agreement.consumer.authority } else { producer }
+        if producer == own {
+            &self.agreement.consumer.authority
+        } else {
+            producer
+        }
     }
 }
 
@@ -122,20 +126,41 @@ impl Registry {
     /// Moves on by one record. Envelopes in it were verified before the record was written.
     pub fn apply(&mut self, record: &LedgerRecord) {
         match record {
-            LedgerRecord::Agreement { envelope, addresses, invitation } => {
+            LedgerRecord::Agreement {
+                envelope,
+                addresses,
+                invitation,
+            } => {
                 self.apply_agreement(envelope, addresses, invitation.as_ref());
             }
-            LedgerRecord::App { name, key, enrolled } => {
+            LedgerRecord::App {
+                name,
+                key,
+                enrolled,
+            } => {
                 if *enrolled {
                     self.apps.insert(*key, name.clone());
                 } else {
                     self.apps.remove(key);
                 }
             }
-            LedgerRecord::Cursor { app, stream, next, leaf } => {
-                self.cursors.insert((app.clone(), stream.clone()), (*next, leaf.0));
+            LedgerRecord::Cursor {
+                app,
+                stream,
+                next,
+                leaf,
+            } => {
+                self.cursors
+                    .insert((app.clone(), stream.clone()), (*next, leaf.0));
             }
-            LedgerRecord::Invitation { id, offer, secret_key, for_key, confirm, expires } => {
+            LedgerRecord::Invitation {
+                id,
+                offer,
+                secret_key,
+                for_key,
+                confirm,
+                expires,
+            } => {
                 let state = InvitationState {
                     offer: offer.clone(),
                     secret_key: *secret_key,
@@ -149,7 +174,13 @@ impl Registry {
                 };
                 self.invitations.insert(id.clone(), state);
             }
-            LedgerRecord::InvitationStep { id, step, organization, authority, .. } => {
+            LedgerRecord::InvitationStep {
+                id,
+                step,
+                organization,
+                authority,
+                ..
+            } => {
                 if let Some(invitation) = self.invitations.get_mut(id) {
                     invitation.step(step, organization, authority);
                 }
@@ -170,8 +201,15 @@ impl Registry {
         }
     }
 
-    fn apply_agreement(&mut self, envelope: &str, addresses: &[String], invitation: Option<&String>) {
-        let Some((agreement, envelope)) = peek::<Agreement>(envelope) else { return };
+    fn apply_agreement(
+        &mut self,
+        envelope: &str,
+        addresses: &[String],
+        invitation: Option<&String>,
+    ) {
+        let Some((agreement, envelope)) = peek::<Agreement>(envelope) else {
+            return;
+        };
         for party in [&agreement.producer, &agreement.consumer] {
             if let Some(partner) = self.partners.get_mut(&party.authority) {
                 // A new agreement takes a revoked partner in again.
@@ -181,21 +219,31 @@ impl Registry {
                 }
             }
         }
-        let state = AgreementState { envelope, ended: None, invitation: invitation.cloned(), agreement };
+        let state = AgreementState {
+            envelope,
+            ended: None,
+            invitation: invitation.cloned(),
+            agreement,
+        };
         if let Some(id) = invitation
             && let Some(invitation) = self.invitations.get_mut(id)
         {
             // The inviter is one of the two; the other one has redeemed it.
             let inviter = countersign_event::documents::Offer::from_text(&invitation.offer);
             let inviter = inviter.map(|offer| offer.organization.organization);
-            let parties = [state.agreement.producer.organization, state.agreement.consumer.organization];
+            let parties = [
+                state.agreement.producer.organization,
+                state.agreement.consumer.organization,
+            ];
             invitation.redeemed = parties.into_iter().find(|key| Some(*key) != inviter);
         }
         self.agreements.entry(state.agreement.id).or_insert(state);
     }
 
     fn apply_statement(&mut self, envelope: &str) {
-        let Some((statement, envelope)) = peek::<KeyStatement>(envelope) else { return };
+        let Some((statement, envelope)) = peek::<KeyStatement>(envelope) else {
+            return;
+        };
         match self.partners.get_mut(&statement.authority) {
             Some(partner) if partner.statement.number < statement.number => {
                 partner.statement = statement;
@@ -204,34 +252,60 @@ impl Registry {
             Some(_) => {}
             None => {
                 let authority = statement.authority.clone();
-                let partner = Partner { statement, envelope, addresses: Vec::new(), revoked: None };
+                let partner = Partner {
+                    statement,
+                    envelope,
+                    addresses: Vec::new(),
+                    revoked: None,
+                };
                 self.partners.insert(authority, partner);
             }
         }
     }
 
     fn apply_termination(&mut self, envelope: &str) {
-        let Some((end, envelope)) = peek::<Termination>(envelope) else { return };
+        let Some((end, envelope)) = peek::<Termination>(envelope) else {
+            return;
+        };
         if let Some(agreement) = self.agreements.get_mut(&end.agreement)
             && agreement.ended.is_none()
         {
-            agreement.ended = Some(EndedAgreement { why: end.reason, by: end.by, at: end.made, envelope });
+            agreement.ended = Some(EndedAgreement {
+                why: end.reason,
+                by: end.by,
+                at: end.made,
+                envelope,
+            });
         }
     }
 
     fn apply_receipt(&mut self, envelope: &str) {
-        let Some((receipt, envelope)) = peek::<Receipt>(envelope) else { return };
+        let Some((receipt, envelope)) = peek::<Receipt>(envelope) else {
+            return;
+        };
         let key = (receipt.agreement, receipt.series);
-        let newer = self.receipts.get(&key).is_none_or(|last| last.receipt.number < receipt.number);
+        let newer = self
+            .receipts
+            .get(&key)
+            .is_none_or(|last| last.receipt.number < receipt.number);
         if newer {
-            let last = LastReceipt { digest: envelope.payload_digest(), receipt, envelope };
+            let last = LastReceipt {
+                digest: envelope.payload_digest(),
+                receipt,
+                envelope,
+            };
             self.receipts.insert(key, last);
         }
     }
 
     /// The agreement that covers `stream` for `consumer` now; of several, the newest.
     #[must_use]
-    pub fn active_agreement(&self, consumer: &Authority, stream: &Origin, now: Timestamp) -> Option<&AgreementState> {
+    pub fn active_agreement(
+        &self,
+        consumer: &Authority,
+        stream: &Origin,
+        now: Timestamp,
+    ) -> Option<&AgreementState> {
         self.agreements
             .values()
             .filter(|state| {
@@ -252,7 +326,9 @@ impl Registry {
                 || partner.statement.name.eq_ignore_ascii_case(text)
                 || slug(&partner.statement.name) == text
         };
-        let prefix = |partner: &&Partner| text.len() >= 8 && partner.statement.authority.as_str().starts_with(text);
+        let prefix = |partner: &&Partner| {
+            text.len() >= 8 && partner.statement.authority.as_str().starts_with(text)
+        };
         let mut found: Vec<_> = self.partners.values().filter(exact).collect();
         if found.is_empty() {
             found = self.partners.values().filter(prefix).collect();

@@ -54,7 +54,9 @@ pub enum AppendError {
     #[error(transparent)]
     Clock(#[from] ClockJump),
     /// Another event has this number or identity.
-    #[error("another event is stored at sequence {sequence} under the same number or (source, id): event {index} of the batch differs from it")]
+    #[error(
+        "another event is stored at sequence {sequence} under the same number or (source, id): event {index} of the batch differs from it"
+    )]
     Conflict {
         /// Place in the batch.
         index: usize,
@@ -73,7 +75,9 @@ pub enum AppendError {
         found: u64,
     },
     /// Handed in before, so long ago that only the series' last number is known.
-    #[error("already stored: the series is stored up to number {last_number}, at sequence {last_sequence}")]
+    #[error(
+        "already stored: the series is stored up to number {last_number}, at sequence {last_sequence}"
+    )]
     Old {
         /// Its last number.
         last_number: u64,
@@ -190,12 +194,26 @@ impl Writer {
         done: Done,
     ) {
         let permit = self.room(sealed.weight()).await;
-        self.send(Work::Append { log, sealed, publisher, lazy: false, done, permit });
+        self.send(Work::Append {
+            log,
+            sealed,
+            publisher,
+            lazy: false,
+            done,
+            permit,
+        });
     }
 
     /// Queues an entry that waits up to [`LAZY_DELAY`] for a commit to ride on.
     pub fn append_lazily(&self, log: Arc<Log>, sealed: SealedBatch, done: Done) {
-        self.send(Work::Append { log, sealed, publisher: None, lazy: true, done, permit: None });
+        self.send(Work::Append {
+            log,
+            sealed,
+            publisher: None,
+            lazy: true,
+            done,
+            permit: None,
+        });
     }
 
     /// Queues a batch and waits until it is integrated.
@@ -220,10 +238,18 @@ impl Writer {
         batch: VerifiedBatch,
     ) -> oneshot::Receiver<Result<Appended, AppendError>> {
         let (done, receiver) = answer();
-        let permit = self.room(batch.content().len() + batch.entries().len()).await;
+        let permit = self
+            .room(batch.content().len() + batch.entries().len())
+            .await;
         let cover = postcard::to_stdvec(batch.cover()).unwrap_or_default();
         let batch = Box::new(batch);
-        self.send(Work::Copy { log, batch, cover, done, permit });
+        self.send(Work::Copy {
+            log,
+            batch,
+            cover,
+            done,
+            permit,
+        });
         receiver
     }
 
@@ -240,7 +266,11 @@ impl Writer {
     /// The last number of a series and the sequence at which it lies; zeros where there is none.
     pub async fn series_state(&self, log: LogNumber, publisher: Publisher) -> (u64, u64) {
         let (reply, receiver) = oneshot::channel();
-        self.send(Work::Ask(Question::SeriesState { log, publisher, reply }));
+        self.send(Work::Ask(Question::SeriesState {
+            log,
+            publisher,
+            reply,
+        }));
         receiver.await.unwrap_or_default()
     }
 

@@ -74,7 +74,13 @@ impl ConsumeError {
     #[must_use]
     pub fn is_fork(&self) -> bool {
         use BatchFault::{Contradiction, Shrunk};
-        matches!(self, Self::Fault { fault: Contradiction { .. } | Shrunk { .. }, .. })
+        matches!(
+            self,
+            Self::Fault {
+                fault: Contradiction { .. } | Shrunk { .. },
+                ..
+            }
+        )
     }
 }
 
@@ -85,15 +91,28 @@ impl Consumption {
     /// Where there is no such agreement, or the copy cannot be read.
     pub fn open(exchange: &Arc<Exchange>, agreement: AgreementId) -> Result<Self, ExchangeError> {
         let registry = exchange.registry();
-        let state = registry.agreements.get(&agreement).ok_or(ExchangeError::UnknownAgreement)?;
+        let state = registry
+            .agreements
+            .get(&agreement)
+            .ok_or(ExchangeError::UnknownAgreement)?;
         let stream = state.agreement.stream.clone();
         let producer = state.agreement.producer.authority.clone();
         let exposure = state.agreement.plan.exposure_events.max(1);
-        let partner = registry.partners.get(&producer).ok_or(ExchangeError::UnknownAgreement)?;
-        let log_key = partner.statement.keys_for(Role::Log).next().map(|key| key.key);
+        let partner = registry
+            .partners
+            .get(&producer)
+            .ok_or(ExchangeError::UnknownAgreement)?;
+        let log_key = partner
+            .statement
+            .keys_for(Role::Log)
+            .next()
+            .map(|key| key.key);
         let log_key = log_key.ok_or(ExchangeError::UnknownAgreement)?;
         let series = series_id(agreement, &exchange.identity().node_key.public());
-        let last = registry.receipts.get(&(agreement, series)).map(|last| (last.receipt.clone(), last.digest));
+        let last = registry
+            .receipts
+            .get(&(agreement, series))
+            .map(|last| (last.receipt.clone(), last.digest));
         drop(registry);
         let copy = exchange.log(&stream);
         let reader = reader_of(exchange, &stream, log_key, copy.as_deref());
@@ -111,7 +130,13 @@ impl Consumption {
             Some(copy) => exchange.count(copy, series.size(), reader.next())?,
             None => (0, 0),
         };
-        let reached = Reached { size: reader.next(), root: reader.root(), events, bytes, applied: 0 };
+        let reached = Reached {
+            size: reader.next(),
+            root: reader.root(),
+            events,
+            bytes,
+            applied: 0,
+        };
         let consumption = Self {
             exchange: Arc::clone(exchange),
             agreement,
@@ -137,7 +162,10 @@ impl Consumption {
         Subscribe {
             agreement: self.agreement.0,
             stream: self.stream.to_string(),
-            start: StartAt::Cursor { next: self.reader.next(), leaf: self.reader.last_leaf() },
+            start: StartAt::Cursor {
+                next: self.reader.next(),
+                leaf: self.reader.last_leaf(),
+            },
             newest_size: self.reader.signed().map_or(0, |signed| signed.size),
             series: self.series.series.0,
             purpose: String::new(),
@@ -163,7 +191,10 @@ impl Consumption {
     pub async fn begin(&mut self, ready: &SubscribeReady) -> Result<Vec<Envelope>, ConsumeError> {
         let next = self.reader.next();
         if ready.start != next {
-            let fault = BatchFault::Position { expected: next, found: ready.start };
+            let fault = BatchFault::Position {
+                expected: next,
+                found: ready.start,
+            };
             return Err(self.fault(fault, &ready.to_body()));
         }
         if let Err(fault) = self.reader.note_head(&ready.head) {
@@ -177,14 +208,22 @@ impl Consumption {
         }
         let series = self.series.series;
         let after = ready.receipt_number;
-        Ok(self.exchange.own_receipts_after(self.agreement, &self.stream, series, after).await?)
+        Ok(self
+            .exchange
+            .own_receipts_after(self.agreement, &self.stream, series, after)
+            .await?)
     }
 
     /// Verifies a batch and sends it on its way to the disk. Waits while too many are on their way. `frame` is what came, for evidence.
     ///
     /// # Errors
     /// [`ConsumeError`].
-    pub async fn take(&mut self, message: BatchMessage, bulk: Bytes, frame: &[u8]) -> Result<(), ConsumeError> {
+    pub async fn take(
+        &mut self,
+        message: BatchMessage,
+        bulk: Bytes,
+        frame: &[u8],
+    ) -> Result<(), ConsumeError> {
         while self.pending.len() >= BATCHES_IN_FLIGHT_MAX {
             self.settle_one().await?;
         }
@@ -200,7 +239,13 @@ impl Consumption {
         let (events, bytes) = (batch.events(), batch.data_bytes());
         // Queued in order, awaited later: hashing the next batch overlaps the sync of this one.
         let durable = self.exchange.writer().queue_copy(copy, batch).await;
-        self.pending.push_back(Pending { end, root, events, bytes, durable });
+        self.pending.push_back(Pending {
+            end,
+            root,
+            events,
+            bytes,
+            durable,
+        });
         Ok(())
     }
 
@@ -215,9 +260,13 @@ impl Consumption {
     /// # Errors
     /// [`ConsumeError`].
     pub async fn settle_one(&mut self) -> Result<(), ConsumeError> {
-        let Some(oldest) = self.pending.front_mut() else { return Ok(()) };
+        let Some(oldest) = self.pending.front_mut() else {
+            return Ok(());
+        };
         let result = (&mut oldest.durable).await;
-        result.unwrap_or_else(|_| Err(AppendError::ended())).map_err(ExchangeError::from)?;
+        result
+            .unwrap_or_else(|_| Err(AppendError::ended()))
+            .map_err(ExchangeError::from)?;
         if let Some(done) = self.pending.pop_front() {
             self.reached.size = done.end;
             self.reached.root = done.root;
@@ -236,7 +285,12 @@ impl Consumption {
             return Err(self.fault(fault, &heads.to_body()));
         }
         self.head = heads.head.size;
-        self.paused = heads.paused.chars().filter(|c| !c.is_control()).take(300).collect();
+        self.paused = heads
+            .paused
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(300)
+            .collect();
         if let Some(copy) = &self.copy {
             copy.publish_producer_head(heads.head.clone());
         }
@@ -255,7 +309,8 @@ impl Consumption {
     #[must_use]
     pub fn receipt_is_possible(&self) -> bool {
         let applied = self.exchange.applied(&self.stream).min(self.reached.size);
-        self.signing.is_none() && (self.reached.size > self.series.size() || applied > self.series.applied())
+        self.signing.is_none()
+            && (self.reached.size > self.series.size() || applied > self.series.applied())
     }
 
     /// Signs a receipt for all that is durable and sends it on its way to our ledger.
@@ -263,15 +318,28 @@ impl Consumption {
     /// # Errors
     /// [`ConsumeError`].
     pub async fn sign_receipt(&mut self) -> Result<(), ConsumeError> {
-        let reached = Reached { applied: self.exchange.applied(&self.stream), ..self.reached };
+        let reached = Reached {
+            applied: self.exchange.applied(&self.stream),
+            ..self.reached
+        };
         let from = self.series.size();
         let made = self.exchange.clock().now();
-        let envelope = self.series.sign_next(&reached, made, &self.exchange.identity().receipt_key);
+        let envelope = self
+            .series
+            .sign_next(&reached, made, &self.exchange.identity().receipt_key);
         let text = String::from_utf8(envelope.to_json()).unwrap_or_default();
-        let record = LedgerRecord::Receipt { envelope: text, from, events: reached.events, bytes: reached.bytes };
+        let record = LedgerRecord::Receipt {
+            envelope: text,
+            from,
+            events: reached.events,
+            bytes: reached.bytes,
+        };
         self.reached.events = 0;
         self.reached.bytes = 0;
-        let durable = self.exchange.queue_record(Some(&self.producer), record).await?;
+        let durable = self
+            .exchange
+            .queue_record(Some(&self.producer), record)
+            .await?;
         self.signing = Some((envelope, durable));
         Ok(())
     }
@@ -287,10 +355,14 @@ impl Consumption {
     /// # Errors
     /// [`ConsumeError`].
     pub async fn signed_receipt(&mut self) -> Result<Option<Envelope>, ConsumeError> {
-        let Some((_, durable)) = &mut self.signing else { return Ok(None) };
+        let Some((_, durable)) = &mut self.signing else {
+            return Ok(None);
+        };
         let result = durable.await;
         let envelope = self.signing.take().map(|(envelope, _)| envelope);
-        result.unwrap_or_else(|_| Err(AppendError::ended())).map_err(ExchangeError::from)?;
+        result
+            .unwrap_or_else(|_| Err(AppendError::ended()))
+            .map_err(ExchangeError::from)?;
         self.note_status(true);
         Ok(envelope)
     }
@@ -319,28 +391,56 @@ impl Consumption {
         if let Some(copy) = &self.copy {
             return Ok(Arc::clone(copy));
         }
-        let birth = Birth { kind: LogKind::Copy, origin: self.stream.to_string(), settings: Vec::new() };
-        let copy = self.exchange.add_log(birth, &self.stream, LogSettings::default()).await?;
+        let birth = Birth {
+            kind: LogKind::Copy,
+            origin: self.stream.to_string(),
+            settings: Vec::new(),
+        };
+        let copy = self
+            .exchange
+            .add_log(birth, &self.stream, LogSettings::default())
+            .await?;
         self.copy = Some(Arc::clone(&copy));
         Ok(copy)
     }
 
     fn fault(&self, fault: BatchFault, bytes: &[u8]) -> ConsumeError {
         let detail = fault.to_string();
-        let evidence = self.exchange.keep_fault(&self.producer, &self.stream, &detail, bytes);
-        ConsumeError::Fault { stream: self.stream.clone(), fault, evidence }
+        let evidence = self
+            .exchange
+            .keep_fault(&self.producer, &self.stream, &detail, bytes);
+        ConsumeError::Fault {
+            stream: self.stream.clone(),
+            fault,
+            evidence,
+        }
     }
 }
 
 /// A reader that goes on where the copy ends.
-fn reader_of(exchange: &Exchange, stream: &Origin, key: PublicKey, copy: Option<&Log>) -> LogReader {
+fn reader_of(
+    exchange: &Exchange,
+    stream: &Origin,
+    key: PublicKey,
+    copy: Option<&Log>,
+) -> LogReader {
     let head = copy.and_then(|copy| exchange.reader().head(copy.number()));
     let (Some(copy), Some(head)) = (copy, head) else {
         return LogReader::from_start(stream.as_str(), key);
     };
-    let newest = copy.head().producer.map(|head| head.checkpoint(stream.as_str()));
+    let newest = copy
+        .head()
+        .producer
+        .map(|head| head.checkpoint(stream.as_str()));
     let newest = newest.filter(|newest| newest.size >= head.size);
-    LogReader::resume(stream.as_str(), key, head.range, head.last_leaf, head.last_time_us, newest)
+    LogReader::resume(
+        stream.as_str(),
+        key,
+        head.range,
+        head.last_leaf,
+        head.last_time_us,
+        newest,
+    )
 }
 
 /// A series for each receiver: one node, one agreement.

@@ -84,17 +84,33 @@ impl Exchange {
         request: &Subscribe,
     ) -> Result<(SubscribeReady, Arc<Delivery>), ExchangeError> {
         let refuse = |code, reason: &str| -> ExchangeError {
-            self.refuse(peer, "subscribe", &request.stream, code, reason.to_owned()).into()
+            self.refuse(peer, "subscribe", &request.stream, code, reason.to_owned())
+                .into()
         };
         let Some(consumer) = peer.authority().cloned() else {
-            return Err(refuse(RefusalCode::WrongIdentity, "an application reads through its own node"));
+            return Err(refuse(
+                RefusalCode::WrongIdentity,
+                "an application reads through its own node",
+            ));
         };
         let agreement_id = AgreementId(request.agreement);
-        let agreement = self.registry().agreements.get(&agreement_id).cloned().filter(|state| {
-            state.agreement.consumer.authority == consumer && state.agreement.stream.as_str() == request.stream
-        });
+        let agreement = self
+            .registry()
+            .agreements
+            .get(&agreement_id)
+            .cloned()
+            .filter(|state| {
+                state.agreement.consumer.authority == consumer
+                    && state.agreement.stream.as_str() == request.stream
+            });
         let log = self.discover(peer, "subscribe", &request.stream, agreement.as_ref())?;
-        let asked = self.policy_request(peer, Action::Read, log.described(), agreement.as_ref(), &request.purpose);
+        let asked = self.policy_request(
+            peer,
+            Action::Read,
+            log.described(),
+            agreement.as_ref(),
+            &request.purpose,
+        );
         let (decision, digest) = self.decide(&asked);
         let agreed = agreement.as_ref().map(|state| state.agreement.id);
         let record = self.decision_record(peer, &asked, &decision, digest, agreed);
@@ -102,9 +118,25 @@ impl Exchange {
             if self.registry().partners.contains_key(&consumer) {
                 self.record_lazily(Some(consumer), record);
             }
-            let code = if decision.allowed { RefusalCode::NoAgreement } else { RefusalCode::NotPermitted };
-            let reason = format!("reading `{}` is not permitted: {}", request.stream, decision.explanation);
-            return Err(self.refuse_by(peer, "subscribe", &request.stream, code, reason, Some(&decision)).into());
+            let code = if decision.allowed {
+                RefusalCode::NoAgreement
+            } else {
+                RefusalCode::NotPermitted
+            };
+            let reason = format!(
+                "reading `{}` is not permitted: {}",
+                request.stream, decision.explanation
+            );
+            return Err(self
+                .refuse_by(
+                    peer,
+                    "subscribe",
+                    &request.stream,
+                    code,
+                    reason,
+                    Some(&decision),
+                )
+                .into());
         };
         // Durable before the first byte of data leaves.
         self.record_and_wait(Some(consumer.clone()), record).await?;
@@ -123,10 +155,21 @@ impl Exchange {
             return Err(refuse(RefusalCode::CursorMismatch, &reason));
         }
         let series = SeriesId(request.series);
-        let last = self.registry().receipts.get(&(agreement_id, series)).map(|last| (last.receipt.clone(), last.digest));
+        let last = self
+            .registry()
+            .receipts
+            .get(&(agreement_id, series))
+            .map(|last| (last.receipt.clone(), last.digest));
         let delivered = self.delivered_so_far(&log, start, last.as_ref())?;
         let exposure = agreement.agreement.plan.exposure_events.max(1);
-        let ready = self.ready(&log, &head, start, request.newest_size, exposure, last.as_ref())?;
+        let ready = self.ready(
+            &log,
+            &head,
+            start,
+            request.newest_size,
+            exposure,
+            last.as_ref(),
+        )?;
         let delivery = Arc::new(Delivery {
             exchange: Arc::clone(self),
             peer: peer.clone(),
@@ -158,7 +201,9 @@ impl Exchange {
         start: u64,
         last: Option<&(Receipt, Hash)>,
     ) -> Result<DeliveredRange, ExchangeError> {
-        let Some((last, _)) = last else { return Ok(DeliveredRange::new(start, 0, 0)) };
+        let Some((last, _)) = last else {
+            return Ok(DeliveredRange::new(start, 0, 0));
+        };
         let mut delivered = DeliveredRange::new(last.size, last.events, last.bytes);
         if start > last.size {
             let (events, bytes) = self.count(log, last.size, start)?;
@@ -168,7 +213,12 @@ impl Exchange {
     }
 
     /// The sequence that a request starts at; `None` where its cursor is not of this history.
-    fn find_start(&self, log: &Log, head: &LogHead, start: StartAt) -> Result<Option<u64>, ExchangeError> {
+    fn find_start(
+        &self,
+        log: &Log,
+        head: &LogHead,
+        start: StartAt,
+    ) -> Result<Option<u64>, ExchangeError> {
         match start {
             StartAt::Sequence(sequence) => Ok(Some(sequence.min(head.size))),
             StartAt::Now => Ok(Some(head.size)),
@@ -207,7 +257,10 @@ impl Exchange {
         Ok(SubscribeReady {
             start,
             head: head_of(head)?,
-            range: compact_range_at(&nodes, start).map_err(proof_failed)?.hashes().to_vec(),
+            range: compact_range_at(&nodes, start)
+                .map_err(proof_failed)?
+                .hashes()
+                .to_vec(),
             last_leaf,
             last_time,
             last_leaf_proof,
@@ -224,7 +277,10 @@ impl Exchange {
         let (mut events, mut bytes, mut next) = (0, 0, from);
         while next < to {
             let before = next;
-            for run in self.reader().read(log.number(), next, (to - next).min(4096), 8 << 20)? {
+            for run in self
+                .reader()
+                .read(log.number(), next, (to - next).min(4096), 8 << 20)?
+            {
                 let (run_events, run_bytes) = totals(&run);
                 events += run_events;
                 bytes += run_bytes;
@@ -258,7 +314,9 @@ impl Exchange {
         let runs = self.reader().read(log.number(), sequence, 1, u64::MAX)?;
         let stored = runs.iter().flat_map(Run::iter).next();
         let entry = stored.and_then(|stored| Entry::decode(stored.entry).ok());
-        entry.map(|entry| entry.time.0).ok_or_else(|| unreadable(log, sequence))
+        entry
+            .map(|entry| entry.time.0)
+            .ok_or_else(|| unreadable(log, sequence))
     }
 
     /// A stream as people write it (`ORG/STREAM`, or `STREAM` for one of ours) or as an origin.
@@ -280,7 +338,10 @@ impl Exchange {
 
 /// Events and data bytes of a run; control entries do not count.
 fn totals(run: &Run) -> (u64, u64) {
-    let events = run.entries.chunks_exact(ENTRY_BYTES).filter(|entry| entry[1] & 0x0f == 0);
+    let events = run
+        .entries
+        .chunks_exact(ENTRY_BYTES)
+        .filter(|entry| entry[1] & 0x0f == 0);
     events.fold((0, 0), |(events, bytes), entry| {
         let data = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
         (events + 1, bytes + u64::from(data))
@@ -292,11 +353,15 @@ fn proof_failed(error: ProveError<ReadError>) -> ExchangeError {
 }
 
 fn unreadable(log: &Log, sequence: u64) -> ExchangeError {
-    ExchangeError::Proof(format!("entry {sequence} of `{}` could not be read", log.origin()))
+    ExchangeError::Proof(format!(
+        "entry {sequence} of `{}` could not be read",
+        log.origin()
+    ))
 }
 
 fn head_of(head: &LogHead) -> Result<SignedHead, ExchangeError> {
-    head.signed().ok_or_else(|| ExchangeError::Proof("the log has no signed head".to_owned()))
+    head.signed()
+        .ok_or_else(|| ExchangeError::Proof("the log has no signed head".to_owned()))
 }
 
 impl Delivery {
@@ -364,13 +429,21 @@ impl Delivery {
             self.exposure
         );
         self.note_status(true, paused.clone());
-        Ok(Some(Next::Heads(Heads { head: head_of(head)?, paused })))
+        Ok(Some(Next::Heads(Heads {
+            head: head_of(head)?,
+            paused,
+        })))
     }
 
     fn batch(&self, state: &mut State, head: &LogHead, end: u64) -> Result<Next, ExchangeError> {
         let first = state.position;
         let reader = self.exchange.reader();
-        let runs = reader.read(self.log.number(), first, (end - first).min(BATCH_ENTRIES), BATCH_BYTES_MAX)?;
+        let runs = reader.read(
+            self.log.number(),
+            first,
+            (end - first).min(BATCH_ENTRIES),
+            BATCH_BYTES_MAX,
+        )?;
         let mut lengths = Vec::new();
         let mut entries = Vec::new();
         let mut bulk = vec![Bytes::new()];
@@ -397,7 +470,10 @@ impl Delivery {
             first,
             count: lengths.len() as u32,
             descriptor_bytes: descriptors.len() as u32,
-            cover: Cover::Checkpoint { head: head_of(head)?, consistency },
+            cover: Cover::Checkpoint {
+                head: head_of(head)?,
+                consistency,
+            },
         };
         bulk[0] = descriptors.into();
         // From here on it counts as handed to the transport.
@@ -414,38 +490,60 @@ impl Delivery {
     /// # Errors
     /// [`ExchangeError::Receipt`] where it is the consumer's fault: the session ends and the receipt is kept as evidence.
     pub async fn take_receipt(&self, envelope: &[u8]) -> Result<u64, ExchangeError> {
-        let signature = || ReceiptFault::Signature { consumer: self.consumer.clone() };
+        let signature = || ReceiptFault::Signature {
+            consumer: self.consumer.clone(),
+        };
         let envelope = Envelope::from_json(envelope).map_err(|_| signature())?;
         let text = String::from_utf8(envelope.to_json()).unwrap_or_default();
         let statement = {
             let registry = self.exchange.registry();
-            let partner = registry.partners.get(&self.consumer).ok_or_else(signature)?;
+            let partner = registry
+                .partners
+                .get(&self.consumer)
+                .ok_or_else(signature)?;
             partner.statement.clone()
         };
         let partner = Some(self.consumer.clone());
         if envelope.payload_type() == Rejection::PAYLOAD_TYPE {
-            let rejection: Rejection =
-                statement.open_signed(Role::Receipt, &envelope).map_err(|_| signature())?;
+            let rejection: Rejection = statement
+                .open_signed(Role::Receipt, &envelope)
+                .map_err(|_| signature())?;
             if rejection.agreement != self.agreement || rejection.stream != *self.log.origin() {
-                return Err(ReceiptFault::Foreign { field: "agreement or stream" }.into());
+                return Err(ReceiptFault::Foreign {
+                    field: "agreement or stream",
+                }
+                .into());
             }
-            self.exchange.record_and_wait(partner, LedgerRecord::Rejection { envelope: text }).await?;
+            self.exchange
+                .record_and_wait(partner, LedgerRecord::Rejection { envelope: text })
+                .await?;
             return Ok(0);
         }
-        let receipt: Receipt = statement.open_signed(Role::Receipt, &envelope).map_err(|_| signature())?;
+        let receipt: Receipt = statement
+            .open_signed(Role::Receipt, &envelope)
+            .map_err(|_| signature())?;
         let Some((from, events, bytes)) = self.accept(&receipt, envelope.payload_digest())? else {
             return Ok(receipt.number);
         };
         // The window moves at once; the consumer is told when the receipt is durable here.
         self.receipted.send_replace(receipt.size);
         self.note_status(true, String::new());
-        let record = LedgerRecord::Receipt { envelope: text, from, events, bytes };
+        let record = LedgerRecord::Receipt {
+            envelope: text,
+            from,
+            events,
+            bytes,
+        };
         self.exchange.record_and_wait(partner, record).await?;
         Ok(receipt.number)
     }
 
     /// Checks a receipt against what was delivered. `None` where it is held already; else what it adds.
-    fn accept(&self, receipt: &Receipt, digest: Hash) -> Result<Option<(u64, u64, u64)>, ExchangeError> {
+    fn accept(
+        &self,
+        receipt: &Receipt,
+        digest: Hash,
+    ) -> Result<Option<(u64, u64, u64)>, ExchangeError> {
         let differs = [
             (receipt.agreement != self.agreement, "agreement"),
             (receipt.stream != *self.log.origin(), "stream"),
@@ -462,21 +560,36 @@ impl Delivery {
             && receipt.number == last.number
         {
             let same = *last_digest == digest;
-            let contradiction = ReceiptFault::Contradiction { number: receipt.number };
-            return if same { Ok(None) } else { Err(contradiction.into()) };
+            let contradiction = ReceiptFault::Contradiction {
+                number: receipt.number,
+            };
+            return if same {
+                Ok(None)
+            } else {
+                Err(contradiction.into())
+            };
         }
         check_follows(receipt, state.last.as_ref(), state.start)?;
         state.delivered.check(receipt)?;
         let nodes = self.exchange.reader().nodes(self.log.number());
-        let root = compact_range_at(&nodes, receipt.size).map_err(proof_failed)?.root();
+        let root = compact_range_at(&nodes, receipt.size)
+            .map_err(proof_failed)?
+            .root();
         if root != receipt.root.0 {
             return Err(ReceiptFault::Root { size: receipt.size }.into());
         }
-        let before = state.last.as_ref().map(|(last, _)| (last.size, last.events, last.bytes));
+        let before = state
+            .last
+            .as_ref()
+            .map(|(last, _)| (last.size, last.events, last.bytes));
         let (from, events, bytes) = before.unwrap_or((receipt.start, 0, 0));
         state.delivered.forget_below(receipt.size);
         state.last = Some((receipt.clone(), digest));
-        Ok(Some((from, receipt.events.saturating_sub(events), receipt.bytes.saturating_sub(bytes))))
+        Ok(Some((
+            from,
+            receipt.events.saturating_sub(events),
+            receipt.bytes.saturating_sub(bytes),
+        )))
     }
 
     /// Asks the policies again where they, the agreement or a time boundary may have changed. To be called at least once a second and
@@ -492,21 +605,43 @@ impl Delivery {
             return;
         }
         let described = self.log.described();
-        let request = exchange.policy_request(&self.peer, Action::Read, described, agreement.as_ref(), &self.purpose);
+        let request = exchange.policy_request(
+            &self.peer,
+            Action::Read,
+            described,
+            agreement.as_ref(),
+            &self.purpose,
+        );
         let (decision, digest) = exchange.decide(&request);
         if decision.allowed && active {
             return;
         }
-        let record = exchange.decision_record(&self.peer, &request, &decision, digest, Some(self.agreement));
+        let record = exchange.decision_record(
+            &self.peer,
+            &request,
+            &decision,
+            digest,
+            Some(self.agreement),
+        );
         exchange.record_lazily(Some(self.consumer.clone()), record);
-        let revoked = exchange.registry().partners.get(&self.consumer).and_then(|partner| partner.revoked.clone());
-        let ended = agreement.and_then(|state| state.ended).map(|ended| ended.why);
+        let revoked = exchange
+            .registry()
+            .partners
+            .get(&self.consumer)
+            .and_then(|partner| partner.revoked.clone());
+        let ended = agreement
+            .and_then(|state| state.ended)
+            .map(|ended| ended.why);
         let reason = match (revoked, ended) {
             (Some(why), _) => format!("access was revoked: {why}"),
             (None, Some(why)) => format!("the agreement was ended: {why}"),
             (None, None) => format!("reading is no longer permitted: {}", decision.explanation),
         };
-        let code = if active { RefusalCode::NotPermitted } else { RefusalCode::NoAgreement };
+        let code = if active {
+            RefusalCode::NotPermitted
+        } else {
+            RefusalCode::NoAgreement
+        };
         self.end(code, reason);
     }
 

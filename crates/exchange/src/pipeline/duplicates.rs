@@ -74,7 +74,9 @@ impl Series {
             {
                 *count += run.count;
             }
-            _ => self.runs.push_back((run.first_number, run.count, run.first_sequence)),
+            _ => self
+                .runs
+                .push_back((run.first_number, run.count, run.first_sequence)),
         }
         if self.runs.len() > RUNS_MAX {
             self.runs.pop_front();
@@ -102,7 +104,10 @@ impl Publishers {
 
     pub(crate) fn add(&mut self, log: LogNumber, run: &PublicationRun) {
         if run.publisher.is_numbered() && run.count > 0 {
-            self.series.entry((log.value(), run.publisher)).or_default().add(run);
+            self.series
+                .entry((log.value(), run.publisher))
+                .or_default()
+                .add(run);
         }
     }
 }
@@ -112,7 +117,11 @@ pub(crate) type EventKey = [u8; 16];
 
 /// The key of canonical attributes that have been checked.
 pub(crate) fn event_key(attributes: &Attributes<'_>) -> EventKey {
-    let digest = sha256_of(&[attributes.source().as_bytes(), &[0], attributes.id().as_bytes()]);
+    let digest = sha256_of(&[
+        attributes.source().as_bytes(),
+        &[0],
+        attributes.id().as_bytes(),
+    ]);
     let mut key = [0; 16];
     key.copy_from_slice(&digest[..16]);
     key
@@ -147,8 +156,16 @@ mod tests {
     use super::*;
 
     fn run(first_number: u64, count: u32, first_sequence: u64) -> PublicationRun {
-        let publisher = Publisher { key: [1; 32], series: [2; 16] };
-        PublicationRun { publisher, first_number, count, first_sequence }
+        let publisher = Publisher {
+            key: [1; 32],
+            series: [2; 16],
+        };
+        PublicationRun {
+            publisher,
+            first_number,
+            count,
+            first_sequence,
+        }
     }
 
     #[test]
@@ -159,7 +176,19 @@ mod tests {
         series.add(&run(6, 1, 40));
         assert_eq!((series.last_number, series.last_sequence), (6, 40));
         let found: Vec<_> = (0..8).map(|number| series.sequence_of(number)).collect();
-        assert_eq!(found, [None, Some(10), Some(11), Some(12), Some(13), Some(14), Some(40), None]);
+        assert_eq!(
+            found,
+            [
+                None,
+                Some(10),
+                Some(11),
+                Some(12),
+                Some(13),
+                Some(14),
+                Some(40),
+                None
+            ]
+        );
         assert_eq!(series.runs.len(), 2);
     }
 

@@ -37,7 +37,13 @@ pub fn seal_record(
     entropy: &mut dyn Entropy,
 ) -> Result<SealedBatch, RecordError> {
     let json = String::from_utf8(record.to_json()).unwrap_or_default();
-    let event = own_event(origin, &record.event_type(), subject(record), &json, entropy)?;
+    let event = own_event(
+        origin,
+        &record.event_type(),
+        subject(record),
+        &json,
+        entropy,
+    )?;
     Ok(seal(&Drafts::from_events(&[event]), entropy))
 }
 
@@ -72,7 +78,11 @@ fn own_event(
     }
     let mut data_part = Vec::with_capacity(json.len() + 1);
     DataPart::text(json).encode(&mut data_part)?;
-    Ok(Event::check(attributes.build()?, data_part, &Limits::FORMAT)?)
+    Ok(Event::check(
+        attributes.build()?,
+        data_part,
+        &Limits::FORMAT,
+    )?)
 }
 
 fn subject(record: &LedgerRecord) -> Option<&Origin> {
@@ -86,7 +96,10 @@ fn subject(record: &LedgerRecord) -> Option<&Origin> {
 /// Reads an entry of a ledger log back. Control entries and records of a newer version come without a record.
 #[must_use]
 pub fn read_entry(stored: &StoredEntry<'_>, leaf: Hash) -> LedgerEntry {
-    let time = stored.entry.get(46..54).and_then(|bytes| bytes.try_into().ok());
+    let time = stored
+        .entry
+        .get(46..54)
+        .and_then(|bytes| bytes.try_into().ok());
     LedgerEntry {
         sequence: stored.sequence,
         time: Timestamp(time.map_or(0, u64::from_be_bytes)),

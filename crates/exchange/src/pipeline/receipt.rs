@@ -38,19 +38,26 @@ impl ReceiptSeries {
     /// Everything below this has been receipted.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.last.as_ref().map_or(self.start, |(receipt, _)| receipt.size)
+        self.last
+            .as_ref()
+            .map_or(self.start, |(receipt, _)| receipt.size)
     }
 
     /// Everything below this has been receipted as applied.
     #[must_use]
     pub fn applied(&self) -> u64 {
-        self.last.as_ref().map_or(self.start, |(receipt, _)| receipt.applied)
+        self.last
+            .as_ref()
+            .map_or(self.start, |(receipt, _)| receipt.applied)
     }
 
     /// Signs the next receipt. The caller makes it durable before it sends it: two receipts with one number and other words are proof against
     /// their signer.
     pub fn sign_next(&mut self, reached: &Reached, made: Timestamp, key: &SigningKey) -> Envelope {
-        let before = self.last.as_ref().map_or((0, 0), |(last, _)| (last.events, last.bytes));
+        let before = self
+            .last
+            .as_ref()
+            .map_or((0, 0), |(last, _)| (last.events, last.bytes));
         let applied = reached.applied.max(self.applied()).min(reached.size);
         let receipt = Receipt {
             agreement: self.agreement,
@@ -65,7 +72,11 @@ impl ReceiptSeries {
             root: Digest(reached.root),
             events: before.0 + reached.events,
             bytes: before.1 + reached.bytes,
-            level: if applied == reached.size { Level::Applied } else { Level::Verified },
+            level: if applied == reached.size {
+                Level::Applied
+            } else {
+                Level::Verified
+            },
             applied,
             rejected: Rejections::default(),
             made,
@@ -95,7 +106,9 @@ pub struct Reached {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ReceiptFault {
     /// It goes back behind an earlier one.
-    #[error("the receipt goes back: it covers {size} entries, {applied} applied, after an earlier one of {last}")]
+    #[error(
+        "the receipt goes back: it covers {size} entries, {applied} applied, after an earlier one of {last}"
+    )]
     Backwards {
         /// What it covers.
         size: u64,
@@ -105,13 +118,17 @@ pub enum ReceiptFault {
         last: u64,
     },
     /// Two receipts with one number say different things.
-    #[error("two different receipts carry number {number} of the series: proof against their signer")]
+    #[error(
+        "two different receipts carry number {number} of the series: proof against their signer"
+    )]
     Contradiction {
         /// The number.
         number: u64,
     },
     /// It counts other events or bytes than were delivered, or stands where no batch ended.
-    #[error("the receipt counts {events} events and {bytes} bytes up to {size}, delivered were {expected_events} and {expected_bytes}")]
+    #[error(
+        "the receipt counts {events} events and {bytes} bytes up to {size}, delivered were {expected_events} and {expected_bytes}"
+    )]
     Count {
         /// The size.
         size: u64,
@@ -182,7 +199,11 @@ impl DeliveredRange {
     #[must_use]
     pub fn new(position: u64, events: u64, bytes: u64) -> Self {
         Self {
-            marks: VecDeque::from([Mark { end: position, events, bytes }]),
+            marks: VecDeque::from([Mark {
+                end: position,
+                events,
+                bytes,
+            }]),
         }
     }
 
@@ -207,7 +228,11 @@ impl DeliveredRange {
 
     fn last(&self) -> Mark {
         // INVARIANT: one mark stays for ever.
-        self.marks.back().copied().unwrap_or(Mark { end: 0, events: 0, bytes: 0 })
+        self.marks.back().copied().unwrap_or(Mark {
+            end: 0,
+            events: 0,
+            bytes: 0,
+        })
     }
 
     /// Checks position and counts of a receipt.
@@ -217,7 +242,10 @@ impl DeliveredRange {
     pub fn check(&self, receipt: &Receipt) -> Result<(), ReceiptFault> {
         let size = receipt.size;
         if size > self.end() {
-            return Err(ReceiptFault::Undelivered { size, delivered: self.end() });
+            return Err(ReceiptFault::Undelivered {
+                size,
+                delivered: self.end(),
+            });
         }
         let at = self.marks.partition_point(|mark| mark.end < size);
         let mark = self.marks.get(at).copied().unwrap_or(self.last());
@@ -250,16 +278,21 @@ pub fn check_follows(
     last: Option<&(Receipt, Hash)>,
     start: u64,
 ) -> Result<(), ReceiptFault> {
-    let (last_number, last_size, last_applied) =
-        last.map_or((0, start, start), |(last, _)| (last.number, last.size, last.applied));
+    let (last_number, last_size, last_applied) = last.map_or((0, start, start), |(last, _)| {
+        (last.number, last.size, last.applied)
+    });
     let previous = last.map(|(_, digest)| Digest(*digest));
     if receipt.number != last_number + 1 || receipt.previous != previous {
-        return Err(ReceiptFault::Order { last: last_number, found: receipt.number });
+        return Err(ReceiptFault::Order {
+            last: last_number,
+            found: receipt.number,
+        });
     }
     if receipt.start != start {
         return Err(ReceiptFault::Foreign { field: "start" });
     }
-    if receipt.size < last_size || receipt.applied < last_applied || receipt.applied > receipt.size {
+    if receipt.size < last_size || receipt.applied < last_applied || receipt.applied > receipt.size
+    {
         return Err(ReceiptFault::Backwards {
             size: receipt.size,
             applied: receipt.applied,
@@ -304,12 +337,18 @@ mod tests {
     fn receipts_of_a_series_are_cumulative_and_chained() {
         let mut series = series();
         let first = signed(&mut series, &reached(10, 4, 0));
-        assert_eq!((first.number, first.previous, first.events, first.bytes), (1, None, 4, 40));
+        assert_eq!(
+            (first.number, first.previous, first.events, first.bytes),
+            (1, None, 4, 40)
+        );
         assert_eq!((first.level, first.applied), (Level::Verified, 5));
         check_follows(&first, None, 5).unwrap();
         let before = series.last.clone();
         let second = signed(&mut series, &reached(12, 2, 12));
-        assert_eq!((second.number, second.events, second.level), (2, 6, Level::Applied));
+        assert_eq!(
+            (second.number, second.events, second.level),
+            (2, 6, Level::Applied)
+        );
         check_follows(&second, before.as_ref(), 5).unwrap();
     }
 
@@ -322,14 +361,32 @@ mod tests {
         assert!(check_follows(&second, None, 5).is_err());
         assert!(check_follows(&first, last.as_ref(), 5).is_err());
         let altered = [
-            Receipt { previous: None, ..second.clone() },
-            Receipt { start: 4, ..second.clone() },
-            Receipt { size: 9, ..second.clone() },
-            Receipt { applied: 4, ..second.clone() },
-            Receipt { applied: 13, ..second.clone() },
+            Receipt {
+                previous: None,
+                ..second.clone()
+            },
+            Receipt {
+                start: 4,
+                ..second.clone()
+            },
+            Receipt {
+                size: 9,
+                ..second.clone()
+            },
+            Receipt {
+                applied: 4,
+                ..second.clone()
+            },
+            Receipt {
+                applied: 13,
+                ..second.clone()
+            },
         ];
         for altered in altered {
-            assert!(check_follows(&altered, last.as_ref(), 5).is_err(), "{altered:?}");
+            assert!(
+                check_follows(&altered, last.as_ref(), 5).is_err(),
+                "{altered:?}"
+            );
         }
         check_follows(&second, last.as_ref(), 5).unwrap();
     }
@@ -342,10 +399,22 @@ mod tests {
         let mut series = series();
         let honest = signed(&mut series, &reached(10, 4, 0));
         let wrong = [
-            Receipt { size: 13, ..honest.clone() },
-            Receipt { size: 11, ..honest.clone() },
-            Receipt { events: 5, ..honest.clone() },
-            Receipt { bytes: 39, ..honest.clone() },
+            Receipt {
+                size: 13,
+                ..honest.clone()
+            },
+            Receipt {
+                size: 11,
+                ..honest.clone()
+            },
+            Receipt {
+                events: 5,
+                ..honest.clone()
+            },
+            Receipt {
+                bytes: 39,
+                ..honest.clone()
+            },
         ];
         for wrong in wrong {
             assert!(delivered.check(&wrong).is_err(), "{wrong:?}");

@@ -66,7 +66,10 @@ impl SealedBatch {
     }
 
     fn offset(&self, index: usize) -> usize {
-        let before: u64 = self.lengths[..index].iter().map(Lengths::content_bytes).sum();
+        let before: u64 = self.lengths[..index]
+            .iter()
+            .map(Lengths::content_bytes)
+            .sum();
         before as usize
     }
 }

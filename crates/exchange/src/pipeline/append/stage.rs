@@ -78,13 +78,21 @@ impl Stage {
     }
 
     /// What this commit already takes of a series.
-    pub(super) fn runs_of(&self, publisher: Publisher) -> impl DoubleEndedIterator<Item = &PublicationRun> {
-        self.runs.iter().filter(move |run| run.publisher == publisher)
+    pub(super) fn runs_of(
+        &self,
+        publisher: Publisher,
+    ) -> impl DoubleEndedIterator<Item = &PublicationRun> {
+        self.runs
+            .iter()
+            .filter(move |run| run.publisher == publisher)
     }
 
     /// Where an unnumbered event lies, if this commit already takes it.
     pub(super) fn sequence_of_key(&self, key: &EventKey) -> Option<u64> {
-        self.keys.iter().find(|(known, _)| known == key).map(|(_, sequence)| *sequence)
+        self.keys
+            .iter()
+            .find(|(known, _)| known == key)
+            .map(|(_, sequence)| *sequence)
     }
 
     /// Gives the events their places at the end of the log; returns the last sequence.
@@ -94,7 +102,9 @@ impl Stage {
         self.entries.reserve(sealed.heads.len() * ENTRY_BYTES);
         for head in &sealed.heads {
             let sequence = self.tip.range.size();
-            let entry = head.entry(sealed.kind, sequence, self.tip.last_leaf, time).encode();
+            let entry = head
+                .entry(sealed.kind, sequence, self.tip.last_leaf, time)
+                .encode();
             let leaf = leaf_hash(&entry);
             self.tip.range.append(leaf);
             self.tip.last_leaf = leaf;
@@ -102,7 +112,8 @@ impl Stage {
             self.leaf_hashes.push(leaf);
         }
         self.tip.last_time_us = time.0;
-        self.lengths.extend(sealed.lengths.iter().map(content_input));
+        self.lengths
+            .extend(sealed.lengths.iter().map(content_input));
         self.content.push(sealed.content.clone());
         self.size().saturating_sub(1)
     }
@@ -126,7 +137,8 @@ impl Stage {
     pub(super) fn take_copy(&mut self, batch: &VerifiedBatch, cover: Vec<u8>) {
         self.entries.extend_from_slice(batch.entries());
         self.leaf_hashes.extend_from_slice(batch.leaf_hashes());
-        self.lengths.extend(batch.lengths().iter().map(content_input));
+        self.lengths
+            .extend(batch.lengths().iter().map(content_input));
         self.content.push(batch.content().clone());
         self.cover = cover;
         self.tip.range = batch.range().clone();

@@ -17,7 +17,9 @@ use countersign_tlog::{Checkpoint, CompactRange};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::stage::{RUNS_PER_COMMIT_MAX, Stage, Tip};
-use super::{AppendError, Appended, COMMIT_BYTES_MAX, Done, LAZY_DELAY, Question, Work, WriterParts};
+use super::{
+    AppendError, Appended, COMMIT_BYTES_MAX, Done, LAZY_DELAY, Question, Work, WriterParts,
+};
 use crate::clock::{Clock, ClockGuard, ClockJump};
 use crate::log::{Log, LogHead};
 use crate::pipeline::duplicates::{
@@ -67,7 +69,12 @@ struct Turn {
 
 impl State {
     pub(super) fn new(parts: WriterParts) -> Result<Self, ReadError> {
-        let WriterParts { journal, reader, log_key, clock } = parts;
+        let WriterParts {
+            journal,
+            reader,
+            log_key,
+            clock,
+        } = parts;
         let publishers = load_publishers(&reader)?;
         Ok(Self {
             guard: ClockGuard::new(clock.as_ref()),
@@ -107,7 +114,8 @@ impl State {
                 bytes += weight(&work);
                 self.sort(work, &mut waiting, &mut turn);
             }
-            let overdue = lazy_since.is_some_and(|since| waited(self.clock.as_ref(), since) >= LAZY_DELAY);
+            let overdue =
+                lazy_since.is_some_and(|since| waited(self.clock.as_ref(), since) >= LAZY_DELAY);
             if turn.urgent || overdue || turn.stop.is_some() {
                 self.commit(std::mem::take(&mut waiting));
                 lazy_since = None;
@@ -145,12 +153,18 @@ impl State {
                 let result = match opened {
                     // Opened before, without a first commit (a full disk): the caller knows of no such log.
                     Some(Ok(number) | Err(OpenLogError::Exists { number, .. })) => Ok(number),
-                    Some(Err(error)) => Err(AppendError::Stopped { why: error.to_string() }),
+                    Some(Err(error)) => Err(AppendError::Stopped {
+                        why: error.to_string(),
+                    }),
                     None => Err(AppendError::ended()),
                 };
                 let _ = reply.send(result);
             }
-            Question::SeriesState { log, publisher, reply } => {
+            Question::SeriesState {
+                log,
+                publisher,
+                reply,
+            } => {
                 let series = self.publishers.series(log, &publisher);
                 let _ = reply.send(series.map_or((0, 0), |s| (s.last_number, s.last_sequence)));
             }
@@ -193,10 +207,22 @@ impl State {
         }
     }
 
-    fn stage(&mut self, work: Work, stages: &mut Vec<Stage>, now: &Result<Timestamp, ClockJump>) -> Option<Answer> {
+    fn stage(
+        &mut self,
+        work: Work,
+        stages: &mut Vec<Stage>,
+        now: &Result<Timestamp, ClockJump>,
+    ) -> Option<Answer> {
         let stopped = self.stopped.clone().map(|why| AppendError::Stopped { why });
         let (done, permit, staged, repeated, count) = match work {
-            Work::Append { log, sealed, publisher, done, permit, .. } => {
+            Work::Append {
+                log,
+                sealed,
+                publisher,
+                done,
+                permit,
+                ..
+            } => {
                 let staged = match (stopped, now) {
                     (Some(error), _) => Err(error),
                     (None, Err(jump)) => Err((*jump).into()),
@@ -205,7 +231,13 @@ impl State {
                 let count = sealed.count() as u32;
                 (done, permit, staged, Some((log, sealed)), count)
             }
-            Work::Copy { log, batch, cover, done, permit } => {
+            Work::Copy {
+                log,
+                batch,
+                cover,
+                done,
+                permit,
+            } => {
                 let count = batch.lengths().len() as u32;
                 let staged = match stopped {
                     Some(error) => Err(error),
@@ -217,13 +249,28 @@ impl State {
             Work::Ask(_) => return None,
         };
         let (result, compare) = match staged {
-            Ok(Staged { last_sequence, duplicates, compare }) => {
-                (Ok(Appended { last_sequence, duplicates, count }), compare)
-            }
+            Ok(Staged {
+                last_sequence,
+                duplicates,
+                compare,
+            }) => (
+                Ok(Appended {
+                    last_sequence,
+                    duplicates,
+                    count,
+                }),
+                compare,
+            ),
             Err(error) => (Err(error), Vec::new()),
         };
         let repeated = repeated.filter(|_| !compare.is_empty());
-        Some(Answer { done, result, compare, repeated, _permit: permit })
+        Some(Answer {
+            done,
+            result,
+            compare,
+            repeated,
+            _permit: permit,
+        })
     }
 
     fn stage_copy(
@@ -235,10 +282,17 @@ impl State {
     ) -> Result<Staged, AppendError> {
         let stage = self.stage_of(stages, log);
         if stage.size() != batch.first() {
-            return Err(AppendError::Position { size: stage.size(), first: batch.first() });
+            return Err(AppendError::Position {
+                size: stage.size(),
+                first: batch.first(),
+            });
         }
         stage.take_copy(batch, cover);
-        Ok(Staged { last_sequence: batch.end().saturating_sub(1), duplicates: 0, compare: Vec::new() })
+        Ok(Staged {
+            last_sequence: batch.end().saturating_sub(1),
+            duplicates: 0,
+            compare: Vec::new(),
+        })
     }
 
     fn stage_batch(
@@ -256,7 +310,11 @@ impl State {
             Some(_) => self.stage_unnumbered(stages, log, sealed, now),
             None => {
                 let last_sequence = self.stage_of(stages, log).extend(sealed, now);
-                Ok(Staged { last_sequence, duplicates: 0, compare: Vec::new() })
+                Ok(Staged {
+                    last_sequence,
+                    duplicates: 0,
+                    compare: Vec::new(),
+                })
             }
         }
     }
@@ -273,18 +331,35 @@ impl State {
         self.stage_of(stages, log);
         let stored = self.publishers.series(log.number(), &publisher);
         let last_stored = stored.map_or(0, |series| series.last_number);
-        let at = stages.iter().position(|stage| stage.log.number() == log.number()).unwrap_or(0);
+        let at = stages
+            .iter()
+            .position(|stage| stage.log.number() == log.number())
+            .unwrap_or(0);
         let stage = &mut stages[at];
-        let last = stage.runs_of(publisher).next_back().map_or(last_stored, PublicationRun::last_number);
+        let last = stage
+            .runs_of(publisher)
+            .next_back()
+            .map_or(last_stored, PublicationRun::last_number);
         if first_number == 0 || first_number > last + 1 {
-            return Err(AppendError::Gap { expected: last + 1, found: first_number });
+            return Err(AppendError::Gap {
+                expected: last + 1,
+                found: first_number,
+            });
         }
-        let repeated = usize::try_from(last + 1 - first_number).unwrap_or(usize::MAX).min(sealed.count());
+        let repeated = usize::try_from(last + 1 - first_number)
+            .unwrap_or(usize::MAX)
+            .min(sealed.count());
         let mut compare = Vec::new();
         for index in 0..repeated {
             let number = first_number + index as u64;
-            let pending = || stage.runs_of(publisher).find_map(|run| run.sequence_of(number));
-            let sequence = stored.and_then(|series| series.sequence_of(number)).or_else(pending);
+            let pending = || {
+                stage
+                    .runs_of(publisher)
+                    .find_map(|run| run.sequence_of(number))
+            };
+            let sequence = stored
+                .and_then(|series| series.sequence_of(number))
+                .or_else(pending);
             let old = AppendError::Old {
                 last_number: last_stored,
                 last_sequence: stored.map_or(0, |series| series.last_sequence),
@@ -299,7 +374,11 @@ impl State {
             if stage.runs().len() >= RUNS_PER_COMMIT_MAX {
                 return Err(AppendError::Busy);
             }
-            let fresh = if repeated == 0 { sealed.clone() } else { sealed.tail(repeated) };
+            let fresh = if repeated == 0 {
+                sealed.clone()
+            } else {
+                sealed.tail(repeated)
+            };
             last_sequence = stage.extend(&fresh, now);
             let count = fresh.count() as u32;
             stage.add_run(PublicationRun {
@@ -309,7 +388,11 @@ impl State {
                 first_sequence: last_sequence + 1 - u64::from(count),
             });
         }
-        Ok(Staged { last_sequence, duplicates: repeated as u32, compare })
+        Ok(Staged {
+            last_sequence,
+            duplicates: repeated as u32,
+            compare,
+        })
     }
 
     fn stage_unnumbered(
@@ -328,21 +411,29 @@ impl State {
         let size = stage.size();
         for index in 0..sealed.count() {
             let attribute_bytes = sealed.lengths[index].attribute_bytes as usize;
-            let Ok(attributes) = Attributes::check(&sealed.event_bytes(index)[..attribute_bytes]) else {
+            let Ok(attributes) = Attributes::check(&sealed.event_bytes(index)[..attribute_bytes])
+            else {
                 // INVARIANT: drafts were checked at ingest.
                 continue;
             };
             let key = event_key(&attributes);
             let stage = self.stage_of(stages, log);
             let pending = stage.sequence_of_key(&key);
-            let known = self.windows.get(&log.number()).and_then(|window| window.get(&key)).or(pending);
+            let known = self
+                .windows
+                .get(&log.number())
+                .and_then(|window| window.get(&key))
+                .or(pending);
             if let Some(sequence) = known {
                 compare.push((index, sequence));
                 last_sequence = sequence;
             } else if let Some(first) = fresh_keys.get(&key) {
                 // The same event twice in one batch: dropped if it is the same, a conflict if not.
                 if sealed.event_bytes(*first) != sealed.event_bytes(index) {
-                    return Err(AppendError::Conflict { index, sequence: size });
+                    return Err(AppendError::Conflict {
+                        index,
+                        sequence: size,
+                    });
                 }
             } else {
                 fresh_keys.insert(key, index);
@@ -353,17 +444,31 @@ impl State {
         self.check_stored(log, sealed, &compare)?;
         compare.retain(|(_, sequence)| *sequence >= log.size());
         if !fresh.is_empty() {
-            let chosen = if duplicates == 0 { sealed.clone() } else { sealed.select(&fresh) };
+            let chosen = if duplicates == 0 {
+                sealed.clone()
+            } else {
+                sealed.select(&fresh)
+            };
             let stage = self.stage_of(stages, log);
             last_sequence = stage.extend(&chosen, now);
             let places: HashMap<usize, u64> = fresh.iter().copied().zip(size..).collect();
-            stage.add_keys(fresh_keys.into_iter().map(|(key, index)| (key, places[&index])));
+            stage.add_keys(
+                fresh_keys
+                    .into_iter()
+                    .map(|(key, index)| (key, places[&index])),
+            );
         }
-        Ok(Staged { last_sequence, duplicates, compare })
+        Ok(Staged {
+            last_sequence,
+            duplicates,
+            compare,
+        })
     }
 
     fn stage_of<'s>(&mut self, stages: &'s mut Vec<Stage>, log: &Arc<Log>) -> &'s mut Stage {
-        let found = stages.iter().position(|stage| stage.log.number() == log.number());
+        let found = stages
+            .iter()
+            .position(|stage| stage.log.number() == log.number());
         let at = found.unwrap_or_else(|| {
             stages.push(Stage::new(Arc::clone(log), self.tip(log)));
             stages.len() - 1
@@ -376,10 +481,21 @@ impl State {
             return tip.clone();
         }
         let known = log.head();
-        let stored = self.journal.as_ref().and_then(|journal| journal.head(log.number()));
+        let stored = self
+            .journal
+            .as_ref()
+            .and_then(|journal| journal.head(log.number()));
         let (range, last_leaf, last_time_us) = stored
-            .map_or((CompactRange::new(), [0; 32], 0), |head| (head.range, head.last_leaf, head.last_time_us));
-        Tip { range, last_leaf, last_time_us, signature: known.signature, producer: known.producer }
+            .map_or((CompactRange::new(), [0; 32], 0), |head| {
+                (head.range, head.last_leaf, head.last_time_us)
+            });
+        Tip {
+            range,
+            last_leaf,
+            last_time_us,
+            signature: known.signature,
+            producer: known.producer,
+        }
     }
 
     fn store(&mut self, stages: &mut [Stage]) -> Result<(), AppendError> {
@@ -387,7 +503,9 @@ impl State {
             return Ok(());
         }
         let parts = stages.iter_mut().map(Stage::take_part).collect();
-        let Some(journal) = &mut self.journal else { return Err(AppendError::ended()) };
+        let Some(journal) = &mut self.journal else {
+            return Err(AppendError::ended());
+        };
         match journal.commit(parts) {
             Ok(_) => {
                 // Where the channel is full, the segments' thread is at it already.
@@ -412,7 +530,10 @@ impl State {
         let root = stage.tip.range.root();
         if stage.log.kind() != LogKind::Copy {
             let origin = stage.log.origin().as_str().to_owned();
-            stage.tip.signature = Some(signature_of(&Checkpoint { origin, size, root }, &self.log_key));
+            stage.tip.signature = Some(signature_of(
+                &Checkpoint { origin, size, root },
+                &self.log_key,
+            ));
         }
         for run in stage.runs() {
             self.publishers.add(number, run);
@@ -434,7 +555,12 @@ impl State {
     }
 
     /// A repeat is answered like the first time only if it is the same event. What is not stored yet is compared when it is.
-    fn check_stored(&self, log: &Log, sealed: &SealedBatch, compare: &[(usize, u64)]) -> Result<(), AppendError> {
+    fn check_stored(
+        &self,
+        log: &Log,
+        sealed: &SealedBatch,
+        compare: &[(usize, u64)],
+    ) -> Result<(), AppendError> {
         for &(index, sequence) in compare {
             if sequence >= log.size() {
                 continue;
@@ -442,7 +568,9 @@ impl State {
             let runs = self
                 .reader
                 .read(log.number(), sequence, 1, u64::MAX)
-                .map_err(|error| AppendError::Stopped { why: error.to_string() })?;
+                .map_err(|error| AppendError::Stopped {
+                    why: error.to_string(),
+                })?;
             let stored = runs.iter().flat_map(|run| run.iter()).next();
             let same = stored.is_some_and(|stored| {
                 stored.content.get(CONTENT_SALT_BYTES..) == Some(sealed.event_bytes(index))
@@ -466,7 +594,9 @@ impl State {
             let runs = self
                 .reader
                 .read(log.number(), next, 4096, 8 << 20)
-                .map_err(|error| AppendError::Stopped { why: error.to_string() })?;
+                .map_err(|error| AppendError::Stopped {
+                    why: error.to_string(),
+                })?;
             let before = next;
             for stored in runs.iter().flat_map(|run| run.iter()) {
                 if let Ok(attributes) = Attributes::check(stored.attributes()) {
@@ -483,7 +613,9 @@ impl State {
     }
 
     fn close(&mut self) {
-        let Some(journal) = self.journal.take() else { return };
+        let Some(journal) = self.journal.take() else {
+            return;
+        };
         if self.stopped.is_some() {
             return;
         }
