@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_crypto::Fingerprint;
-use countersign_event::documents::{
-    Document as _, KeyStatement, Refusal, RefusalCode, Role, StatementError,
-};
+use countersign_event::documents::{KeyStatement, Refusal, RefusalCode, Role, StatementError};
 use countersign_event::dsse::Envelope;
 use countersign_protocol::Refused;
 
@@ -159,9 +157,10 @@ impl RefusedBy {
         };
         let envelope = Envelope::from_json(&refused.refusal)
             .map_err(|error| IdentityFault::Statement(StatementError::Document(error.into())))?;
+        let signed = Self::open(envelope, signer)?;
         Ok(Self {
-            retry_after,
-            ..Self::open(envelope, signer)?
+            retry_after: retry_after.or(signed.retry_after),
+            ..signed
         })
     }
 
@@ -198,12 +197,8 @@ impl RefusedBy {
     }
 }
 
-/// The payload type of a refusal, for callers that keep evidence.
-pub const REFUSAL_PAYLOAD_TYPE: &str = Refusal::PAYLOAD_TYPE;
-
 /// The stable word of a refusal code.
-#[must_use]
-pub fn code_text(code: RefusalCode) -> String {
+fn code_text(code: RefusalCode) -> String {
     match serde_json::to_value(code) {
         Ok(serde_json::Value::String(text)) => text,
         _ => String::new(),

@@ -22,9 +22,6 @@ use crate::quic::{
 /// The wall clock, handed in: key periods are judged by it, and receipts dated.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// Randomness, handed in: it spreads reconnects, and names series.
-pub type SharedEntropy = Box<dyn Entropy>;
-
 /// Connection error code: this side is done.
 pub const CLOSE_DONE: u32 = 0;
 
