@@ -119,10 +119,10 @@ pub(crate) fn check(
 }
 
 /// Every decision here is the one in its ledger, and the other way round. Gives how many were proven.
-fn check_decisions(
+fn check_decisions<'a>(
     ledgers: &[Ledger<'_>],
-    mut decided: BTreeMap<(&Origin, u64), Hash>,
-    decisions: &[Placed],
+    mut decided: BTreeMap<(&'a Origin, u64), Hash>,
+    decisions: &'a [Placed],
     found: &mut Collector<'_>,
 ) -> u64 {
     let mut proven = 0;
