@@ -495,3 +495,39 @@ fn a_sealed_segment_is_below_a_durable_head() {
         Err(error) => panic!("{error}"),
     }
 }
+
+#[test]
+fn a_commit_of_a_forked_copy_is_refused_even_where_it_holds_no_entries() {
+    let disk = SimDisk::new();
+    let mut model = Model::new();
+    let mut journal = create(&disk, COLD, 1);
+    let log = journal.open_log(birth(1)).unwrap();
+    let part = model
+        .entry(1)
+        .or_default()
+        .part(log, PartOptions::events(2), &mut Dice(29));
+    journal.commit(vec![part]).unwrap();
+    journal.close().unwrap();
+    let [one, other] = [1, 2].map(|life| {
+        let (disk, mut model, mut dice) = (disk.fork(), model.clone(), Dice(30));
+        let (mut journal, _) = open(&disk, COLD, 2).unwrap();
+        for _ in 0..3 {
+            let mut shape = PartOptions::events(0);
+            shape.annotation = vec![life; 9];
+            let part = model.entry(1).or_default().part(log, shape, &mut dice);
+            journal.commit(vec![part]).unwrap();
+        }
+        journal.close().unwrap();
+        disk
+    });
+    let path = segment(1);
+    let foreign = other.contents(&path).unwrap();
+    let ends = commit_ends(&foreign);
+    for pair in ends.windows(2) {
+        let range = pair[0].next_multiple_of(512)..pair[1];
+        let disk = tampered(&one, &path, |bytes| {
+            bytes[range.clone()].copy_from_slice(&foreign[range.clone()]);
+        });
+        damage(open(&disk, COLD, 5));
+    }
+}

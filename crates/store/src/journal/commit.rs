@@ -9,7 +9,7 @@ use super::error::{Broken, CommitError};
 use super::format::{
     ANNOTATION_BYTES_MAX, COMMIT_BYTES_MAX, COMMIT_HEADER_BYTES, COVER_BYTES_MAX, CommitHeader,
     DIRECTORY_BYTES, DirectoryEntry, ENTRY_BYTES, PART_HEADER_BYTES, PARTS_MAX, PartHeader,
-    SALT_BYTES, SECTOR, SEGMENT_HEADER_BYTES, encode_birth,
+    SALT_BYTES, SECTOR, SEGMENT_HEADER_BYTES, encode_birth, parts_crc,
 };
 use super::heads::{HeadSlot, LastSlot};
 use super::state::{Advance, CheckedPart, LogState, Recent, advance};
@@ -233,12 +233,12 @@ impl Journal {
             part_count: u32::try_from(parts.len()).unwrap_or(u32::MAX),
             length,
             time_us,
-            parts_crc: crc32c::crc32c(&buffer[COMMIT_HEADER_BYTES..front]),
+            parts_crc: parts_crc(&buffer[COMMIT_HEADER_BYTES..front]),
         };
         buffer[..COMMIT_HEADER_BYTES].copy_from_slice(&header.encode());
         buffer.resize(capacity, 0);
         Ok(Built {
-            digest: header.digest(),
+            digest: header.digest(&buffer[COMMIT_HEADER_BYTES..front]),
             header,
             parts,
             bytes: Bytes::from(buffer),

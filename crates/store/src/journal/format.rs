@@ -6,7 +6,7 @@
 //! part      cover ‖ annotation ‖ birth ‖ entries (118 each) ‖ directory (12 each) ‖ content
 //! ```
 
-use countersign_crypto::{Hash, sha256};
+use countersign_crypto::{Hash, sha256_of};
 
 use super::types::{Birth, LogKind};
 
@@ -97,7 +97,7 @@ impl SegmentHeader {
 ///  76  4 zero
 ///  80  8 length              of the commit with its content, without padding
 ///  88  8 time                µs, UTC: the latest entry's
-///  96  4 crc32c of the part headers
+///  96  4 crc32c of the part headers, each without its own checksum
 /// 100 24 zeros
 /// 124  4 crc32c of the bytes before
 /// ```
@@ -152,8 +152,10 @@ impl CommitHeader {
         (&header.encode() == bytes).then_some(header)
     }
 
-    pub(crate) fn digest(&self) -> Hash {
-        sha256(&self.encode())
+    /// What the next commit names as the one before: over the header and the part headers, and through their checksums
+    /// and roots over everything else.
+    pub(crate) fn digest(&self, part_headers: &[u8]) -> Hash {
+        sha256_of(&[&self.encode(), part_headers])
     }
 
     /// Bytes of the header and the part headers.
@@ -286,6 +288,16 @@ impl PartHeader {
     pub(crate) fn body_bytes(&self) -> Option<u64> {
         (self.meta_bytes() as u64 + self.entries_bytes() as u64).checked_add(self.content_len)
     }
+}
+
+/// Checksum over part headers. Each one's own checksum is left out: a CRC over bytes that end in their CRC is the same
+/// for all bytes.
+pub(crate) fn parts_crc(part_headers: &[u8]) -> u32 {
+    part_headers
+        .chunks_exact(PART_HEADER_BYTES)
+        .fold(0, |crc, header| {
+            crc32c::crc32c_append(crc, &header[..PART_HEADER_BYTES - 4])
+        })
 }
 
 /// A part header is bound to its place, so that one that is valid elsewhere is not valid here.

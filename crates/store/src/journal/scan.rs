@@ -9,7 +9,7 @@ use countersign_event::commitment::{attribute_commitment, data_commitment};
 use super::error::Flaw;
 use super::format::{
     COMMIT_BYTES_MAX, COMMIT_HEADER_BYTES, CommitHeader, DirectoryEntry, ENTRY_BYTES,
-    PART_HEADER_BYTES, PARTS_MAX, PartHeader, SALT_BYTES, SECTOR,
+    PART_HEADER_BYTES, PARTS_MAX, PartHeader, SALT_BYTES, SECTOR, parts_crc,
 };
 use super::segment::Segment;
 use super::state::{CheckedPart, Logs, PartBody, check_part};
@@ -74,7 +74,7 @@ pub(crate) fn read_parts(
 }
 
 fn decode_parts(header: &CommitHeader, bytes: &[u8]) -> Result<Vec<PartHeader>, Flaw> {
-    if crc32c::crc32c(bytes) != header.parts_crc {
+    if parts_crc(bytes) != header.parts_crc {
         return Err(Flaw::PartHeader);
     }
     let mut parts = Vec::with_capacity(header.part_count as usize);
@@ -147,7 +147,7 @@ fn check_commit(
         parts.push(check_part(logs.logs.get(&part.log), &part, &body)?);
     }
     Ok(FoundCommit {
-        digest: header.digest(),
+        digest: header.digest(&bytes[COMMIT_HEADER_BYTES..front]),
         header,
         parts,
         bytes,
