@@ -86,6 +86,8 @@ pub struct Exchange {
     evidence: Arc<dyn Evidence>,
     statuses: Mutex<HashMap<(String, bool), SubscriptionStatus>>,
     refused_strangers: AtomicU64,
+    /// The last refusal got for each stream.
+    refusals_got: Mutex<HashMap<Origin, String>>,
     /// Moves whenever the ledger has something new for the view.
     ledger_moved: watch::Sender<u64>,
 }
@@ -227,6 +229,7 @@ impl Exchange {
             evidence,
             statuses: Mutex::new(HashMap::new()),
             refused_strangers: AtomicU64::new(0),
+            refusals_got: Mutex::new(HashMap::new()),
             ledger_moved: watch::Sender::new(0),
         });
         exchange.begin(may_create).await?;
@@ -754,6 +757,18 @@ impl Exchange {
 
     pub(crate) fn count_refused_stranger(&self) {
         self.refused_strangers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether this refusal differs from the last one got for the stream.
+    pub(crate) fn is_news(&self, stream: &Origin, refusal: &str) -> bool {
+        let mut got = self.refusals_got.lock().unwrap_or_else(PoisonError::into_inner);
+        got.insert(stream.clone(), refusal.to_owned()).as_deref() != Some(refusal)
+    }
+
+    /// Why nothing is appended any more, if that is so.
+    #[must_use]
+    pub fn appending_stopped(&self) -> Option<String> {
+        self.writer.stopped()
     }
 
     /// Everything below this sequence has been taken by every application that reads the stream here; 0 where none does.

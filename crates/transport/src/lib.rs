@@ -1,1 +1,22 @@
-//! The servers: QUIC sessions and the HTTP door; the only listening sockets.
+//! The servers: QUIC sessions with partners, applications and light clients, and the HTTP door; the only listening sockets.
+//!
+//! ```text
+//! Server ── accepts ──▶ greeting ──▶ Peer ──▶ one task per request stream: publish · subscribe · join · notice · ping
+//!    └───── dials ────▶ partners with an active agreement ──▶ one task per subscription that we read
+//! ```
+//!
+//! In scope: who is connected, which stream goes where, reconnecting. Elsewhere: TLS and frames (`countersign_client::quic`), what may be asked
+//! and answered (crate `exchange`).
+
+mod deliver;
+mod frames;
+pub mod http;
+mod join;
+mod partners;
+mod publish;
+mod server;
+
+pub use frames::{FrameGone, FrameSink, FrameSource};
+pub use join::{JoinFailure, join};
+pub use publish::serve_publish;
+pub use server::{Server, ServerOptions, ping};

@@ -9,8 +9,8 @@
 mod stage;
 mod state;
 
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -154,6 +154,7 @@ enum Question {
 pub struct Writer {
     work: Sender<Work>,
     room: Arc<Semaphore>,
+    stopped: Arc<OnceLock<String>>,
 }
 
 /// What the writer needs.
@@ -176,13 +177,14 @@ impl Writer {
     pub fn start(parts: WriterParts) -> Result<(Self, JoinHandle<()>), AppendError> {
         let stopped = |why: String| AppendError::Stopped { why };
         let (work, queue) = channel();
-        let mut state = state::State::new(parts).map_err(|error| stopped(error.to_string()))?;
+        let why_stopped = Arc::new(OnceLock::new());
+        let mut state = state::State::new(parts, Arc::clone(&why_stopped)).map_err(|error| stopped(error.to_string()))?;
         let thread = std::thread::Builder::new()
             .name("countersign-writer".to_owned())
             .spawn(move || state.run(&queue))
             .map_err(|error| stopped(error.to_string()))?;
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
-        Ok((Self { work, room }, thread))
+        Ok((Self { work, room, stopped: why_stopped }, thread))
     }
 
     /// Queues a batch; `done` is called when it is integrated. Waits while the queue is full.
@@ -272,6 +274,12 @@ impl Writer {
             reply,
         }));
         receiver.await.unwrap_or_default()
+    }
+
+    /// Why nothing is appended any more, if that is so.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        self.stopped.get().cloned()
     }
 
     /// A person says that the clock is right.

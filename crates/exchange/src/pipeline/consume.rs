@@ -51,6 +51,20 @@ struct Pending {
     durable: oneshot::Receiver<Result<Appended, AppendError>>,
 }
 
+type Queued = Result<Result<Appended, AppendError>, oneshot::error::RecvError>;
+
+enum Durable {
+    Batch(Queued),
+    Receipt(Queued),
+}
+
+async fn or_pending(receiver: Option<&mut oneshot::Receiver<Result<Appended, AppendError>>>) -> Queued {
+    match receiver {
+        Some(receiver) => receiver.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Why reading stops.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumeError {
@@ -267,13 +281,44 @@ impl Consumption {
         result
             .unwrap_or_else(|_| Err(AppendError::ended()))
             .map_err(ExchangeError::from)?;
+        self.settled();
+        Ok(())
+    }
+
+    /// Waits until the oldest batch on its way or the signed receipt is durable, and gives the receipt for sending. Waits for ever where neither
+    /// is on its way. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`ConsumeError`].
+    pub async fn progress(&mut self) -> Result<Option<Envelope>, ConsumeError> {
+        let batch = self.pending.front_mut().map(|oldest| &mut oldest.durable);
+        let receipt = self.signing.as_mut().map(|(_, durable)| durable);
+        let result = tokio::select! {
+            result = or_pending(batch) => Durable::Batch(result),
+            result = or_pending(receipt) => Durable::Receipt(result),
+        };
+        match result {
+            Durable::Batch(result) => {
+                result.unwrap_or_else(|_| Err(AppendError::ended())).map_err(ExchangeError::from)?;
+                self.settled();
+                Ok(None)
+            }
+            Durable::Receipt(result) => {
+                let envelope = self.signing.take().map(|(envelope, _)| envelope);
+                result.unwrap_or_else(|_| Err(AppendError::ended())).map_err(ExchangeError::from)?;
+                self.note_status(true);
+                Ok(envelope)
+            }
+        }
+    }
+
+    fn settled(&mut self) {
         if let Some(done) = self.pending.pop_front() {
             self.reached.size = done.end;
             self.reached.root = done.root;
             self.reached.events += done.events;
             self.reached.bytes += done.bytes;
         }
-        Ok(())
     }
 
     /// A head without entries.
@@ -348,23 +393,6 @@ impl Consumption {
     #[must_use]
     pub fn is_signing(&self) -> bool {
         self.signing.is_some()
-    }
-
-    /// Waits until the signed receipt is durable here, and gives it for sending. Dropping the future loses nothing.
-    ///
-    /// # Errors
-    /// [`ConsumeError`].
-    pub async fn signed_receipt(&mut self) -> Result<Option<Envelope>, ConsumeError> {
-        let Some((_, durable)) = &mut self.signing else {
-            return Ok(None);
-        };
-        let result = durable.await;
-        let envelope = self.signing.take().map(|(envelope, _)| envelope);
-        result
-            .unwrap_or_else(|_| Err(AppendError::ended()))
-            .map_err(ExchangeError::from)?;
-        self.note_status(true);
-        Ok(envelope)
     }
 
     /// The session is over.

@@ -1,8 +1,8 @@
 //! The writer's thread.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use countersign_crypto::SigningKey;
@@ -40,7 +40,7 @@ pub(super) struct State {
     tips: HashMap<LogNumber, Tip>,
     publishers: Publishers,
     windows: HashMap<LogNumber, UnnumberedWindow>,
-    stopped: Option<String>,
+    stopped: Arc<OnceLock<String>>,
 }
 
 /// What is told to whoever handed something in, once the commit is signed.
@@ -68,7 +68,7 @@ struct Turn {
 }
 
 impl State {
-    pub(super) fn new(parts: WriterParts) -> Result<Self, ReadError> {
+    pub(super) fn new(parts: WriterParts, stopped: Arc<OnceLock<String>>) -> Result<Self, ReadError> {
         let WriterParts {
             journal,
             reader,
@@ -86,7 +86,7 @@ impl State {
             tips: HashMap::new(),
             publishers,
             windows: HashMap::new(),
-            stopped: None,
+            stopped,
         })
     }
 
@@ -213,7 +213,7 @@ impl State {
         stages: &mut Vec<Stage>,
         now: &Result<Timestamp, ClockJump>,
     ) -> Option<Answer> {
-        let stopped = self.stopped.clone().map(|why| AppendError::Stopped { why });
+        let stopped = self.stopped.get().map(|why| AppendError::Stopped { why: why.clone() });
         let (done, permit, staged, repeated, count) = match work {
             Work::Append {
                 log,
@@ -517,7 +517,7 @@ impl State {
                 // Whether the bytes are stable is not known: nothing more is acknowledged until the disk has been read again.
                 let why = error.to_string();
                 tracing::error!(%why, "appending has stopped");
-                self.stopped = Some(why.clone());
+                let _ = self.stopped.set(why.clone());
                 Err(AppendError::Stopped { why })
             }
         }
@@ -616,7 +616,7 @@ impl State {
         let Some(journal) = self.journal.take() else {
             return;
         };
-        if self.stopped.is_some() {
+        if self.stopped.get().is_some() {
             return;
         }
         let commit = journal.last_commit();

@@ -1,0 +1,91 @@
+//! The HTTP door: `/healthz` and `/metrics`.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use countersign_exchange::{Direction, Exchange};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// Serves the HTTP door until `stopping` is true. Returns where it listens.
+///
+/// # Errors
+/// Where the address cannot be had.
+pub async fn serve(exchange: Arc<Exchange>, listen: SocketAddr, mut stopping: watch::Receiver<bool>) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind(listen).await?;
+    let local = listener.local_addr()?;
+    let router = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics))
+        .with_state(exchange);
+    tokio::spawn(async move {
+        let stop = async move {
+            let _ = stopping.wait_for(|stop| *stop).await;
+        };
+        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
+            tracing::error!(%error, "the HTTP door failed");
+        }
+    });
+    Ok(local)
+}
+
+async fn healthz(State(exchange): State<Arc<Exchange>>) -> impl IntoResponse {
+    match exchange.appending_stopped() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("appending has stopped: {why}\n")),
+    }
+}
+
+async fn metrics(State(exchange): State<Arc<Exchange>>) -> impl IntoResponse {
+    let mut out = String::new();
+    gauge(&mut out, "countersign_log_entries", "Entries integrated, by log.");
+    for log in exchange.logs() {
+        line(&mut out, "countersign_log_entries", &[("origin", log.origin().as_str())], log.size());
+    }
+    gauge(&mut out, "countersign_subscription_lag_entries", "Entries between the origin's signed head and the position.");
+    let statuses = exchange.statuses();
+    for status in &statuses {
+        line(&mut out, "countersign_subscription_lag_entries", &labels(status), status.lag());
+    }
+    gauge(&mut out, "countersign_subscription_connected", "Whether the subscription has a session.");
+    for status in &statuses {
+        line(&mut out, "countersign_subscription_connected", &labels(status), u64::from(status.connected));
+    }
+    gauge(&mut out, "countersign_subscription_receipted", "Entries covered by the last receipt.");
+    for status in &statuses {
+        line(&mut out, "countersign_subscription_receipted", &labels(status), status.receipted);
+    }
+    let _ = writeln!(out, "# HELP countersign_refused_strangers_total Requests of strangers refused since the start.");
+    let _ = writeln!(out, "# TYPE countersign_refused_strangers_total counter");
+    line(&mut out, "countersign_refused_strangers_total", &[], exchange.refused_strangers());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out)
+}
+
+fn labels(status: &countersign_exchange::SubscriptionStatus) -> [(&'static str, &str); 3] {
+    let direction = match status.direction {
+        Direction::In => "in",
+        Direction::Out => "out",
+    };
+    [
+        ("direction", direction),
+        ("partner", status.partner.as_str()),
+        ("origin", status.stream.as_str()),
+    ]
+}
+
+fn gauge(out: &mut String, name: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+}
+
+/// Label values are names of ours, which hold no quotes, backslashes or line ends.
+fn line(out: &mut String, name: &str, labels: &[(&str, &str)], value: u64) {
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+    let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+    let _ = writeln!(out, "{name}{labels} {value}");
+}

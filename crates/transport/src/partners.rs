@@ -1,0 +1,336 @@
+//! Keeping in touch: sessions with partners, and the subscriptions that we read.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_client::quic::{Connection, FrameReader, FrameWriter};
+use countersign_client::session::Backoff;
+use countersign_event::documents::{AgreementId, Document as _, Refusal, Role};
+use countersign_event::dsse::Envelope;
+use countersign_event::names::Authority;
+use countersign_exchange::Exchange;
+use countersign_exchange::pipeline::consume::{ConsumeError, Consumption};
+use countersign_protocol::delivery::BatchMessage;
+use countersign_protocol::{Ended, Heads, Message as _, Notice, ReceiptMessage, Refused, Subscribe, SubscribeReady};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use crate::frames::{FrameGone, gone, next};
+use crate::server::Shared;
+
+/// How often what is durable is receipted where the window does not ask for it sooner.
+const RECEIPT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long the producer may take to answer a subscription: it writes its decision to the disk first.
+const READY: Duration = Duration::from_secs(15);
+
+/// The longest wait before dialling or subscribing again.
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(10),
+    attempts_max: None,
+};
+
+/// How often agreements are looked at though nothing is known to have changed: their periods begin and end by the clock.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Keeps a session with every partner that we should dial: the ones we read from, and, where nobody can dial us, the ones that read from us.
+pub(crate) async fn keep_connected(shared: Arc<Shared>) {
+    let mut dialling = JoinSet::new();
+    let mut busy: HashSet<Authority> = HashSet::new();
+    let mut access = shared.exchange.watch_access();
+    let mut moved = shared.sessions_moved.subscribe();
+    loop {
+        for partner in partners_to_dial(&shared) {
+            if shared.session(&partner).is_none() && busy.insert(partner.clone()) {
+                dialling.spawn(dial(Arc::clone(&shared), partner));
+            }
+        }
+        tokio::select! {
+            _ = access.changed() => {}
+            _ = moved.changed() => {}
+            () = sleep(LOOK) => {}
+            Some(done) = dialling.join_next() => if let Ok(partner) = done { busy.remove(&partner); },
+        }
+    }
+}
+
+fn partners_to_dial(shared: &Shared) -> Vec<Authority> {
+    let exchange = &shared.exchange;
+    let now = exchange.clock().now();
+    let own = exchange.identity().authority();
+    let registry = exchange.registry();
+    let wanted: HashSet<_> = registry
+        .agreements
+        .values()
+        .filter(|state| state.is_active(now))
+        .filter(|state| state.agreement.consumer.authority == *own || shared.advertise.is_empty())
+        .map(|state| state.counterparty(own).clone())
+        .collect();
+    let reachable = |partner: &Authority| {
+        let known = registry.partners.get(partner);
+        known.is_some_and(|known| !known.addresses.is_empty() && known.revoked.is_none())
+    };
+    wanted.into_iter().filter(reachable).collect()
+}
+
+async fn dial(shared: Arc<Shared>, partner: Authority) -> Authority {
+    let mut attempt = 0;
+    while shared.session(&partner).is_none() && partners_to_dial(&shared).contains(&partner) {
+        match shared.dial(&partner).await {
+            Ok(()) => break,
+            Err(error) => {
+                tracing::debug!(%partner, %error, "a partner could not be reached");
+                pause(&shared.exchange, attempt).await;
+                attempt = attempt.saturating_add(1);
+            }
+        }
+    }
+    partner
+}
+
+async fn pause(exchange: &Exchange, attempt: u32) {
+    let wait = exchange.with_entropy(|entropy| BACKOFF.wait(attempt.min(16), entropy));
+    sleep(wait.unwrap_or(BACKOFF.longest)).await;
+}
+
+/// Tells a partner of the agreements that we ended. It answers the same however often it hears it.
+pub(crate) async fn tell_notices(exchange: Arc<Exchange>, partner: Authority, connection: Connection) {
+    let mut access = exchange.watch_access();
+    let mut told: HashSet<Vec<u8>> = HashSet::new();
+    loop {
+        for envelope in exchange.notices_for(&partner) {
+            let envelope = envelope.to_json();
+            if told.contains(&envelope) {
+                continue;
+            }
+            match tell(&connection, &envelope).await {
+                Ok(()) => {
+                    told.insert(envelope);
+                }
+                Err(error) => return tracing::debug!(%partner, %error, "a notice could not be delivered; it is told at the next session"),
+            }
+        }
+        tokio::select! {
+            changed = access.changed() => if changed.is_err() { return },
+            _ = connection.closed() => return,
+        }
+    }
+}
+
+async fn tell(connection: &Connection, envelope: &[u8]) -> Result<(), FrameGone> {
+    let (mut writer, mut reader) = connection.open_bi().await.map_err(gone)?;
+    let notice = Notice { envelope: envelope.to_vec() };
+    writer.write(Notice::KIND, &notice.to_body()).await.map_err(gone)?;
+    writer.finish().map_err(gone)?;
+    timeout(READY, next(&mut reader)).await.map_err(gone)??;
+    Ok(())
+}
+
+/// Keeps every subscription running that an active agreement gives us.
+pub(crate) async fn keep_subscribed(shared: Arc<Shared>) {
+    let mut running: HashMap<AgreementId, tokio::task::AbortHandle> = HashMap::new();
+    let mut tasks = JoinSet::new();
+    let mut access = shared.exchange.watch_access();
+    loop {
+        let wanted = agreements_to_read(&shared.exchange);
+        running.retain(|_, task| !task.is_finished());
+        for agreement in wanted {
+            running
+                .entry(agreement)
+                .or_insert_with(|| tasks.spawn(keep_reading(Arc::clone(&shared), agreement)));
+        }
+        tokio::select! {
+            _ = access.changed() => {}
+            () = sleep(LOOK) => {}
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+}
+
+fn agreements_to_read(exchange: &Exchange) -> Vec<AgreementId> {
+    let now = exchange.clock().now();
+    let own = exchange.identity().authority();
+    let registry = exchange.registry();
+    let mine = registry.agreements.values().filter(|state| state.agreement.consumer.authority == *own);
+    mine.filter(|state| state.is_active(now)).map(|state| state.agreement.id).collect()
+}
+
+enum Stopped {
+    /// The log forked, or shrank: a person has to look.
+    ForGood,
+    /// Try again.
+    Retry {
+        progressed: bool,
+    },
+}
+
+async fn keep_reading(shared: Arc<Shared>, agreement: AgreementId) {
+    let mut attempt = 0;
+    let mut moved = shared.sessions_moved.subscribe();
+    while agreements_to_read(&shared.exchange).contains(&agreement) {
+        let mut consumption = match Consumption::open(&shared.exchange, agreement) {
+            Ok(consumption) => consumption,
+            Err(error) => {
+                tracing::warn!(%agreement, %error, "a subscription cannot be prepared");
+                pause(&shared.exchange, attempt).await;
+                attempt = attempt.saturating_add(1);
+                continue;
+            }
+        };
+        let Some(connection) = shared.session(consumption.producer()) else {
+            tokio::select! {
+                _ = moved.changed() => {}
+                () = sleep(LOOK) => {}
+            }
+            continue;
+        };
+        let stopped = read(&shared.exchange, &mut consumption, &connection).await;
+        consumption.disconnected();
+        match stopped {
+            Stopped::ForGood => {
+                tracing::error!(stream = %consumption.stream(), "reading has stopped: the log contradicts what it signed before; the evidence is kept");
+                // Until the node is restarted by a person who has looked at it.
+                std::future::pending::<()>().await;
+            }
+            Stopped::Retry { progressed } => {
+                attempt = if progressed { 0 } else { attempt.saturating_add(1) };
+                pause(&shared.exchange, attempt).await;
+            }
+        }
+    }
+}
+
+async fn read(exchange: &Arc<Exchange>, consumption: &mut Consumption, connection: &Connection) -> Stopped {
+    let mut progressed = false;
+    match subscribe(exchange, consumption, connection, &mut progressed).await {
+        Ok(()) => Stopped::Retry { progressed },
+        Err(ReadError::Consume(error)) => {
+            tracing::warn!(stream = %consumption.stream(), %error, "reading stopped");
+            if error.is_fork() { Stopped::ForGood } else { Stopped::Retry { progressed } }
+        }
+        Err(ReadError::Gone(error)) => {
+            tracing::debug!(stream = %consumption.stream(), %error, "a subscription ended");
+            Stopped::Retry { progressed }
+        }
+    }
+}
+
+enum ReadError {
+    Consume(ConsumeError),
+    Gone(FrameGone),
+}
+
+impl From<ConsumeError> for ReadError {
+    fn from(error: ConsumeError) -> Self {
+        Self::Consume(error)
+    }
+}
+
+impl From<FrameGone> for ReadError {
+    fn from(error: FrameGone) -> Self {
+        Self::Gone(error)
+    }
+}
+
+async fn subscribe(
+    exchange: &Arc<Exchange>,
+    consumption: &mut Consumption,
+    connection: &Connection,
+    progressed: &mut bool,
+) -> Result<(), ReadError> {
+    let (mut writer, mut reader) = connection.open_bi().await.map_err(gone)?;
+    let request = consumption.request();
+    writer.write(Subscribe::KIND, &request.to_body()).await.map_err(gone)?;
+    let answer = timeout(READY, next(&mut reader)).await.map_err(gone)??;
+    let answer = answer.ok_or_else(|| gone("the producer ended the stream without an answer"))?;
+    if answer.kind == Refused::KIND {
+        let refused = Refused::read(answer.kind, &answer.body).map_err(gone)?;
+        note_refusal(exchange, consumption, &refused.refusal);
+        return Err(gone(format!("refused ({}): {}", refused.code, refused.reason)).into());
+    }
+    let ready = SubscribeReady::read(answer.kind, &answer.body).map_err(gone)?;
+    for envelope in consumption.begin(&ready).await? {
+        send_receipt(&mut writer, &envelope).await?;
+    }
+    let mut tick = interval(RECEIPT_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            frame = next(&mut reader) => {
+                let Some(frame) = frame? else { return Ok(()) };
+                match frame.kind {
+                    BatchMessage::KIND => {
+                        let (message, bulk) = BatchMessage::read_bulk(frame.kind, &frame.body).map_err(gone)?;
+                        consumption.take(message, bulk, &frame.body).await?;
+                        *progressed = true;
+                    }
+                    Heads::KIND => {
+                        let heads = Heads::read(frame.kind, &frame.body).map_err(gone)?;
+                        consumption.take_heads(&heads)?;
+                    }
+                    Ended::KIND => {
+                        let ended = Ended::read(frame.kind, &frame.body).map_err(gone)?;
+                        note_refusal(exchange, consumption, &ended.refusal);
+                        return close(consumption, &mut writer, &mut reader).await;
+                    }
+                    // Acknowledged receipts are in both ledgers; nothing else is to be done.
+                    countersign_protocol::ReceiptAck::KIND => {}
+                    kind => return Err(gone(format!("kind {kind} has no place in a subscription")).into()),
+                }
+            }
+            receipt = consumption.progress() => if let Some(envelope) = receipt? {
+                send_receipt(&mut writer, &envelope).await?;
+            },
+            _ = tick.tick() => if consumption.receipt_is_possible() {
+                consumption.sign_receipt().await?;
+            },
+        }
+        if consumption.receipt_is_due() {
+            consumption.sign_receipt().await?;
+        }
+    }
+}
+
+async fn send_receipt(writer: &mut FrameWriter, envelope: &Envelope) -> Result<(), FrameGone> {
+    let message = ReceiptMessage { envelope: envelope.to_json() };
+    writer.write(ReceiptMessage::KIND, &message.to_body()).await.map_err(gone)
+}
+
+/// The closing receipt: for everything that came before the end.
+async fn close(consumption: &mut Consumption, writer: &mut FrameWriter, reader: &mut FrameReader) -> Result<(), ReadError> {
+    while consumption.has_pending() || consumption.is_signing() {
+        if let Some(envelope) = consumption.progress().await? {
+            send_receipt(writer, &envelope).await?;
+        }
+    }
+    if consumption.receipt_is_possible() {
+        consumption.sign_receipt().await?;
+        while consumption.is_signing() {
+            if let Some(envelope) = consumption.progress().await? {
+                send_receipt(writer, &envelope).await?;
+            }
+        }
+    }
+    writer.finish().map_err(gone)?;
+    // Until the producer has answered and ended its side.
+    let drained = async { while let Ok(Some(_)) = next(reader).await {} };
+    let _ = timeout(READY, drained).await;
+    Ok(())
+}
+
+/// A signed refusal that we got is kept, if it is the producer's.
+fn note_refusal(exchange: &Arc<Exchange>, consumption: &Consumption, envelope: &[u8]) {
+    let Ok(envelope) = Envelope::from_json(envelope) else { return };
+    let statement = {
+        let registry = exchange.registry();
+        registry.partners.get(consumption.producer()).map(|partner| partner.statement.clone())
+    };
+    let signed = statement.and_then(|statement| statement.open_signed::<Refusal>(Role::Agreement, &envelope).ok());
+    if let Some(refusal) = signed {
+        debug_assert_eq!(envelope.payload_type(), Refusal::PAYLOAD_TYPE);
+        tracing::info!(stream = %consumption.stream(), reason = refusal.reason, "the producer refused or ended the subscription");
+        exchange.note_refusal_got(consumption.producer(), consumption.stream(), &refusal, &envelope);
+    }
+}

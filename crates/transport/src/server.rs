@@ -1,0 +1,336 @@
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use countersign_client::quic::{Accepting, ConnectError, Connection, Endpoint, FrameReader, FrameWriter, Incoming, QuicLimits};
+use countersign_client::session::{Expected, Session, SessionOptions, handshake};
+use countersign_event::documents::RefusalCode;
+use countersign_event::names::Authority;
+use countersign_exchange::{Exchange, ExchangeError, Peer};
+use countersign_protocol::{Hello, JoinQuery, Message, Notice, NoticeAck, PROTOCOL_MINOR, Ping, Pong, PublishOpen, Refused, Subscribe};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::frames::{FrameGone, gone, next};
+use crate::{deliver, join, partners, publish};
+
+/// How long a stream may be open before its first frame is whole.
+const FIRST_FRAME: Duration = Duration::from_secs(10);
+
+/// Close code: the node is going down.
+const CLOSE_SHUTDOWN: u32 = 1;
+
+/// How a node listens.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// UDP address; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where others can dial us; empty where they cannot.
+    pub advertise: Vec<String>,
+    /// Limits of connections.
+    pub limits: QuicLimits,
+}
+
+/// A listening node.
+pub struct Server {
+    shared: Arc<Shared>,
+    local: SocketAddr,
+    tasks: tokio::task::JoinHandle<()>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) exchange: Arc<Exchange>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) advertise: Vec<String>,
+    pub(crate) limits: QuicLimits,
+    sessions: Mutex<HashMap<Authority, Connection>>,
+    /// Moves whenever a partner comes or goes.
+    pub(crate) sessions_moved: watch::Sender<u64>,
+    stopping: watch::Sender<bool>,
+}
+
+impl Server {
+    /// Begins to listen, and to dial partners with whom there is an agreement.
+    ///
+    /// # Errors
+    /// [`ConnectError`] where the address cannot be had.
+    pub fn start(exchange: &Arc<Exchange>, options: ServerOptions) -> Result<Self, ConnectError> {
+        let key = exchange.identity().node_key.clone();
+        let endpoint = Endpoint::bind(options.listen, key, options.limits.clone(), Accepting::Yes)?;
+        let local = endpoint.local_addr().unwrap_or(options.listen);
+        let shared = Arc::new(Shared {
+            exchange: Arc::clone(exchange),
+            endpoint,
+            advertise: options.advertise,
+            limits: options.limits,
+            sessions: Mutex::new(HashMap::new()),
+            sessions_moved: watch::Sender::new(0),
+            stopping: watch::Sender::new(false),
+        });
+        let tasks = tokio::spawn(run(Arc::clone(&shared)));
+        Ok(Self { shared, local, tasks })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Partners with a session now.
+    #[must_use]
+    pub fn connected(&self) -> Vec<Authority> {
+        let sessions = self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut partners: Vec<_> = sessions.keys().cloned().collect();
+        partners.sort();
+        partners
+    }
+
+    /// Open connections of all kinds.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.shared.endpoint.open_connections()
+    }
+
+    /// Connections refused since the start, because a limit was reached.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.shared.endpoint.refused()
+    }
+
+    /// Ends all sessions.
+    pub async fn stop(self) {
+        self.shared.stopping.send_replace(true);
+        self.shared.endpoint.close(CLOSE_SHUTDOWN, "the node is going down");
+        let _ = self.tasks.await;
+        let _ = timeout(Duration::from_secs(1), self.shared.endpoint.wait_idle()).await;
+    }
+}
+
+async fn run(shared: Arc<Shared>) {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(partners::keep_connected(Arc::clone(&shared)));
+    tasks.spawn(partners::keep_subscribed(Arc::clone(&shared)));
+    let mut stopping = shared.stopping.subscribe();
+    loop {
+        tokio::select! {
+            incoming = shared.endpoint.accept() => match incoming {
+                Some(incoming) => {
+                    tasks.spawn(accept(Arc::clone(&shared), incoming));
+                }
+                None => break,
+            },
+            _ = stopping.changed() => break,
+            // A task that panicked has ended its own connection and nothing else.
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+    tasks.shutdown().await;
+}
+
+async fn accept(shared: Arc<Shared>, incoming: Incoming) {
+    let remote = incoming.remote_address();
+    let connection = match incoming.handshake().await {
+        Ok(connection) => connection,
+        Err(error) => return tracing::debug!(%remote, %error, "a handshake failed"),
+    };
+    let exchange = &shared.exchange;
+    let judge = |hello: &Hello, key: &countersign_crypto::PublicKey| {
+        exchange.identify(hello, key).map_err(|error| Refused {
+            refusal: Vec::new(),
+            code: "wrong-identity".to_owned(),
+            reason: error.to_string(),
+            retry_after_ms: 0,
+        })
+    };
+    match handshake::accept(&connection, &shared.hello(), judge).await {
+        Ok(peer) => serve_connection(shared, connection, peer).await,
+        Err(error) => tracing::debug!(%remote, %error, "a greeting failed"),
+    }
+}
+
+impl Shared {
+    fn hello(&self) -> Hello {
+        Hello {
+            minor: PROTOCOL_MINOR,
+            key_statement: self.exchange.identity().envelope.to_json(),
+            software: concat!("countersign ", env!("CARGO_PKG_VERSION")).to_owned(),
+            addresses: self.advertise.clone(),
+        }
+    }
+
+    /// A session with a partner, if there is one.
+    pub(crate) fn session(&self, partner: &Authority) -> Option<Connection> {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.get(partner).filter(|connection| connection.close_reason().is_none()).cloned()
+    }
+
+    /// Dials a partner and greets; the connection then serves both ways.
+    pub(crate) async fn dial(self: &Arc<Self>, partner: &Authority) -> Result<(), countersign_client::SessionError> {
+        let (addresses, organization) = {
+            let registry = self.exchange.registry();
+            let Some(known) = registry.partners.get(partner) else {
+                return Err(countersign_client::SessionError::NoAddress);
+            };
+            (known.addresses.clone(), known.statement.organization.fingerprint())
+        };
+        let identity = self.exchange.identity();
+        let clock = Arc::clone(self.exchange.clock());
+        let options = SessionOptions {
+            addresses,
+            expected: Expected::organization(organization),
+            key: identity.node_key.clone(),
+            statement: Some(identity.envelope.clone()),
+            advertise: self.advertise.clone(),
+            limits: self.limits.clone(),
+            clock: Arc::new(move || clock.now()),
+        };
+        let session = Session::connect_over(&self.endpoint, &options).await?;
+        let node = session.peer();
+        let peer = Peer::Organization {
+            statement: Box::new(node.statement.clone()),
+            envelope: Box::new(node.envelope.clone()),
+            node: node.node,
+            addresses: node.addresses.clone(),
+        };
+        let connection = session.connection().clone();
+        connection.admit();
+        self.adopt(partner, &connection);
+        tokio::spawn(serve_connection(Arc::clone(self), connection, peer));
+        Ok(())
+    }
+
+    fn adopt(&self, partner: &Authority, connection: &Connection) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.insert(partner.clone(), connection.clone());
+        drop(sessions);
+        self.sessions_moved.send_modify(|moved| *moved += 1);
+    }
+
+    fn forget(&self, partner: &Authority, connection: &Connection) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if sessions.get(partner).is_some_and(|known| known.stable_id() == connection.stable_id()) {
+            sessions.remove(partner);
+        }
+        drop(sessions);
+        self.sessions_moved.send_modify(|moved| *moved += 1);
+    }
+}
+
+/// Serves a greeted connection until it ends.
+async fn serve_connection(shared: Arc<Shared>, connection: Connection, peer: Peer) {
+    let known = |authority: &&Authority| shared.exchange.registry().partners.contains_key(*authority);
+    let partner = peer.authority().filter(known).cloned();
+    if let Some(partner) = &partner {
+        if let Err(error) = shared.exchange.note_partner(&peer).await {
+            tracing::warn!(%error, "a partner's new key statement could not be stored");
+        }
+        shared.adopt(partner, &connection);
+        tokio::spawn(partners::tell_notices(Arc::clone(&shared.exchange), partner.clone(), connection.clone()));
+    }
+    let mut streams = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = connection.accept_bi() => match stream {
+                Ok((writer, reader)) => {
+                    let serve = serve_stream(Arc::clone(&shared), peer.clone(), connection.clone(), writer, reader);
+                    streams.spawn(serve);
+                }
+                Err(error) => {
+                    tracing::debug!(peer = peer.name(), %error, "a connection ended");
+                    break;
+                }
+            },
+            Some(_) = streams.join_next() => {}
+        }
+    }
+    // Receipts on their way to the disk finish; streams see that the connection is gone by themselves.
+    while streams.join_next().await.is_some() {}
+    if let Some(partner) = &partner {
+        shared.forget(partner, &connection);
+    }
+}
+
+async fn serve_stream(shared: Arc<Shared>, peer: Peer, connection: Connection, writer: FrameWriter, reader: FrameReader) {
+    if let Err(error) = dispatch(shared, &peer, connection, writer, reader).await {
+        tracing::debug!(peer = peer.name(), %error, "a stream ended early");
+    }
+}
+
+async fn dispatch(
+    shared: Arc<Shared>,
+    peer: &Peer,
+    connection: Connection,
+    mut writer: FrameWriter,
+    mut reader: FrameReader,
+) -> Result<(), FrameGone> {
+    let exchange = Arc::clone(&shared.exchange);
+    let first = timeout(FIRST_FRAME, next(&mut reader)).await.map_err(gone)??;
+    let Some(first) = first else { return Ok(()) };
+    let (kind, body) = (first.kind, first.body);
+    match kind {
+        PublishOpen::KIND => {
+            publish::serve_publish(&exchange, peer, (kind, body), &mut reader, &mut writer).await?;
+            writer.finish().map_err(gone)
+        }
+        Subscribe::KIND => deliver::serve(exchange, peer.clone(), (kind, body), writer, reader).await,
+        JoinQuery::KIND => {
+            let served = join::serve(exchange, peer.clone(), connection.clone(), (kind, body), writer, reader).await;
+            // A joiner that was a stranger a moment ago is a partner now, on this very connection.
+            let known = |authority: &&Authority| shared.exchange.registry().partners.contains_key(*authority);
+            if let Some(partner) = peer.authority().filter(known) {
+                shared.adopt(partner, &connection);
+            }
+            served
+        }
+        Notice::KIND => {
+            let notice = Notice::read(kind, &body).map_err(gone)?;
+            match exchange.take_notice(peer, &notice.envelope).await {
+                Ok(()) => writer.write(NoticeAck::KIND, &NoticeAck {}.to_body()).await.map_err(gone)?,
+                Err(ExchangeError::Refused(refused)) => {
+                    writer.write(Refused::KIND, &refused.message().to_body()).await.map_err(gone)?;
+                }
+                Err(error) => return Err(gone(error)),
+            }
+            writer.finish().map_err(gone)
+        }
+        Ping::KIND => {
+            let ping = Ping::read(kind, &body).map_err(gone)?;
+            writer.write(Pong::KIND, &Pong { nonce: ping.nonce }.to_body()).await.map_err(gone)?;
+            writer.finish().map_err(gone)
+        }
+        _ => {
+            let reason = format!("no request has kind {kind}");
+            let refused = exchange.refuse(peer, "request", "", RefusalCode::Malformed, reason);
+            writer.write(Refused::KIND, &refused.message().to_body()).await.map_err(gone)?;
+            writer.finish().map_err(gone)
+        }
+    }
+}
+
+/// Measures the round trip to a partner's node, on a session of its own.
+///
+/// # Errors
+/// [`countersign_client::SessionError`] where it cannot be reached or is somebody else.
+pub async fn ping(exchange: &Arc<Exchange>, partner: &Authority) -> Result<Duration, countersign_client::SessionError> {
+    let (addresses, organization) = {
+        let registry = exchange.registry();
+        let known = registry.partners.get(partner).ok_or(countersign_client::SessionError::NoAddress)?;
+        (known.addresses.clone(), known.statement.organization.fingerprint())
+    };
+    let clock = Arc::clone(exchange.clock());
+    let identity = exchange.identity();
+    let expected = Expected::organization(organization);
+    let mut options =
+        SessionOptions::new(addresses, expected, identity.node_key.clone(), Arc::new(move || clock.now()));
+    options.statement = Some(identity.envelope.clone());
+    let session = Session::connect(&options).await?;
+    let begun = Instant::now();
+    let mut stream = session.request(&Ping { nonce: 1 }).await?;
+    let _pong: Pong = stream.answer("the answer to the ping").await?;
+    let took = begun.elapsed();
+    session.close();
+    Ok(took)
+}
