@@ -321,7 +321,13 @@ impl Exchange {
     }
 
     /// Keeps a refusal that a partner signed. The same words under the same agreement are kept once, however often a subscription is tried.
-    pub fn note_refusal_got(self: &Arc<Self>, partner: &Authority, stream: &Origin, refusal: &Refusal, envelope: &Envelope) {
+    pub fn note_refusal_got(
+        self: &Arc<Self>,
+        partner: &Authority,
+        stream: &Origin,
+        refusal: &Refusal,
+        envelope: &Envelope,
+    ) {
         if self.is_news(stream, &format!("{:?} {}", refusal.code, refusal.reason)) {
             let envelope = String::from_utf8(envelope.to_json()).unwrap_or_default();
             self.record_lazily(Some(partner.clone()), LedgerRecord::Refusal { envelope });

@@ -761,7 +761,10 @@ impl Exchange {
 
     /// Whether this refusal differs from the last one got for the stream.
     pub(crate) fn is_news(&self, stream: &Origin, refusal: &str) -> bool {
-        let mut got = self.refusals_got.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut got = self
+            .refusals_got
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         got.insert(stream.clone(), refusal.to_owned()).as_deref() != Some(refusal)
     }
 

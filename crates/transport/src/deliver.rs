@@ -36,7 +36,10 @@ pub(crate) async fn serve(
     let (ready, delivery) = match exchange.open_delivery(&peer, &request).await {
         Ok(opened) => opened,
         Err(ExchangeError::Refused(refused)) => {
-            writer.write(Refused::KIND, &refused.message().to_body()).await.map_err(gone)?;
+            writer
+                .write(Refused::KIND, &refused.message().to_body())
+                .await
+                .map_err(gone)?;
             return writer.finish().map_err(gone);
         }
         Err(error) => {
@@ -60,7 +63,12 @@ async fn run(
     reader: FrameReader,
 ) -> Result<(), FrameGone> {
     let (acks, mut acked) = mpsc::channel(RECEIPTS_WAITING_MAX);
-    let receipts = tokio::spawn(take_receipts(Arc::clone(exchange), Arc::clone(delivery), reader, acks));
+    let receipts = tokio::spawn(take_receipts(
+        Arc::clone(exchange),
+        Arc::clone(delivery),
+        reader,
+        acks,
+    ));
     let mut tick = interval(RECHECK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut access = exchange.watch_access();
@@ -107,12 +115,23 @@ async fn send(writer: &mut FrameWriter, next: Next) -> Result<Sent, FrameGone> {
             let mut chunks = Vec::with_capacity(bulk.len() + 1);
             chunks.push(Bytes::from(message.to_body()));
             chunks.extend(bulk);
-            writer.write_chunks(BatchMessage::KIND, chunks).await.map_err(gone)?;
+            writer
+                .write_chunks(BatchMessage::KIND, chunks)
+                .await
+                .map_err(gone)?;
         }
-        Next::Heads(heads) => writer.write(Heads::KIND, &heads.to_body()).await.map_err(gone)?,
+        Next::Heads(heads) => writer
+            .write(Heads::KIND, &heads.to_body())
+            .await
+            .map_err(gone)?,
         Next::Ended(refused) => {
-            let ended = Ended { refusal: refused.envelope.to_json() };
-            writer.write(Ended::KIND, &ended.to_body()).await.map_err(gone)?;
+            let ended = Ended {
+                refusal: refused.envelope.to_json(),
+            };
+            writer
+                .write(Ended::KIND, &ended.to_body())
+                .await
+                .map_err(gone)?;
             return Ok(Sent::Last);
         }
     }
@@ -127,7 +146,10 @@ async fn close(
     let closing = async {
         while let Some(ack) = acked.recv().await {
             let number = ack?;
-            writer.write(ReceiptAck::KIND, &ReceiptAck { number }.to_body()).await.map_err(gone)?;
+            writer
+                .write(ReceiptAck::KIND, &ReceiptAck { number }.to_body())
+                .await
+                .map_err(gone)?;
         }
         Ok(())
     };
@@ -153,14 +175,24 @@ async fn take_receipts(
     }
 }
 
-async fn take_receipt(exchange: &Arc<Exchange>, delivery: &Delivery, kind: u8, body: &[u8]) -> Result<u64, FrameGone> {
+async fn take_receipt(
+    exchange: &Arc<Exchange>,
+    delivery: &Delivery,
+    kind: u8,
+    body: &[u8],
+) -> Result<u64, FrameGone> {
     let message = ReceiptMessage::read(kind, body).map_err(gone)?;
     match delivery.take_receipt(&message.envelope).await {
         Ok(number) => Ok(number),
         Err(error) => {
             if let ExchangeError::Receipt(fault) = &error {
                 let origin = delivery.log().origin();
-                exchange.keep_fault(delivery.consumer(), origin, &fault.to_string(), &message.envelope);
+                exchange.keep_fault(
+                    delivery.consumer(),
+                    origin,
+                    &fault.to_string(),
+                    &message.envelope,
+                );
             }
             Err(gone(error))
         }

@@ -13,13 +13,18 @@ pub struct FrameGone(pub String);
 /// Where frames come from: a QUIC stream, or the node's own socket.
 pub trait FrameSource: Send {
     /// The next frame, or `None` at a clean end. Cancel-safe.
-    fn next_frame(&mut self) -> impl Future<Output = Result<Option<(u8, Bytes)>, FrameGone>> + Send;
+    fn next_frame(&mut self)
+    -> impl Future<Output = Result<Option<(u8, Bytes)>, FrameGone>> + Send;
 }
 
 /// Where frames go.
 pub trait FrameSink: Send {
     /// Sends one frame.
-    fn send_frame(&mut self, kind: u8, body: &[u8]) -> impl Future<Output = Result<(), FrameGone>> + Send;
+    fn send_frame(
+        &mut self,
+        kind: u8,
+        body: &[u8],
+    ) -> impl Future<Output = Result<(), FrameGone>> + Send;
 }
 
 impl FrameSource for FrameReader {
@@ -36,7 +41,10 @@ impl FrameSink for FrameWriter {
 }
 
 pub(crate) async fn next(reader: &mut FrameReader) -> Result<Option<RawFrame>, FrameGone> {
-    reader.next(CONTROL_FRAME_BYTES_MAX, BULK_FRAME_BYTES_MAX, is_bulk).await.map_err(gone)
+    reader
+        .next(CONTROL_FRAME_BYTES_MAX, BULK_FRAME_BYTES_MAX, is_bulk)
+        .await
+        .map_err(gone)
 }
 
 pub(crate) fn gone(error: impl std::fmt::Display) -> FrameGone {

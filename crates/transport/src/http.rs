@@ -17,7 +17,11 @@ use tokio::sync::watch;
 ///
 /// # Errors
 /// Where the address cannot be had.
-pub async fn serve(exchange: Arc<Exchange>, listen: SocketAddr, mut stopping: watch::Receiver<bool>) -> std::io::Result<SocketAddr> {
+pub async fn serve(
+    exchange: Arc<Exchange>,
+    listen: SocketAddr,
+    mut stopping: watch::Receiver<bool>,
+) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(listen).await?;
     let local = listener.local_addr()?;
     let router = Router::new()
@@ -28,7 +32,10 @@ pub async fn serve(exchange: Arc<Exchange>, listen: SocketAddr, mut stopping: wa
         let stop = async move {
             let _ = stopping.wait_for(|stop| *stop).await;
         };
-        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
+        if let Err(error) = axum::serve(listener, router)
+            .with_graceful_shutdown(stop)
+            .await
+        {
             tracing::error!(%error, "the HTTP door failed");
         }
     });
@@ -38,33 +45,86 @@ pub async fn serve(exchange: Arc<Exchange>, listen: SocketAddr, mut stopping: wa
 async fn healthz(State(exchange): State<Arc<Exchange>>) -> impl IntoResponse {
     match exchange.appending_stopped() {
         None => (StatusCode::OK, "ok\n".to_owned()),
-        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("appending has stopped: {why}\n")),
+        Some(why) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("appending has stopped: {why}\n"),
+        ),
     }
 }
 
 async fn metrics(State(exchange): State<Arc<Exchange>>) -> impl IntoResponse {
     let mut out = String::new();
-    gauge(&mut out, "countersign_log_entries", "Entries integrated, by log.");
+    gauge(
+        &mut out,
+        "countersign_log_entries",
+        "Entries integrated, by log.",
+    );
     for log in exchange.logs() {
-        line(&mut out, "countersign_log_entries", &[("origin", log.origin().as_str())], log.size());
+        line(
+            &mut out,
+            "countersign_log_entries",
+            &[("origin", log.origin().as_str())],
+            log.size(),
+        );
     }
-    gauge(&mut out, "countersign_subscription_lag_entries", "Entries between the origin's signed head and the position.");
+    gauge(
+        &mut out,
+        "countersign_subscription_lag_entries",
+        "Entries between the origin's signed head and the position.",
+    );
     let statuses = exchange.statuses();
     for status in &statuses {
-        line(&mut out, "countersign_subscription_lag_entries", &labels(status), status.lag());
+        line(
+            &mut out,
+            "countersign_subscription_lag_entries",
+            &labels(status),
+            status.lag(),
+        );
     }
-    gauge(&mut out, "countersign_subscription_connected", "Whether the subscription has a session.");
+    gauge(
+        &mut out,
+        "countersign_subscription_connected",
+        "Whether the subscription has a session.",
+    );
     for status in &statuses {
-        line(&mut out, "countersign_subscription_connected", &labels(status), u64::from(status.connected));
+        line(
+            &mut out,
+            "countersign_subscription_connected",
+            &labels(status),
+            u64::from(status.connected),
+        );
     }
-    gauge(&mut out, "countersign_subscription_receipted", "Entries covered by the last receipt.");
+    gauge(
+        &mut out,
+        "countersign_subscription_receipted",
+        "Entries covered by the last receipt.",
+    );
     for status in &statuses {
-        line(&mut out, "countersign_subscription_receipted", &labels(status), status.receipted);
+        line(
+            &mut out,
+            "countersign_subscription_receipted",
+            &labels(status),
+            status.receipted,
+        );
     }
-    let _ = writeln!(out, "# HELP countersign_refused_strangers_total Requests of strangers refused since the start.");
+    let _ = writeln!(
+        out,
+        "# HELP countersign_refused_strangers_total Requests of strangers refused since the start."
+    );
     let _ = writeln!(out, "# TYPE countersign_refused_strangers_total counter");
-    line(&mut out, "countersign_refused_strangers_total", &[], exchange.refused_strangers());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], out)
+    line(
+        &mut out,
+        "countersign_refused_strangers_total",
+        &[],
+        exchange.refused_strangers(),
+    );
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        out,
+    )
 }
 
 fn labels(status: &countersign_exchange::SubscriptionStatus) -> [(&'static str, &str); 3] {
@@ -85,7 +145,14 @@ fn gauge(out: &mut String, name: &str, help: &str) {
 
 /// Label values are names of ours, which hold no quotes, backslashes or line ends.
 fn line(out: &mut String, name: &str, labels: &[(&str, &str)], value: u64) {
-    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
-    let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}=\"{value}\""))
+        .collect();
+    let labels = if labels.is_empty() {
+        String::new()
+    } else {
+        format!("{{{}}}", labels.join(","))
+    };
     let _ = writeln!(out, "{name}{labels} {value}");
 }

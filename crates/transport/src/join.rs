@@ -26,7 +26,9 @@ pub enum JoinFailure {
     #[error("the agreement is signed but could not be stored here: {0}; join again to fetch it")]
     Hold(#[from] OnboardingError),
     /// The invitation asks for a stream that is not here.
-    #[error("the invitation asks for the stream `{stream}`, which this node does not have; `countersign stream create {stream}` makes it")]
+    #[error(
+        "the invitation asks for the stream `{stream}`, which this node does not have; `countersign stream create {stream}` makes it"
+    )]
     NoSuchStream {
         /// The stream's name.
         stream: String,
@@ -44,14 +46,25 @@ pub(crate) async fn serve(
     let exporter = connection.tls_exporter(EXPORTER, &[]);
     let query = JoinQuery::read(first.0, &first.1).map_err(gone)?;
     match exchange.join_terms(&peer, &query, &exporter).await {
-        Ok(terms) => writer.write(JoinTerms::KIND, &terms.to_body()).await.map_err(gone)?,
+        Ok(terms) => writer
+            .write(JoinTerms::KIND, &terms.to_body())
+            .await
+            .map_err(gone)?,
         Err(error) => return refuse(&mut writer, error).await,
     }
     // The joiner may ask a person first, or be content with an agreement that was signed before.
-    let Some(frame) = next(&mut reader).await? else { return Ok(()) };
+    let Some(frame) = next(&mut reader).await? else {
+        return Ok(());
+    };
     let accept = JoinAccept::read(frame.kind, &frame.body).map_err(gone)?;
-    match exchange.join_accept(&peer, &query, &exporter, &accept).await {
-        Ok(done) => writer.write(JoinDone::KIND, &done.to_body()).await.map_err(gone)?,
+    match exchange
+        .join_accept(&peer, &query, &exporter, &accept)
+        .await
+    {
+        Ok(done) => writer
+            .write(JoinDone::KIND, &done.to_body())
+            .await
+            .map_err(gone)?,
         Err(error) => return refuse(&mut writer, error).await,
     }
     writer.finish().map_err(gone)
@@ -63,7 +76,10 @@ async fn refuse(writer: &mut FrameWriter, error: ExchangeError) -> Result<(), Fr
         writer.reset(1);
         return Err(gone(error));
     };
-    writer.write(Refused::KIND, &refused.message().to_body()).await.map_err(gone)?;
+    writer
+        .write(Refused::KIND, &refused.message().to_body())
+        .await
+        .map_err(gone)?;
     writer.finish().map_err(gone)
 }
 
@@ -109,8 +125,18 @@ pub async fn join(
     let joined = joined?;
     let inviter = &joined.inviter;
     // Where the inviter says it can be dialled, else where the link said so.
-    let addresses = if inviter.addresses.is_empty() { joined.addresses } else { inviter.addresses.clone() };
+    let addresses = if inviter.addresses.is_empty() {
+        joined.addresses
+    } else {
+        inviter.addresses.clone()
+    };
     Ok(exchange
-        .hold_agreement(&inviter.statement, &inviter.envelope, &joined.agreement, addresses, None)
+        .hold_agreement(
+            &inviter.statement,
+            &inviter.envelope,
+            &joined.agreement,
+            addresses,
+            None,
+        )
         .await?)
 }

@@ -12,7 +12,9 @@ use countersign_event::names::Authority;
 use countersign_exchange::Exchange;
 use countersign_exchange::pipeline::consume::{ConsumeError, Consumption};
 use countersign_protocol::delivery::BatchMessage;
-use countersign_protocol::{Ended, Heads, Message as _, Notice, ReceiptMessage, Refused, Subscribe, SubscribeReady};
+use countersign_protocol::{
+    Ended, Heads, Message as _, Notice, ReceiptMessage, Refused, Subscribe, SubscribeReady,
+};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -96,7 +98,11 @@ async fn pause(exchange: &Exchange, attempt: u32) {
 }
 
 /// Tells a partner of the agreements that we ended. It answers the same however often it hears it.
-pub(crate) async fn tell_notices(exchange: Arc<Exchange>, partner: Authority, connection: Connection) {
+pub(crate) async fn tell_notices(
+    exchange: Arc<Exchange>,
+    partner: Authority,
+    connection: Connection,
+) {
     let mut access = exchange.watch_access();
     let mut told: HashSet<Vec<u8>> = HashSet::new();
     loop {
@@ -109,7 +115,9 @@ pub(crate) async fn tell_notices(exchange: Arc<Exchange>, partner: Authority, co
                 Ok(()) => {
                     told.insert(envelope);
                 }
-                Err(error) => return tracing::debug!(%partner, %error, "a notice could not be delivered; it is told at the next session"),
+                Err(error) => {
+                    return tracing::debug!(%partner, %error, "a notice could not be delivered; it is told at the next session");
+                }
             }
         }
         tokio::select! {
@@ -121,8 +129,13 @@ pub(crate) async fn tell_notices(exchange: Arc<Exchange>, partner: Authority, co
 
 async fn tell(connection: &Connection, envelope: &[u8]) -> Result<(), FrameGone> {
     let (mut writer, mut reader) = connection.open_bi().await.map_err(gone)?;
-    let notice = Notice { envelope: envelope.to_vec() };
-    writer.write(Notice::KIND, &notice.to_body()).await.map_err(gone)?;
+    let notice = Notice {
+        envelope: envelope.to_vec(),
+    };
+    writer
+        .write(Notice::KIND, &notice.to_body())
+        .await
+        .map_err(gone)?;
     writer.finish().map_err(gone)?;
     timeout(READY, next(&mut reader)).await.map_err(gone)??;
     Ok(())
@@ -153,17 +166,20 @@ fn agreements_to_read(exchange: &Exchange) -> Vec<AgreementId> {
     let now = exchange.clock().now();
     let own = exchange.identity().authority();
     let registry = exchange.registry();
-    let mine = registry.agreements.values().filter(|state| state.agreement.consumer.authority == *own);
-    mine.filter(|state| state.is_active(now)).map(|state| state.agreement.id).collect()
+    let mine = registry
+        .agreements
+        .values()
+        .filter(|state| state.agreement.consumer.authority == *own);
+    mine.filter(|state| state.is_active(now))
+        .map(|state| state.agreement.id)
+        .collect()
 }
 
 enum Stopped {
     /// The log forked, or shrank: a person has to look.
     ForGood,
     /// Try again.
-    Retry {
-        progressed: bool,
-    },
+    Retry { progressed: bool },
 }
 
 async fn keep_reading(shared: Arc<Shared>, agreement: AgreementId) {
@@ -195,20 +211,32 @@ async fn keep_reading(shared: Arc<Shared>, agreement: AgreementId) {
                 std::future::pending::<()>().await;
             }
             Stopped::Retry { progressed } => {
-                attempt = if progressed { 0 } else { attempt.saturating_add(1) };
+                attempt = if progressed {
+                    0
+                } else {
+                    attempt.saturating_add(1)
+                };
                 pause(&shared.exchange, attempt).await;
             }
         }
     }
 }
 
-async fn read(exchange: &Arc<Exchange>, consumption: &mut Consumption, connection: &Connection) -> Stopped {
+async fn read(
+    exchange: &Arc<Exchange>,
+    consumption: &mut Consumption,
+    connection: &Connection,
+) -> Stopped {
     let mut progressed = false;
     match subscribe(exchange, consumption, connection, &mut progressed).await {
         Ok(()) => Stopped::Retry { progressed },
         Err(ReadError::Consume(error)) => {
             tracing::warn!(stream = %consumption.stream(), %error, "reading stopped");
-            if error.is_fork() { Stopped::ForGood } else { Stopped::Retry { progressed } }
+            if error.is_fork() {
+                Stopped::ForGood
+            } else {
+                Stopped::Retry { progressed }
+            }
         }
         Err(ReadError::Gone(error)) => {
             tracing::debug!(stream = %consumption.stream(), %error, "a subscription ended");
@@ -242,7 +270,10 @@ async fn subscribe(
 ) -> Result<(), ReadError> {
     let (mut writer, mut reader) = connection.open_bi().await.map_err(gone)?;
     let request = consumption.request();
-    writer.write(Subscribe::KIND, &request.to_body()).await.map_err(gone)?;
+    writer
+        .write(Subscribe::KIND, &request.to_body())
+        .await
+        .map_err(gone)?;
     let answer = timeout(READY, next(&mut reader)).await.map_err(gone)??;
     let answer = answer.ok_or_else(|| gone("the producer ended the stream without an answer"))?;
     if answer.kind == Refused::KIND {
@@ -294,12 +325,21 @@ async fn subscribe(
 }
 
 async fn send_receipt(writer: &mut FrameWriter, envelope: &Envelope) -> Result<(), FrameGone> {
-    let message = ReceiptMessage { envelope: envelope.to_json() };
-    writer.write(ReceiptMessage::KIND, &message.to_body()).await.map_err(gone)
+    let message = ReceiptMessage {
+        envelope: envelope.to_json(),
+    };
+    writer
+        .write(ReceiptMessage::KIND, &message.to_body())
+        .await
+        .map_err(gone)
 }
 
 /// The closing receipt: for everything that came before the end.
-async fn close(consumption: &mut Consumption, writer: &mut FrameWriter, reader: &mut FrameReader) -> Result<(), ReadError> {
+async fn close(
+    consumption: &mut Consumption,
+    writer: &mut FrameWriter,
+    reader: &mut FrameReader,
+) -> Result<(), ReadError> {
     while consumption.has_pending() || consumption.is_signing() {
         if let Some(envelope) = consumption.progress().await? {
             send_receipt(writer, &envelope).await?;
@@ -322,15 +362,29 @@ async fn close(consumption: &mut Consumption, writer: &mut FrameWriter, reader: 
 
 /// A signed refusal that we got is kept, if it is the producer's.
 fn note_refusal(exchange: &Arc<Exchange>, consumption: &Consumption, envelope: &[u8]) {
-    let Ok(envelope) = Envelope::from_json(envelope) else { return };
+    let Ok(envelope) = Envelope::from_json(envelope) else {
+        return;
+    };
     let statement = {
         let registry = exchange.registry();
-        registry.partners.get(consumption.producer()).map(|partner| partner.statement.clone())
+        registry
+            .partners
+            .get(consumption.producer())
+            .map(|partner| partner.statement.clone())
     };
-    let signed = statement.and_then(|statement| statement.open_signed::<Refusal>(Role::Agreement, &envelope).ok());
+    let signed = statement.and_then(|statement| {
+        statement
+            .open_signed::<Refusal>(Role::Agreement, &envelope)
+            .ok()
+    });
     if let Some(refusal) = signed {
         debug_assert_eq!(envelope.payload_type(), Refusal::PAYLOAD_TYPE);
         tracing::info!(stream = %consumption.stream(), reason = refusal.reason, "the producer refused or ended the subscription");
-        exchange.note_refusal_got(consumption.producer(), consumption.stream(), &refusal, &envelope);
+        exchange.note_refusal_got(
+            consumption.producer(),
+            consumption.stream(),
+            &refusal,
+            &envelope,
+        );
     }
 }

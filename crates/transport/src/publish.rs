@@ -35,7 +35,8 @@ pub async fn serve_publish(
         Ok(opened) => opened,
         Err(error) => return refuse_for(exchange, peer, sink, &open.stream, error).await,
     };
-    sink.send_frame(countersign_protocol::PublishReady::KIND, &ready.to_body()).await?;
+    sink.send_frame(countersign_protocol::PublishReady::KIND, &ready.to_body())
+        .await?;
     // Bounded by the writer's queue: a batch has its answer only after it had room there.
     let (answers, mut answered) = mpsc::unbounded_channel::<Integrated>();
     let mut open_batches = 0_usize;
@@ -71,17 +72,23 @@ async fn submit(
     body: &Bytes,
     answers: &mpsc::UnboundedSender<Integrated>,
 ) -> Result<(), ExchangeError> {
-    let (batch, bulk) = PublishBatch::read_bulk(kind, body).map_err(|error| ExchangeError::Proof(error.to_string()))?;
+    let (batch, bulk) = PublishBatch::read_bulk(kind, body)
+        .map_err(|error| ExchangeError::Proof(error.to_string()))?;
     let answers = answers.clone();
     let done = Box::new(move |result| {
         let _ = answers.send((batch, result));
     });
-    session.submit(batch.first_number, batch.count, bulk, done).await?;
+    session
+        .submit(batch.first_number, batch.count, bulk, done)
+        .await?;
     Ok(())
 }
 
 /// What is older than the window is known to be stored, if not where: that is an answer, not a refusal.
-fn acknowledge(batch: PublishBatch, result: Result<Appended, AppendError>) -> Result<PublishAck, AppendError> {
+fn acknowledge(
+    batch: PublishBatch,
+    result: Result<Appended, AppendError>,
+) -> Result<PublishAck, AppendError> {
     let ack = |duplicates, last_sequence| PublishAck {
         first_number: batch.first_number,
         count: batch.count,
@@ -90,9 +97,10 @@ fn acknowledge(batch: PublishBatch, result: Result<Appended, AppendError>) -> Re
     };
     match result {
         Ok(appended) => Ok(ack(appended.duplicates, appended.last_sequence)),
-        Err(AppendError::Old { last_number, last_sequence })
-            if batch.first_number + u64::from(batch.count) <= last_number + 1 =>
-        {
+        Err(AppendError::Old {
+            last_number,
+            last_sequence,
+        }) if batch.first_number + u64::from(batch.count) <= last_number + 1 => {
             Ok(ack(batch.count, last_sequence))
         }
         Err(error) => Err(error),
@@ -108,12 +116,19 @@ async fn refuse_for(
 ) -> Result<(), FrameGone> {
     let code = match &error {
         ExchangeError::Refused(refused) => {
-            return sink.send_frame(Refused::KIND, &refused.message().to_body()).await;
+            return sink
+                .send_frame(Refused::KIND, &refused.message().to_body())
+                .await;
         }
-        ExchangeError::Append(AppendError::Busy | AppendError::DiskFull | AppendError::Clock(_) | AppendError::Stopped { .. }) => {
-            RefusalCode::Busy
+        ExchangeError::Append(
+            AppendError::Busy
+            | AppendError::DiskFull
+            | AppendError::Clock(_)
+            | AppendError::Stopped { .. },
+        ) => RefusalCode::Busy,
+        ExchangeError::Stream(countersign_exchange::StreamError::Unknown { .. }) => {
+            RefusalCode::NotFound
         }
-        ExchangeError::Stream(countersign_exchange::StreamError::Unknown { .. }) => RefusalCode::NotFound,
         _ => RefusalCode::Malformed,
     };
     refuse(exchange, peer, sink, stream, code, error.to_string()).await
@@ -128,5 +143,6 @@ async fn refuse(
     reason: String,
 ) -> Result<(), FrameGone> {
     let refused = exchange.refuse(peer, "publish", stream, code, reason);
-    sink.send_frame(Refused::KIND, &refused.message().to_body()).await
+    sink.send_frame(Refused::KIND, &refused.message().to_body())
+        .await
 }

@@ -3,12 +3,17 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use countersign_client::quic::{Accepting, ConnectError, Connection, Endpoint, FrameReader, FrameWriter, Incoming, QuicLimits};
+use countersign_client::quic::{
+    Accepting, ConnectError, Connection, Endpoint, FrameReader, FrameWriter, Incoming, QuicLimits,
+};
 use countersign_client::session::{Expected, Session, SessionOptions, handshake};
 use countersign_event::documents::RefusalCode;
 use countersign_event::names::Authority;
 use countersign_exchange::{Exchange, ExchangeError, Peer};
-use countersign_protocol::{Hello, JoinQuery, Message, Notice, NoticeAck, PROTOCOL_MINOR, Ping, Pong, PublishOpen, Refused, Subscribe};
+use countersign_protocol::{
+    Hello, JoinQuery, Message, Notice, NoticeAck, PROTOCOL_MINOR, Ping, Pong, PublishOpen, Refused,
+    Subscribe,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -70,7 +75,11 @@ impl Server {
             stopping: watch::Sender::new(false),
         });
         let tasks = tokio::spawn(run(Arc::clone(&shared)));
-        Ok(Self { shared, local, tasks })
+        Ok(Self {
+            shared,
+            local,
+            tasks,
+        })
     }
 
     /// Where it listens.
@@ -82,7 +91,11 @@ impl Server {
     /// Partners with a session now.
     #[must_use]
     pub fn connected(&self) -> Vec<Authority> {
-        let sessions = self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self
+            .shared
+            .sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut partners: Vec<_> = sessions.keys().cloned().collect();
         partners.sort();
         partners
@@ -103,7 +116,9 @@ impl Server {
     /// Ends all sessions.
     pub async fn stop(self) {
         self.shared.stopping.send_replace(true);
-        self.shared.endpoint.close(CLOSE_SHUTDOWN, "the node is going down");
+        self.shared
+            .endpoint
+            .close(CLOSE_SHUTDOWN, "the node is going down");
         let _ = self.tasks.await;
         let _ = timeout(Duration::from_secs(1), self.shared.endpoint.wait_idle()).await;
     }
@@ -164,17 +179,26 @@ impl Shared {
     /// A session with a partner, if there is one.
     pub(crate) fn session(&self, partner: &Authority) -> Option<Connection> {
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.get(partner).filter(|connection| connection.close_reason().is_none()).cloned()
+        sessions
+            .get(partner)
+            .filter(|connection| connection.close_reason().is_none())
+            .cloned()
     }
 
     /// Dials a partner and greets; the connection then serves both ways.
-    pub(crate) async fn dial(self: &Arc<Self>, partner: &Authority) -> Result<(), countersign_client::SessionError> {
+    pub(crate) async fn dial(
+        self: &Arc<Self>,
+        partner: &Authority,
+    ) -> Result<(), countersign_client::SessionError> {
         let (addresses, organization) = {
             let registry = self.exchange.registry();
             let Some(known) = registry.partners.get(partner) else {
                 return Err(countersign_client::SessionError::NoAddress);
             };
-            (known.addresses.clone(), known.statement.organization.fingerprint())
+            (
+                known.addresses.clone(),
+                known.statement.organization.fingerprint(),
+            )
         };
         let identity = self.exchange.identity();
         let clock = Arc::clone(self.exchange.clock());
@@ -211,7 +235,10 @@ impl Shared {
 
     fn forget(&self, partner: &Authority, connection: &Connection) {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if sessions.get(partner).is_some_and(|known| known.stable_id() == connection.stable_id()) {
+        if sessions
+            .get(partner)
+            .is_some_and(|known| known.stable_id() == connection.stable_id())
+        {
             sessions.remove(partner);
         }
         drop(sessions);
@@ -221,14 +248,19 @@ impl Shared {
 
 /// Serves a greeted connection until it ends.
 async fn serve_connection(shared: Arc<Shared>, connection: Connection, peer: Peer) {
-    let known = |authority: &&Authority| shared.exchange.registry().partners.contains_key(*authority);
+    let known =
+        |authority: &&Authority| shared.exchange.registry().partners.contains_key(*authority);
     let partner = peer.authority().filter(known).cloned();
     if let Some(partner) = &partner {
         if let Err(error) = shared.exchange.note_partner(&peer).await {
             tracing::warn!(%error, "a partner's new key statement could not be stored");
         }
         shared.adopt(partner, &connection);
-        tokio::spawn(partners::tell_notices(Arc::clone(&shared.exchange), partner.clone(), connection.clone()));
+        tokio::spawn(partners::tell_notices(
+            Arc::clone(&shared.exchange),
+            partner.clone(),
+            connection.clone(),
+        ));
     }
     let mut streams = JoinSet::new();
     loop {
@@ -253,7 +285,13 @@ async fn serve_connection(shared: Arc<Shared>, connection: Connection, peer: Pee
     }
 }
 
-async fn serve_stream(shared: Arc<Shared>, peer: Peer, connection: Connection, writer: FrameWriter, reader: FrameReader) {
+async fn serve_stream(
+    shared: Arc<Shared>,
+    peer: Peer,
+    connection: Connection,
+    writer: FrameWriter,
+    reader: FrameReader,
+) {
     if let Err(error) = dispatch(shared, &peer, connection, writer, reader).await {
         tracing::debug!(peer = peer.name(), %error, "a stream ended early");
     }
@@ -267,7 +305,9 @@ async fn dispatch(
     mut reader: FrameReader,
 ) -> Result<(), FrameGone> {
     let exchange = Arc::clone(&shared.exchange);
-    let first = timeout(FIRST_FRAME, next(&mut reader)).await.map_err(gone)??;
+    let first = timeout(FIRST_FRAME, next(&mut reader))
+        .await
+        .map_err(gone)??;
     let Some(first) = first else { return Ok(()) };
     let (kind, body) = (first.kind, first.body);
     match kind {
@@ -275,11 +315,23 @@ async fn dispatch(
             publish::serve_publish(&exchange, peer, (kind, body), &mut reader, &mut writer).await?;
             writer.finish().map_err(gone)
         }
-        Subscribe::KIND => deliver::serve(exchange, peer.clone(), (kind, body), writer, reader).await,
+        Subscribe::KIND => {
+            deliver::serve(exchange, peer.clone(), (kind, body), writer, reader).await
+        }
         JoinQuery::KIND => {
-            let served = join::serve(exchange, peer.clone(), connection.clone(), (kind, body), writer, reader).await;
+            let served = join::serve(
+                exchange,
+                peer.clone(),
+                connection.clone(),
+                (kind, body),
+                writer,
+                reader,
+            )
+            .await;
             // A joiner that was a stranger a moment ago is a partner now, on this very connection.
-            let known = |authority: &&Authority| shared.exchange.registry().partners.contains_key(*authority);
+            let known = |authority: &&Authority| {
+                shared.exchange.registry().partners.contains_key(*authority)
+            };
             if let Some(partner) = peer.authority().filter(known) {
                 shared.adopt(partner, &connection);
             }
@@ -288,9 +340,15 @@ async fn dispatch(
         Notice::KIND => {
             let notice = Notice::read(kind, &body).map_err(gone)?;
             match exchange.take_notice(peer, &notice.envelope).await {
-                Ok(()) => writer.write(NoticeAck::KIND, &NoticeAck {}.to_body()).await.map_err(gone)?,
+                Ok(()) => writer
+                    .write(NoticeAck::KIND, &NoticeAck {}.to_body())
+                    .await
+                    .map_err(gone)?,
                 Err(ExchangeError::Refused(refused)) => {
-                    writer.write(Refused::KIND, &refused.message().to_body()).await.map_err(gone)?;
+                    writer
+                        .write(Refused::KIND, &refused.message().to_body())
+                        .await
+                        .map_err(gone)?;
                 }
                 Err(error) => return Err(gone(error)),
             }
@@ -298,13 +356,19 @@ async fn dispatch(
         }
         Ping::KIND => {
             let ping = Ping::read(kind, &body).map_err(gone)?;
-            writer.write(Pong::KIND, &Pong { nonce: ping.nonce }.to_body()).await.map_err(gone)?;
+            writer
+                .write(Pong::KIND, &Pong { nonce: ping.nonce }.to_body())
+                .await
+                .map_err(gone)?;
             writer.finish().map_err(gone)
         }
         _ => {
             let reason = format!("no request has kind {kind}");
             let refused = exchange.refuse(peer, "request", "", RefusalCode::Malformed, reason);
-            writer.write(Refused::KIND, &refused.message().to_body()).await.map_err(gone)?;
+            writer
+                .write(Refused::KIND, &refused.message().to_body())
+                .await
+                .map_err(gone)?;
             writer.finish().map_err(gone)
         }
     }
@@ -314,17 +378,30 @@ async fn dispatch(
 ///
 /// # Errors
 /// [`countersign_client::SessionError`] where it cannot be reached or is somebody else.
-pub async fn ping(exchange: &Arc<Exchange>, partner: &Authority) -> Result<Duration, countersign_client::SessionError> {
+pub async fn ping(
+    exchange: &Arc<Exchange>,
+    partner: &Authority,
+) -> Result<Duration, countersign_client::SessionError> {
     let (addresses, organization) = {
         let registry = exchange.registry();
-        let known = registry.partners.get(partner).ok_or(countersign_client::SessionError::NoAddress)?;
-        (known.addresses.clone(), known.statement.organization.fingerprint())
+        let known = registry
+            .partners
+            .get(partner)
+            .ok_or(countersign_client::SessionError::NoAddress)?;
+        (
+            known.addresses.clone(),
+            known.statement.organization.fingerprint(),
+        )
     };
     let clock = Arc::clone(exchange.clock());
     let identity = exchange.identity();
     let expected = Expected::organization(organization);
-    let mut options =
-        SessionOptions::new(addresses, expected, identity.node_key.clone(), Arc::new(move || clock.now()));
+    let mut options = SessionOptions::new(
+        addresses,
+        expected,
+        identity.node_key.clone(),
+        Arc::new(move || clock.now()),
+    );
     options.statement = Some(identity.envelope.clone());
     let session = Session::connect(&options).await?;
     let begun = Instant::now();

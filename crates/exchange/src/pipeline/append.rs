@@ -178,13 +178,21 @@ impl Writer {
         let stopped = |why: String| AppendError::Stopped { why };
         let (work, queue) = channel();
         let why_stopped = Arc::new(OnceLock::new());
-        let mut state = state::State::new(parts, Arc::clone(&why_stopped)).map_err(|error| stopped(error.to_string()))?;
+        let mut state = state::State::new(parts, Arc::clone(&why_stopped))
+            .map_err(|error| stopped(error.to_string()))?;
         let thread = std::thread::Builder::new()
             .name("countersign-writer".to_owned())
             .spawn(move || state.run(&queue))
             .map_err(|error| stopped(error.to_string()))?;
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
-        Ok((Self { work, room, stopped: why_stopped }, thread))
+        Ok((
+            Self {
+                work,
+                room,
+                stopped: why_stopped,
+            },
+            thread,
+        ))
     }
 
     /// Queues a batch; `done` is called when it is integrated. Waits while the queue is full.

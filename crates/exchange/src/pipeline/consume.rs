@@ -58,7 +58,9 @@ enum Durable {
     Receipt(Queued),
 }
 
-async fn or_pending(receiver: Option<&mut oneshot::Receiver<Result<Appended, AppendError>>>) -> Queued {
+async fn or_pending(
+    receiver: Option<&mut oneshot::Receiver<Result<Appended, AppendError>>>,
+) -> Queued {
     match receiver {
         Some(receiver) => receiver.await,
         None => std::future::pending().await,
@@ -299,13 +301,17 @@ impl Consumption {
         };
         match result {
             Durable::Batch(result) => {
-                result.unwrap_or_else(|_| Err(AppendError::ended())).map_err(ExchangeError::from)?;
+                result
+                    .unwrap_or_else(|_| Err(AppendError::ended()))
+                    .map_err(ExchangeError::from)?;
                 self.settled();
                 Ok(None)
             }
             Durable::Receipt(result) => {
                 let envelope = self.signing.take().map(|(envelope, _)| envelope);
-                result.unwrap_or_else(|_| Err(AppendError::ended())).map_err(ExchangeError::from)?;
+                result
+                    .unwrap_or_else(|_| Err(AppendError::ended()))
+                    .map_err(ExchangeError::from)?;
                 self.note_status(true);
                 Ok(envelope)
             }

@@ -68,7 +68,10 @@ struct Turn {
 }
 
 impl State {
-    pub(super) fn new(parts: WriterParts, stopped: Arc<OnceLock<String>>) -> Result<Self, ReadError> {
+    pub(super) fn new(
+        parts: WriterParts,
+        stopped: Arc<OnceLock<String>>,
+    ) -> Result<Self, ReadError> {
         let WriterParts {
             journal,
             reader,
@@ -213,7 +216,10 @@ impl State {
         stages: &mut Vec<Stage>,
         now: &Result<Timestamp, ClockJump>,
     ) -> Option<Answer> {
-        let stopped = self.stopped.get().map(|why| AppendError::Stopped { why: why.clone() });
+        let stopped = self
+            .stopped
+            .get()
+            .map(|why| AppendError::Stopped { why: why.clone() });
         let (done, permit, staged, repeated, count) = match work {
             Work::Append {
                 log,
