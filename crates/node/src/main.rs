@@ -1,2 +1,7 @@
 //! The `countersign` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    countersign::cli::main(&countersign::cli::NoParts)
+}

@@ -1,0 +1,304 @@
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::errors::{CommandError, ErrorCode};
+
+/// Everything that acts on a node. Names and times are texts as the person gave them; the handler parses them against what it knows.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "name", deny_unknown_fields)]
+pub enum Command {
+    /// Ends an agreement at the position reached.
+    AgreementTerminate {
+        /// Its id.
+        agreement: String,
+        /// Why, for the other side and the ledger.
+        reason: String,
+    },
+    /// One agreement.
+    AgreementInfo {
+        /// Its id.
+        agreement: String,
+    },
+    /// All agreements.
+    AgreementLs,
+    /// Enrolls an application.
+    AppAdd {
+        /// Its name here.
+        app: String,
+        /// Its public key, standard base64.
+        key: String,
+    },
+    /// All applications.
+    AppLs,
+    /// Ends an application's enrolment.
+    AppRemove {
+        /// Its name.
+        app: String,
+    },
+    /// Keeps an application's cursor: everything before `next` has been taken over by it.
+    CursorApplied {
+        /// The application's name.
+        app: String,
+        /// `ORG/STREAM` or an origin.
+        stream: String,
+        /// The next sequence that it wants.
+        next: u64,
+    },
+    /// Looks at everything that can be wrong.
+    Doctor {
+        /// A person says that the clock is right.
+        confirm_clock: bool,
+    },
+    /// Writes evidence for an auditor.
+    EvidenceExport {
+        /// The stream.
+        stream: String,
+        /// First sequence; absent = the beginning.
+        from: Option<u64>,
+        /// Sequence after the last; absent = the end.
+        to: Option<u64>,
+        /// An absolute path: a directory, or a file that ends in `.tar`.
+        out: String,
+    },
+    /// Ledger entries.
+    LedgerLs {
+        /// Only about this partner.
+        partner: Option<String>,
+        /// Only about this stream.
+        stream: Option<String>,
+        /// Only of this kind.
+        kind: Option<String>,
+        /// Not before this time (RFC 3339).
+        since: Option<String>,
+        /// Before this time (RFC 3339).
+        until: Option<String>,
+        /// At most so many, the newest.
+        limit: u32,
+    },
+    /// Makes the view again from the logs.
+    LedgerRebuild,
+    /// Compares the view with the logs.
+    LedgerVerify,
+    /// Says yes to a joiner who waits.
+    PartnerConfirm {
+        /// The invitation's id.
+        invitation: String,
+        /// The joiner's fingerprint, where several wait.
+        key: Option<String>,
+    },
+    /// One partner.
+    PartnerInfo {
+        /// Its name or authority.
+        partner: String,
+    },
+    /// Makes an invitation link.
+    PartnerInvite {
+        /// The stream's name: ours, or with `consume` the partner's.
+        stream: String,
+        /// The inviter reads, and the joiner publishes.
+        consume: bool,
+        /// Seconds until the link is void.
+        expires_s: u64,
+        /// Seconds that the agreement runs; absent = until it is ended.
+        period_s: Option<u64>,
+        /// Only this organization key (fingerprint) may redeem it.
+        for_key: Option<String>,
+        /// A person confirms the joiner.
+        confirm: bool,
+        /// Exposure window; absent = as configured.
+        exposure_events: Option<u64>,
+    },
+    /// Redeems a link whose terms have been shown and accepted.
+    PartnerJoin {
+        /// The link.
+        link: String,
+        /// What was accepted.
+        accept: Accept,
+    },
+    /// All partners.
+    PartnerLs,
+    /// Ends all agreements with a partner and refuses it from now on.
+    PartnerRevoke {
+        /// Its name or authority.
+        partner: String,
+        /// Why, for the other side and the ledger.
+        reason: String,
+    },
+    /// Asks the inviter for the terms behind a link; changes nothing.
+    PartnerTerms {
+        /// The link.
+        link: String,
+    },
+    /// Dials a partner and measures the round trip.
+    Ping {
+        /// Its name or authority.
+        partner: String,
+        /// How many times.
+        count: u32,
+    },
+    /// Loads the policies as they are on disk and says what is wrong with them.
+    PolicyCheck,
+    /// Decides a made-up request and says why.
+    PolicyExplain {
+        /// `discover`, `request`, `read` or `publish`.
+        action: String,
+        /// Who asks: a partner's name or authority, or `stranger`.
+        principal: String,
+        /// The stream.
+        stream: String,
+        /// The purpose, if one is stated.
+        purpose: Option<String>,
+        /// At what time (RFC 3339); absent = now.
+        at: Option<String>,
+    },
+    /// Runs files of example decisions against the policies.
+    PolicyTest {
+        /// Absolute paths of the files or folders; empty = `policies/tests` of the node.
+        files: Vec<String>,
+    },
+    /// Turns the connection over to the protocol's publish frames.
+    Publish,
+    /// Receipts.
+    ReceiptLs {
+        /// Only with this partner.
+        partner: Option<String>,
+        /// Only of this stream.
+        stream: Option<String>,
+        /// At most so many, the newest.
+        limit: u32,
+    },
+    /// Heads, lags, and why something waits.
+    Status,
+    /// Opens a stream.
+    StreamCreate {
+        /// Its name.
+        stream: String,
+        /// What it is, for people.
+        title: Option<String>,
+        /// Words that policies can ask for.
+        labels: Vec<String>,
+        /// Whether each top-level member of the data is committed to by itself.
+        fields: bool,
+    },
+    /// One stream.
+    StreamInfo {
+        /// Its name, `ORG/STREAM` or origin.
+        stream: String,
+    },
+    /// Own streams and copies.
+    StreamLs,
+    /// The newest entries of a log, control entries too.
+    StreamTail {
+        /// Its name, `ORG/STREAM` or origin.
+        stream: String,
+        /// How many to begin with.
+        count: u64,
+        /// Go on with what comes.
+        follow: bool,
+    },
+    /// Events from the verified copy.
+    Subscribe {
+        /// `ORG/STREAM` or an origin.
+        stream: String,
+        /// Where to begin; absent = at the application's cursor, or at the start.
+        from: Option<StartAt>,
+        /// At most so many.
+        count: Option<u64>,
+        /// Go on with what comes.
+        follow: bool,
+        /// The application whose cursor is used.
+        app: Option<String>,
+    },
+}
+
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum StartAt {
+    /// After the newest.
+    Now,
+    /// At this sequence.
+    Sequence(u64),
+    /// At the beginning.
+    Start,
+    /// At the first entry of this time or later, in microseconds since 1970, UTC.
+    Time(u64),
+}
+
+/// What a person, or `--yes`, has agreed to.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accept {
+    /// SHA-256 of the agreement payload that was shown, in hexadecimal; other terms are refused.
+    pub payload_sha256: String,
+}
+
+impl Command {
+    /// Whether there is nothing to finish for somebody who has gone: such a command ends with its connection.
+    #[must_use]
+    pub fn ends_with_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::LedgerLs { .. }
+                | Self::Ping { .. }
+                | Self::ReceiptLs { .. }
+                | Self::Status
+                | Self::StreamTail { .. }
+                | Self::Subscribe { .. }
+        )
+    }
+}
+
+/// What comes back.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Reply {
+    /// The whole answer, as one document.
+    Value(Value),
+    /// One of many, a line of NDJSON.
+    Item(Value),
+    /// How far it is.
+    Progress {
+        /// Done so far.
+        done: u64,
+        /// Out of so many, where that is known.
+        total: Option<u64>,
+        /// Of what: `bytes`, `events`, `entries`.
+        unit: String,
+    },
+    /// The command is finished.
+    Done,
+    /// The command has failed.
+    Error {
+        /// The stable code; from a newer node it may be one that is not known here.
+        code: String,
+        /// What happened.
+        message: String,
+        /// What would help.
+        advice: Option<String>,
+        /// The exit code that goes with it.
+        exit: u8,
+    },
+}
+
+impl From<CommandError> for Reply {
+    fn from(error: CommandError) -> Self {
+        Self::Error {
+            code: error.code.as_str().to_owned(),
+            exit: crate::cli::Exit::from(error.code).code(),
+            message: error.message,
+            advice: error.advice,
+        }
+    }
+}
+
+/// The failure that a reply tells of.
+pub(super) fn error_of(code: &str, message: String, advice: Option<String>) -> CommandError {
+    let known = ErrorCode::ALL.iter().find(|known| known.as_str() == code);
+    CommandError {
+        // Node and program are of one version, so that this is a mistake of ours.
+        code: known.copied().unwrap_or(ErrorCode::Internal),
+        message,
+        advice,
+    }
+}

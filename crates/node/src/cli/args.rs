@@ -1,0 +1,577 @@
+//! The command line as people type it: nouns, verbs, help texts.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::parse::{parse_seconds, parse_start};
+use crate::admin::StartAt;
+
+/// Exchange signed events with partners, and keep proof of it on both sides.
+#[derive(Debug, Parser)]
+#[command(
+    name = "countersign",
+    version,
+    propagate_version = false,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Begin with `countersign demo`, or with `countersign init --org NAME`.\n\n\
+        Exit codes: 0 ok, 1 failure, 2 usage, 4 not authenticated, 5 not found, 6 verification failed,\n\
+        7 refused by policy, 8 busy (retry), 9 inconclusive, 130 interrupted.\n\n\
+        Data goes to stdout, everything else to stderr."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Noun,
+}
+
+/// What every command takes.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Data directory [default: COUNTERSIGN_DATA, then ./.countersign if it exists, then the user's data folder]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
+    pub data: Option<PathBuf>,
+    /// Print JSON: one document for lists, a line for each item of streams
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+    /// Print only data and errors
+    #[arg(
+        short,
+        long,
+        global = true,
+        help_heading = "Global options",
+        conflicts_with = "verbose"
+    )]
+    pub quiet: bool,
+    /// Print more about what happens; twice for every step
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN", help_heading = "Global options")]
+    pub color: Color,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Noun {
+    /// Show two organizations, a stranger and an auditor on this machine, with real data
+    Demo(DemoArgs),
+    /// Make a node: keys, settings, starter policy, empty logs
+    #[command(
+        after_help = "Example:\n  countersign init --org \"Acme Weather\" --advertise node.acme.example:7227"
+    )]
+    Init(InitArgs),
+    /// Run the node until it is told to stop
+    #[command(after_help = "SIGTERM or Ctrl-C finishes what is under way and exits with 0.")]
+    Serve(ServeArgs),
+    /// Show streams, subscriptions, and why something waits
+    Status,
+    /// Look at everything that can be wrong with this node
+    Doctor(DoctorArgs),
+    /// Dial a partner and measure the round trip
+    Ping(PingArgs),
+    /// Open and look at streams
+    #[command(subcommand, arg_required_else_help = true)]
+    Stream(StreamVerb),
+    /// Hand in events
+    #[command(
+        after_help = "Input is CloudEvents JSON: one event, a batch (an array), or one event a line (NDJSON). With --type, every line is wrapped\n\
+            into an event. Handing in the same file again stores nothing twice.\n\n\
+            Examples:\n  \
+            countersign publish quakes quakes.ndjson --create\n  \
+            tail -f app.log.json | countersign publish audit - --type com.acme.audit --id-from id --time-from ts"
+    )]
+    Publish(PublishArgs),
+    /// Read a stream from this node's verified copy
+    #[command(after_help = "Examples:\n  \
+            countersign subscribe acme/quakes --count 10\n  \
+            countersign subscribe acme/quakes --follow --name billing --json\n  \
+            countersign subscribe acme/quakes --profile reader.json --from now --follow")]
+    Subscribe(SubscribeArgs),
+    /// Invite partners, join them, look at them
+    #[command(subcommand, arg_required_else_help = true)]
+    Partner(PartnerVerb),
+    /// Enroll applications that publish under a key of their own
+    #[command(subcommand, arg_required_else_help = true)]
+    App(AppVerb),
+    /// Look at agreements and end them
+    #[command(subcommand, arg_required_else_help = true)]
+    Agreement(AgreementVerb),
+    /// Check, test and explain policies
+    #[command(subcommand, arg_required_else_help = true)]
+    Policy(PolicyVerb),
+    /// Look into the ledger, compare it with the logs
+    #[command(subcommand, arg_required_else_help = true)]
+    Ledger(LedgerVerb),
+    /// Look at receipts
+    #[command(subcommand, arg_required_else_help = true)]
+    Receipt(ReceiptVerb),
+    /// Write evidence for an auditor, or verify it offline
+    #[command(subcommand, arg_required_else_help = true)]
+    Evidence(EvidenceVerb),
+    /// Measure this machine
+    #[command(subcommand, arg_required_else_help = true)]
+    Bench(BenchVerb),
+    /// Show settings and where each came from
+    #[command(subcommand, arg_required_else_help = true)]
+    Config(ConfigVerb),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  countersign completion bash > ~/.local/share/bash-completion/completions/countersign"
+    )]
+    Completion(CompletionArgs),
+}
+
+/// `demo`.
+#[derive(Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// Keep the directories, to look around
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// `init`.
+#[derive(Args, Clone, Debug)]
+pub struct InitArgs {
+    /// Name of the organization, as partners see it
+    #[arg(long, value_name = "NAME")]
+    pub org: String,
+    /// Domain as the organization's name in stream origins: a claim that partners pin [default: the key's fingerprint]
+    #[arg(long, value_name = "DOMAIN")]
+    pub domain: Option<String>,
+    #[command(flatten)]
+    pub(crate) doors: Doors,
+}
+
+/// `serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) doors: Doors,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Doors {
+    /// UDP address for partners and applications [default: 0.0.0.0:7227]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// TCP address for health and metrics [default: 127.0.0.1:7228]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) http: Option<String>,
+    /// Where partners are told to dial; several times for several places
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) advertise: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DoctorArgs {
+    /// The clock is right: append again after it jumped ahead
+    #[arg(long)]
+    pub(crate) confirm_clock: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PingArgs {
+    /// The partner's name or authority
+    pub(crate) partner: String,
+    /// How many times
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "N")]
+    pub(crate) count: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StreamVerb {
+    /// Open a stream
+    #[command(
+        after_help = "Example:\n  countersign stream create quakes --title \"Earthquakes, worldwide\" --label listed"
+    )]
+    Create {
+        /// Its name: a-z, 0-9, `.`, `_`, `-`; at most 64 characters
+        stream: String,
+        /// What it is, for people
+        #[arg(long, value_name = "TEXT")]
+        title: Option<String>,
+        /// A word that policies can ask for; several times for several words
+        #[arg(long = "label", value_name = "WORD")]
+        labels: Vec<String>,
+        /// Commit to each top-level member of the data by itself, so that members can be withheld later
+        #[arg(long)]
+        fields: bool,
+    },
+    /// List own streams and copies
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Show one stream: head, key, subscribers
+    Info {
+        /// Its name, ORG/STREAM or origin
+        stream: String,
+    },
+    /// Show the newest entries, control entries too
+    Tail {
+        /// Its name, ORG/STREAM or origin
+        stream: String,
+        /// How many to begin with
+        #[arg(long, default_value_t = 10, value_name = "N")]
+        count: u64,
+        /// Go on with what comes
+        #[arg(long, short)]
+        follow: bool,
+    },
+}
+
+/// `publish`.
+#[derive(Args, Clone, Debug)]
+pub struct PublishArgs {
+    /// The stream's name
+    pub stream: String,
+    /// The file; `-` or nothing reads stdin
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub file: PathBuf,
+    /// Open the stream if it does not exist
+    #[arg(long)]
+    pub create: bool,
+    /// Wrap each line into an event of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub event_type: Option<String>,
+    /// Source of wrapped events [default: the stream's origin]
+    #[arg(long, value_name = "URI", requires = "event_type")]
+    pub source: Option<String>,
+    /// Member of the line that becomes the event's id, with dots into objects [default: a digest of the line and its number]
+    #[arg(long, value_name = "MEMBER", requires = "event_type")]
+    pub id_from: Option<String>,
+    /// Member of the line that becomes the event's time: RFC 3339, or milliseconds since 1970
+    #[arg(long, value_name = "MEMBER", requires = "event_type")]
+    pub time_from: Option<String>,
+    /// Events in a batch, at most
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536), value_name = "N")]
+    pub batch: u32,
+    /// Store everything once more, even if this file was handed in before
+    #[arg(long, conflicts_with = "series")]
+    pub again: bool,
+    /// Series under which events are numbered: 32 hexadecimal digits [default: made from the file's path]
+    #[arg(long, value_name = "ID")]
+    pub series: Option<String>,
+}
+
+/// `subscribe`.
+#[derive(Args, Clone, Debug)]
+pub struct SubscribeArgs {
+    /// ORG/STREAM (the partner's name here) or an origin
+    pub stream: String,
+    /// Where to begin: a sequence, a time (RFC 3339), `start` or `now` [default: the application's cursor, or start]
+    #[arg(long, value_name = "N|TIME|start|now", value_parser = parse_start)]
+    pub from: Option<StartAt>,
+    /// Stop after so many events
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Go on with what comes
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Keep a durable cursor under this application's name
+    #[arg(long, value_name = "APP")]
+    pub name: Option<String>,
+    /// Read without a node, by the profile that `partner join --profile` made
+    #[arg(long, value_name = "FILE", conflicts_with = "name")]
+    pub profile: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PartnerVerb {
+    /// Make a single-use link that makes another organization a partner
+    #[command(after_help = "Example:\n  countersign partner invite --stream quakes --expires 2d")]
+    Invite {
+        /// The stream that is offered, or with --consume asked for
+        #[arg(long, value_name = "STREAM")]
+        stream: String,
+        /// Ask for a stream of the joiner instead of offering one
+        #[arg(long)]
+        consume: bool,
+        /// How long the link is good: 30m, 12h, 7d
+        #[arg(long, default_value = "7d", value_name = "TIME", value_parser = parse_seconds)]
+        expires: u64,
+        /// How long the agreement runs: 90d [default: until it is ended]
+        #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+        period: Option<u64>,
+        /// Only the organization with this fingerprint may join
+        #[arg(long = "for", value_name = "KEY")]
+        for_key: Option<String>,
+        /// Hold the joiner until `partner confirm`
+        #[arg(long)]
+        confirm: bool,
+        /// How many events may be ahead of the last receipt [default: as configured]
+        #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
+        exposure: Option<u64>,
+    },
+    /// Show the terms behind a link, and accept them
+    #[command(
+        after_help = "Examples:\n  countersign partner join countersign:...\n  countersign partner join countersign:... --profile reader.json --yes"
+    )]
+    Join(JoinArgs),
+    /// List partners
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Show one partner: keys, agreements, receipts
+    Info {
+        /// Its name or authority
+        partner: String,
+    },
+    /// End all agreements with a partner and refuse it from now on
+    Revoke {
+        /// Its name or authority
+        partner: String,
+        /// Why, for the partner and the ledger
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Say yes to a joiner who waits
+    Confirm {
+        /// The invitation's id
+        invitation: String,
+        /// The joiner's fingerprint, where several wait
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+    },
+}
+
+/// `partner join`.
+#[derive(Args, Clone, Debug)]
+pub struct JoinArgs {
+    /// The link, in quotes or not
+    pub link: String,
+    /// Accept the terms without asking
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Join without a node: make key, agreement and cursor in this file
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
+    /// Name of the organization, where --profile makes it
+    #[arg(long, value_name = "NAME", requires = "profile")]
+    pub org: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AppVerb {
+    /// Enroll an application under its public key
+    #[command(
+        after_help = "Example (makes the key file if it is not there):\n  countersign app add billing --key-file billing.pem"
+    )]
+    Add {
+        /// Its name here
+        app: String,
+        /// Its public key, in base64
+        #[arg(
+            long,
+            value_name = "KEY",
+            conflicts_with = "key_file",
+            required_unless_present = "key_file"
+        )]
+        key: Option<String>,
+        /// Its private key file, which is made if it does not exist
+        #[arg(long, value_name = "FILE")]
+        key_file: Option<PathBuf>,
+    },
+    /// List applications
+    #[command(visible_alias = "list")]
+    Ls,
+    /// End an application's enrolment
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// Its name
+        app: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgreementVerb {
+    /// List agreements
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Show one agreement with its terms and signatures
+    Info {
+        /// Its id
+        agreement: String,
+    },
+    /// End an agreement at the position reached
+    Terminate {
+        /// Its id
+        agreement: String,
+        /// Why, for the other side and the ledger
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyVerb {
+    /// Load the policies and say what is wrong with them
+    Check,
+    /// Run example decisions against the policies
+    Test {
+        /// Files of example decisions, or folders of them [default: policies/tests in the data directory]
+        files: Vec<PathBuf>,
+    },
+    /// Decide a made-up request and say why
+    #[command(after_help = "Example:\n  countersign policy explain read birch acme/quakes")]
+    Explain {
+        /// What is asked
+        #[arg(value_parser = ["discover", "request", "read", "publish"])]
+        action: String,
+        /// Who asks: a partner's name or authority, or `stranger`
+        principal: String,
+        /// The stream
+        stream: String,
+        /// For which purpose
+        #[arg(long, value_name = "TEXT")]
+        purpose: Option<String>,
+        /// At which time (RFC 3339) [default: now]
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LedgerVerb {
+    /// List ledger entries, the newest last
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Only about this partner
+        #[arg(long, value_name = "PARTNER")]
+        partner: Option<String>,
+        /// Only about this stream
+        #[arg(long, value_name = "STREAM")]
+        stream: Option<String>,
+        /// Only of this kind
+        #[arg(long, value_name = "KIND")]
+        kind: Option<String>,
+        /// Not before this time (RFC 3339)
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Before this time (RFC 3339)
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// At most so many, the newest
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
+        limit: u32,
+    },
+    /// Compare the queryable view with the logs
+    Verify,
+    /// Make the queryable view again from the logs
+    Rebuild,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReceiptVerb {
+    /// List receipts, the newest last
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Only with this partner
+        #[arg(long, value_name = "PARTNER")]
+        partner: Option<String>,
+        /// Only of this stream
+        #[arg(long, value_name = "STREAM")]
+        stream: Option<String>,
+        /// At most so many, the newest
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
+        limit: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvidenceVerb {
+    /// Write log, content, documents, policies and keys of a stream or a range
+    #[command(after_help = "Example:\n  countersign evidence export quakes --out quakes.tar")]
+    Export {
+        /// The stream
+        stream: String,
+        /// Where to: a folder that does not exist yet, or a file that ends in .tar
+        #[arg(long, value_name = "PATH")]
+        out: PathBuf,
+        /// First sequence [default: the beginning]
+        #[arg(long, value_name = "N")]
+        from: Option<u64>,
+        /// Sequence after the last [default: the end]
+        #[arg(long, value_name = "N")]
+        to: Option<u64>,
+    },
+    /// Verify evidence offline, without a node
+    #[command(
+        after_help = "Without --trust the best result is 9: whole under a key of which nobody said that it is right.\n\n\
+        Example:\n  countersign evidence verify quakes.tar --trust key-abcdefghijklmnopqrstuvwxyz234567"
+    )]
+    Verify(VerifyArgs),
+}
+
+/// `evidence verify`.
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArgs {
+    /// The folder or .tar file
+    pub path: PathBuf,
+    /// Fingerprint of the organization key that is right, or a file that holds it; several times for several
+    #[arg(long, value_name = "FINGERPRINT|FILE")]
+    pub trust: Vec<String>,
+}
+
+/// `bench`.
+#[derive(Debug, Subcommand)]
+pub enum BenchVerb {
+    /// Publish to a node in a process of its own, over loopback
+    Publish(BenchArgs),
+    /// Deliver to a consumer in a process of its own, over loopback
+    Deliver(BenchArgs),
+    /// Verify what was delivered
+    Verify(BenchArgs),
+}
+
+/// What to measure.
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// Data bytes of an event, beside five attributes of about 150 bytes in all
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=16_777_216), value_name = "BYTES")]
+    pub size: u32,
+    /// How many streams
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
+    pub streams: u32,
+    /// How long
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600), value_name = "S")]
+    pub seconds: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Show each setting, its value and where it came from
+    Explain {
+        /// Print a configuration file with every default instead
+        #[arg(long)]
+        sample: bool,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CompletionArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}

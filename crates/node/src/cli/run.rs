@@ -1,0 +1,557 @@
+use std::path::{Path, PathBuf};
+
+use clap_complete::generate;
+use countersign_crypto::{OsEntropy, SigningKey};
+use countersign_exchange::Clock as _;
+use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
+use serde_json::Value;
+
+use super::args::{
+    AgreementVerb, AppVerb, ConfigVerb, Doors, EvidenceVerb, LedgerVerb, Noun, PartnerVerb,
+    PolicyVerb, ReceiptVerb, StreamVerb,
+};
+use super::parts::CommandResult;
+use super::{Cli, Column, Exit, Global, JoinArgs, Output, Parts, Shape, SubscribeArgs, View};
+use crate::admin::{Accept, Command, Node, Reply, with_node};
+use crate::clock::SystemClock;
+use crate::config::{Config, FlagValue, Loaded};
+use crate::data_dir::{self, DataDir, Environment};
+use crate::errors::{CommandError, ErrorCode};
+use crate::init::{InitOptions, init};
+use crate::keys::{KeyFileError, read_key};
+
+/// Carries out what was typed. Ctrl-C drops what is under way: logs are safe at every moment, and what was acknowledged stays.
+pub(super) async fn run(
+    cli: Cli,
+    environment: &Environment,
+    parts: &dyn Parts,
+    output: &mut Output,
+) -> CommandResult {
+    // `serve` finishes its work when it is told to stop, and listens for that itself.
+    if matches!(cli.command, Noun::Serve(_)) {
+        return dispatch(cli, environment, parts, output).await;
+    }
+    tokio::select! {
+        result = dispatch(cli, environment, parts, output) => result,
+        _ = tokio::signal::ctrl_c() => Err(CommandError::new(ErrorCode::Interrupted, "interrupted")),
+    }
+}
+
+async fn dispatch(
+    cli: Cli,
+    environment: &Environment,
+    parts: &dyn Parts,
+    output: &mut Output,
+) -> CommandResult {
+    let global = &cli.global;
+    let place = || Place {
+        global,
+        environment,
+    };
+    match cli.command {
+        // Without a node.
+        Noun::Bench(verb) => parts.bench(&verb, output).await,
+        Noun::Completion(args) => {
+            let mut script = Vec::new();
+            generate(
+                args.shell,
+                &mut super::command(),
+                "countersign",
+                &mut script,
+            );
+            output.data(&String::from_utf8_lossy(&script))?;
+            Ok(Exit::Ok)
+        }
+        Noun::Config(ConfigVerb::Explain { sample }) => explain(&place(), sample, output),
+        Noun::Demo(args) => parts.demo(&args, output).await,
+        Noun::Evidence(EvidenceVerb::Verify(args)) => parts.evidence_verify(&args, output).await,
+        Noun::Init(args) => {
+            let settings = Config::load(None, environment, &flags(&args.doors))?;
+            let options = InitOptions {
+                name: args.org,
+                domain: args.domain,
+                config: settings.config,
+                data: place().path()?,
+            };
+            report_init(&options, output)
+        }
+        Noun::Partner(PartnerVerb::Join(args)) if args.profile.is_some() => {
+            parts.join_profile(&args, output).await
+        }
+        Noun::Subscribe(args) if args.profile.is_some() => {
+            parts.subscribe_profile(&args, output).await
+        }
+        // The node itself.
+        Noun::Serve(args) => {
+            let dir = place().open()?;
+            let settings = place().settings(&dir, &flags(&args.doors))?;
+            parts.serve(&dir, &settings, output).await
+        }
+        // Conversations with a node.
+        Noun::Partner(PartnerVerb::Join(args)) => {
+            let dir = place().open()?;
+            with_node(&dir, parts, async |node| join(&args, node, output).await).await
+        }
+        Noun::Publish(args) => {
+            let dir = place().open()?;
+            with_node(&dir, parts, async |node| {
+                parts.publish(&args, node, output).await
+            })
+            .await
+        }
+        Noun::Subscribe(args) => {
+            let dir = place().open()?;
+            with_node(&dir, parts, async |node| {
+                subscribe(&args, node, output).await
+            })
+            .await
+        }
+        // One command, its answers shown.
+        other => {
+            if let Some(question) = question(&other)
+                && !output.confirm(&question)?
+            {
+                return Err(CommandError::new(
+                    ErrorCode::Interrupted,
+                    "not confirmed; nothing was changed",
+                ));
+            }
+            let (command, view) = request(other)?;
+            let dir = place().open()?;
+            with_node(&dir, parts, async |node| {
+                show(&command, &view, node, output).await
+            })
+            .await
+        }
+    }
+}
+
+/// Which directory is meant.
+struct Place<'a> {
+    global: &'a Global,
+    environment: &'a Environment,
+}
+
+impl Place<'_> {
+    fn path(&self) -> Result<PathBuf, CommandError> {
+        let here = std::env::current_dir().unwrap_or_default();
+        Ok(data_dir::choose(
+            self.global.data.as_deref(),
+            self.environment,
+            &here,
+        )?)
+    }
+
+    fn open(&self) -> Result<DataDir, CommandError> {
+        Ok(DataDir::open(&self.path()?)?)
+    }
+
+    fn settings(&self, dir: &DataDir, flags: &[FlagValue]) -> Result<Loaded, CommandError> {
+        Ok(Config::load(
+            Some(&dir.config_file()),
+            self.environment,
+            flags,
+        )?)
+    }
+}
+
+fn flags(doors: &Doors) -> Vec<FlagValue> {
+    let given = |flag, key, value: &Option<String>| {
+        value.clone().map(|value| FlagValue { flag, key, value })
+    };
+    let advertise = (!doors.advertise.is_empty()).then(|| doors.advertise.join(","));
+    [
+        given("--listen", "listen", &doors.listen),
+        given("--http", "http", &doors.http),
+        given("--advertise", "advertise", &advertise),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn report_init(options: &InitOptions, output: &mut Output) -> CommandResult {
+    let report = init(options, SystemClock::new().now())?;
+    let value = to_value(&report)?;
+    if output.is_json() {
+        output.value(&View::FIELDS, &value)?;
+        return Ok(Exit::Ok);
+    }
+    output.note(&format!(
+        "Made a node for {} in {}",
+        report.organization,
+        report.data.display()
+    ));
+    output.note("Fingerprint of the organization key, for partners to compare:");
+    output.data(&format!("{}\n", report.fingerprint))?;
+    output.note(
+        "keys/organization.pem signs key statements only: move it to a safe place when you like.",
+    );
+    output.note("Next:");
+    for command in &report.next {
+        output.note(&format!("  {command}"));
+    }
+    Ok(Exit::Ok)
+}
+
+fn explain(place: &Place<'_>, sample: bool, output: &mut Output) -> CommandResult {
+    if sample {
+        output.data(&Config::default().to_file_text())?;
+        return Ok(Exit::Ok);
+    }
+    let dir = place.open()?;
+    let settings = place.settings(&dir, &[])?;
+    output.value(&CONFIG, &to_value(&settings.explain())?)?;
+    Ok(Exit::Ok)
+}
+
+async fn show(command: &Command, view: &View, node: &Node, output: &mut Output) -> CommandResult {
+    let mut channel = node.channel().await?;
+    channel.send(command).await?;
+    while let Some(reply) = channel.next().await? {
+        match reply {
+            Reply::Item(item) => output.item(view, &item)?,
+            Reply::Progress { done, total, unit } => output.progress(done, total, &unit),
+            Reply::Value(value) => output.value(view, &value)?,
+            Reply::Done | Reply::Error { .. } => {}
+        }
+    }
+    output.end_progress();
+    Ok(Exit::Ok)
+}
+
+async fn join(args: &JoinArgs, node: &Node, output: &mut Output) -> CommandResult {
+    let mut channel = node.channel().await?;
+    let link = args.link.clone();
+    let terms = channel
+        .call(&Command::PartnerTerms { link: link.clone() })
+        .await?;
+    let payload_sha256 = terms["payload_sha256"]
+        .as_str()
+        .ok_or_else(|| {
+            CommandError::new(ErrorCode::Internal, "the terms came without their digest")
+        })?
+        .to_owned();
+    if !args.yes {
+        output.note(&View::FIELDS.render(&terms));
+        if !output.confirm("Accept these terms and sign the agreement?")? {
+            return Err(CommandError::new(
+                ErrorCode::Interrupted,
+                "not accepted; nothing was signed",
+            ));
+        }
+    }
+    let accept = Accept { payload_sha256 };
+    let joined = channel.call(&Command::PartnerJoin { link, accept }).await?;
+    output.value(&View::FIELDS, &joined)?;
+    Ok(Exit::Ok)
+}
+
+/// Shows events, and keeps the application's cursor: an event counts as taken over once it has been written to stdout.
+async fn subscribe(args: &SubscribeArgs, node: &Node, output: &mut Output) -> CommandResult {
+    let mut channel = node.channel().await?;
+    let mut cursor = match &args.name {
+        Some(app) => Some((node.channel().await?, app.clone())),
+        None => None,
+    };
+    let command = Command::Subscribe {
+        stream: args.stream.clone(),
+        from: args.from,
+        count: args.count,
+        follow: args.follow,
+        app: args.name.clone(),
+    };
+    channel.send(&command).await?;
+    while let Some(reply) = channel.next().await? {
+        let Reply::Item(item) = reply else { continue };
+        output.item(&EVENTS, &item)?;
+        if let (Some((channel, app)), Some(sequence)) = (&mut cursor, item["sequence"].as_u64()) {
+            let applied = Command::CursorApplied {
+                app: app.clone(),
+                stream: args.stream.clone(),
+                next: sequence.saturating_add(1),
+            };
+            channel.call(&applied).await?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// What has to be confirmed, unless `--yes` says so.
+fn question(command: &Noun) -> Option<String> {
+    match command {
+        Noun::Agreement(AgreementVerb::Terminate {
+            agreement,
+            yes: false,
+            ..
+        }) => Some(format!("End agreement {agreement}?")),
+        Noun::Partner(PartnerVerb::Revoke {
+            partner,
+            yes: false,
+            ..
+        }) => Some(format!(
+            "End all agreements with {partner} and refuse it from now on?"
+        )),
+        _ => None,
+    }
+}
+
+/// The command behind what was typed, and how its answer is laid out.
+fn request(typed: Noun) -> Result<(Command, View), CommandError> {
+    Ok(match typed {
+        Noun::Agreement(verb) => match verb {
+            AgreementVerb::Info { agreement } => {
+                (Command::AgreementInfo { agreement }, View::FIELDS)
+            }
+            AgreementVerb::Ls => (Command::AgreementLs, AGREEMENTS),
+            AgreementVerb::Terminate {
+                agreement, reason, ..
+            } => (
+                Command::AgreementTerminate { agreement, reason },
+                View::FIELDS,
+            ),
+        },
+        Noun::App(verb) => match verb {
+            AppVerb::Add { app, key, key_file } => {
+                let key = app_key(key, key_file)?;
+                (Command::AppAdd { app, key }, View::FIELDS)
+            }
+            AppVerb::Ls => (Command::AppLs, View::TABLE),
+            AppVerb::Remove { app } => (Command::AppRemove { app }, View::FIELDS),
+        },
+        Noun::Doctor(args) => {
+            let confirm_clock = args.confirm_clock;
+            (Command::Doctor { confirm_clock }, View::FIELDS)
+        }
+        Noun::Evidence(EvidenceVerb::Export {
+            stream,
+            out,
+            from,
+            to,
+        }) => {
+            let out = absolute(&out)?;
+            let command = Command::EvidenceExport {
+                stream,
+                from,
+                to,
+                out,
+            };
+            (command, View::FIELDS)
+        }
+        Noun::Ledger(verb) => match verb {
+            LedgerVerb::Ls {
+                partner,
+                stream,
+                kind,
+                since,
+                until,
+                limit,
+            } => {
+                let command = Command::LedgerLs {
+                    partner,
+                    stream,
+                    kind,
+                    since,
+                    until,
+                    limit,
+                };
+                (command, LEDGER)
+            }
+            LedgerVerb::Rebuild => (Command::LedgerRebuild, View::FIELDS),
+            LedgerVerb::Verify => (Command::LedgerVerify, View::FIELDS),
+        },
+        Noun::Partner(verb) => partner(verb)?,
+        Noun::Ping(args) => {
+            let (partner, count) = (args.partner, args.count);
+            (Command::Ping { partner, count }, View::TABLE)
+        }
+        Noun::Policy(verb) => match verb {
+            PolicyVerb::Check => (Command::PolicyCheck, View::FIELDS),
+            PolicyVerb::Explain {
+                action,
+                principal,
+                stream,
+                purpose,
+                at,
+            } => {
+                let command = Command::PolicyExplain {
+                    action,
+                    principal,
+                    stream,
+                    purpose,
+                    at,
+                };
+                (command, View::FIELDS)
+            }
+            PolicyVerb::Test { files } => {
+                let files = files
+                    .iter()
+                    .map(|file| absolute(file))
+                    .collect::<Result<_, _>>()?;
+                (Command::PolicyTest { files }, View::FIELDS)
+            }
+        },
+        Noun::Receipt(ReceiptVerb::Ls {
+            partner,
+            stream,
+            limit,
+        }) => {
+            let command = Command::ReceiptLs {
+                partner,
+                stream,
+                limit,
+            };
+            (command, RECEIPTS)
+        }
+        Noun::Status => (Command::Status, View::FIELDS),
+        Noun::Stream(verb) => match verb {
+            StreamVerb::Create {
+                stream,
+                title,
+                labels,
+                fields,
+            } => {
+                let command = Command::StreamCreate {
+                    stream,
+                    title,
+                    labels,
+                    fields,
+                };
+                (command, View::FIELDS)
+            }
+            StreamVerb::Info { stream } => (Command::StreamInfo { stream }, View::FIELDS),
+            StreamVerb::Ls => (Command::StreamLs, STREAMS),
+            StreamVerb::Tail {
+                stream,
+                count,
+                follow,
+            } => {
+                let command = Command::StreamTail {
+                    stream,
+                    count,
+                    follow,
+                };
+                (command, EVENTS)
+            }
+        },
+        // Taken care of before.
+        Noun::Bench(_)
+        | Noun::Completion(_)
+        | Noun::Config(_)
+        | Noun::Demo(_)
+        | Noun::Evidence(EvidenceVerb::Verify(_))
+        | Noun::Init(_)
+        | Noun::Publish(_)
+        | Noun::Serve(_)
+        | Noun::Subscribe(_) => {
+            let message = "this command has no request to a node";
+            return Err(CommandError::new(ErrorCode::Internal, message));
+        }
+    })
+}
+
+fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
+    Ok(match verb {
+        PartnerVerb::Confirm { invitation, key } => {
+            (Command::PartnerConfirm { invitation, key }, View::FIELDS)
+        }
+        PartnerVerb::Info { partner } => (Command::PartnerInfo { partner }, View::FIELDS),
+        PartnerVerb::Invite {
+            stream,
+            consume,
+            expires,
+            period,
+            for_key,
+            confirm,
+            exposure,
+        } => {
+            let command = Command::PartnerInvite {
+                stream,
+                consume,
+                expires_s: expires,
+                period_s: period,
+                for_key,
+                confirm,
+                exposure_events: exposure,
+            };
+            (command, View::FIELDS)
+        }
+        PartnerVerb::Join(_) => {
+            let message = "this command is a conversation, not one request";
+            return Err(CommandError::new(ErrorCode::Internal, message));
+        }
+        PartnerVerb::Ls => (Command::PartnerLs, PARTNERS),
+        PartnerVerb::Revoke {
+            partner, reason, ..
+        } => (Command::PartnerRevoke { partner, reason }, View::FIELDS),
+    })
+}
+
+/// The node may run in another folder.
+fn absolute(path: &Path) -> Result<String, CommandError> {
+    let absolute = std::path::absolute(path).map_err(|error| {
+        CommandError::new(
+            ErrorCode::Usage,
+            format_args!("`{}` is no path: {error}", path.display()),
+        )
+    })?;
+    absolute.into_os_string().into_string().map_err(|path| {
+        CommandError::new(
+            ErrorCode::Usage,
+            format_args!("`{}` is not UTF-8", path.display()),
+        )
+    })
+}
+
+/// The public key of an application: as given, from its key file, or of a key that is made there.
+fn app_key(key: Option<String>, file: Option<PathBuf>) -> Result<String, CommandError> {
+    let Some(file) = file else {
+        return Ok(key.unwrap_or_default());
+    };
+    let key = match read_key(&file) {
+        Err(KeyFileError::Missing { .. }) => make_key(&file)?,
+        other => other?,
+    };
+    Ok(key.public().to_base64())
+}
+
+fn make_key(file: &Path) -> Result<SigningKey, CommandError> {
+    let mut entropy =
+        OsEntropy::new().map_err(|error| CommandError::new(ErrorCode::Internal, error))?;
+    let key = SigningKey::generate(&mut entropy);
+    let pem = key
+        .to_pem()
+        .map_err(|error| CommandError::new(ErrorCode::Internal, error))?;
+    RealDisk
+        .create_new(file)
+        .and_then(|made| {
+            made.write_all_at(pem.as_bytes(), 0)?;
+            made.sync_all(SyncSite::CreateRoot)
+        })
+        .map_err(|error| {
+            let message = format!("cannot make `{}`: {error}", file.display());
+            CommandError::new(ErrorCode::Io, message)
+        })?;
+    Ok(key)
+}
+
+fn to_value(value: &impl serde::Serialize) -> Result<Value, CommandError> {
+    serde_json::to_value(value).map_err(|error| CommandError::new(ErrorCode::Internal, error))
+}
+
+/// A list of which these members are shown, under headings made of their names.
+macro_rules! table {
+    ($($key:literal $title:literal),+ $(,)?) => {
+        View { shape: Shape::Table, columns: &[$(Column { key: $key, title: $title }),+] }
+    };
+}
+
+const AGREEMENTS: View = table!["id" "id", "partner" "partner", "direction" "way", "stream" "stream", "state" "state", "until" "until"];
+const CONFIG: View = table!["key" "setting", "value" "value", "unit" "unit", "from" "from"];
+const EVENTS: View = table!["sequence" "sequence", "time" "time", "type" "type", "source" "source", "id" "id", "data" "data"];
+const LEDGER: View =
+    table!["time" "time", "kind" "kind", "partner" "partner", "stream" "stream", "summary" "what"];
+const PARTNERS: View = table!["name" "name", "title" "organization", "authority" "authority", "state" "state", "fingerprint" "fingerprint"];
+const RECEIPTS: View = table!["time" "time", "partner" "partner", "stream" "stream", "number" "number", "size" "size", "events" "events", "data_bytes" "data", "level" "level"];
+const STREAMS: View =
+    table!["name" "name", "kind" "kind", "size" "size", "time" "newest", "origin" "origin"];

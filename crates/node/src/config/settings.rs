@@ -1,0 +1,267 @@
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Config, Raw, ValueFault};
+
+/// One setting: its name, what it means, and how it gets into and out of [`Config`].
+#[derive(Debug)]
+pub struct Setting {
+    /// Its name in the file, with its section: `quic.idle_timeout_ms`.
+    pub key: &'static str,
+    /// What it means, and what it costs or endangers.
+    pub meaning: &'static str,
+    /// What it is counted in; empty where it is no quantity.
+    pub unit: &'static str,
+    pub(super) set: fn(&mut Config, &Raw<'_>) -> Result<(), ValueFault>,
+    pub(super) show: fn(&Config) -> Value,
+}
+
+impl Setting {
+    /// The environment variable that sets it: `COUNTERSIGN_QUIC_IDLE_TIMEOUT_MS`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        let name = self.key.replace('.', "_").to_ascii_uppercase();
+        format!("COUNTERSIGN_{name}")
+    }
+}
+
+/// A whole number within a range. The range fits the field's type, so that the conversion cannot lose anything.
+macro_rules! number {
+    ($key:literal, $($field:ident).+, $type:ty, $min:literal..=$max:literal, $unit:literal, $meaning:literal) => {
+        Setting {
+            key: $key,
+            meaning: $meaning,
+            unit: $unit,
+            set: |config, raw| {
+                let number = raw.number($min, $max)?;
+                config.$($field).+ = <$type>::try_from(number)
+                    .map_err(|_| ValueFault::Range { min: $min, max: $max })?;
+                Ok(())
+            },
+            show: |config| json!(config.$($field).+),
+        }
+    };
+}
+
+/// A duration in milliseconds.
+macro_rules! millis {
+    ($key:literal, $($field:ident).+, $min:literal..=$max:literal, $meaning:literal) => {
+        Setting {
+            key: $key,
+            meaning: $meaning,
+            unit: "milliseconds",
+            set: |config, raw| {
+                config.$($field).+ = Duration::from_millis(raw.number($min, $max)?);
+                Ok(())
+            },
+            show: |config| json!(u64::try_from(config.$($field).+.as_millis()).unwrap_or(u64::MAX)),
+        }
+    };
+}
+
+/// Every setting, those without a section first, as TOML wants it.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "listen",
+        meaning: "UDP address of the door for partners and applications.",
+        unit: "",
+        set: |config, raw| {
+            config.listen = raw.parse(ValueFault::Address)?;
+            Ok(())
+        },
+        show: |config| json!(config.listen.to_string()),
+    },
+    Setting {
+        key: "http",
+        meaning: "TCP address of the HTTP door (health, metrics). Danger: it knows no users; keep it on loopback or behind a proxy.",
+        unit: "",
+        set: |config, raw| {
+            config.http = raw.parse(ValueFault::Address)?;
+            Ok(())
+        },
+        show: |config| json!(config.http.to_string()),
+    },
+    Setting {
+        key: "advertise",
+        meaning: "Where partners are told to dial, at most 8 places; empty: this node dials and is not dialed.",
+        unit: "",
+        set: |config, raw| {
+            config.advertise = raw.list(8, ValueFault::HostPort)?;
+            Ok(())
+        },
+        show: |config| json!(config.advertise),
+    },
+    number!(
+        "event_bytes_max",
+        event_bytes_max,
+        u32,
+        1_024..=16_777_216,
+        "bytes",
+        "Data of the largest event that is taken."
+    ),
+    number!(
+        "exposure_events",
+        exposure_events,
+        u64,
+        1..=1_000_000_000,
+        "events",
+        "How far a producer delivers beyond the last verified receipt, for plans that do not say it: what is at risk if no receipt comes."
+    ),
+    Setting {
+        key: "trace",
+        meaning: "What is written to stderr while the node runs: error, warn, info, debug or trace.",
+        unit: "",
+        set: |config, raw| {
+            config.trace = raw.parse(ValueFault::Level)?;
+            Ok(())
+        },
+        show: |config| json!(config.trace.as_str()),
+    },
+    number!(
+        "journal.segment_bytes",
+        journal.segment_bytes,
+        u64,
+        4_096..=1_099_511_627_776,
+        "bytes",
+        "Size of a segment file, preallocated. Smaller ones roll more often, and each roll syncs the head file."
+    ),
+    number!(
+        "journal.cache_bytes",
+        journal.cache_bytes,
+        usize,
+        0..=68_719_476_736,
+        "bytes",
+        "Recent commits kept in memory for readers."
+    ),
+    number!(
+        "quic.incoming_max",
+        quic.incoming_max,
+        usize,
+        1..=65_536,
+        "attempts",
+        "Attempts to connect that wait to be taken; more are refused by QUIC itself. Each takes about 1.5 KiB."
+    ),
+    number!(
+        "quic.incoming_bytes",
+        quic.incoming_bytes,
+        u64,
+        4_096..=1_073_741_824,
+        "bytes",
+        "Bytes buffered for all waiting attempts together."
+    ),
+    number!(
+        "quic.handshakes_max",
+        quic.handshakes_max,
+        usize,
+        1..=65_536,
+        "handshakes",
+        "Handshakes in progress at a time; who comes above it is refused and may try again."
+    ),
+    number!(
+        "quic.retry_above",
+        quic.retry_above,
+        usize,
+        0..=65_536,
+        "handshakes",
+        "Handshakes in progress above which a newcomer must first prove its address."
+    ),
+    millis!(
+        "quic.handshake_time_ms",
+        quic.handshake_time,
+        100..=600_000,
+        "Longest time of a handshake, on either side."
+    ),
+    millis!(
+        "quic.idle_timeout_ms",
+        quic.idle_timeout,
+        1_000..=3_600_000,
+        "A connection without any sign of the peer ends after this."
+    ),
+    millis!(
+        "quic.keep_alive_ms",
+        quic.keep_alive,
+        100..=3_600_000,
+        "A quiet connection sends a sign of life this often. Keep it well below `idle_timeout_ms`."
+    ),
+    number!(
+        "quic.streams_per_connection",
+        quic.streams_per_connection,
+        u32,
+        1..=65_536,
+        "streams",
+        "Streams that a peer may have open on one connection; each subscription is one."
+    ),
+    number!(
+        "quic.stranger_streams",
+        quic.stranger_streams,
+        u32,
+        1..=1_024,
+        "streams",
+        "Streams of a connection before its peer is known."
+    ),
+    number!(
+        "quic.stranger_window",
+        quic.stranger_window,
+        u32,
+        4_096..=16_777_216,
+        "bytes",
+        "Unread bytes of a connection before its peer is known."
+    ),
+    number!(
+        "quic.receive_window",
+        quic.receive_window,
+        u32,
+        65_536..=1_073_741_824,
+        "bytes",
+        "Unread bytes of one connection."
+    ),
+    number!(
+        "quic.stream_receive_window",
+        quic.stream_receive_window,
+        u32,
+        65_536..=1_073_741_824,
+        "bytes",
+        "Unread bytes of one stream."
+    ),
+    number!(
+        "quic.send_window",
+        quic.send_window,
+        u64,
+        65_536..=1_073_741_824,
+        "bytes",
+        "Bytes written and not yet acknowledged on one connection."
+    ),
+    number!(
+        "quic.connections_per_peer",
+        quic.connections_per_peer,
+        usize,
+        1..=1_024,
+        "connections",
+        "Accepted connections that one key may hold."
+    ),
+    number!(
+        "quic.udp_buffer_bytes",
+        quic.udp_buffer_bytes,
+        usize,
+        65_536..=1_073_741_824,
+        "bytes",
+        "Size asked for the send and receive buffers of the UDP socket; the system may give less."
+    ),
+    number!(
+        "quic.mtu_initial",
+        quic.mtu_initial,
+        u16,
+        1_200..=65_527,
+        "bytes",
+        "UDP payload at the start of a connection. Danger: more than 1200 loses packets where the path is smaller."
+    ),
+    number!(
+        "quic.mtu_upper_bound",
+        quic.mtu_upper_bound,
+        u16,
+        1_200..=65_527,
+        "bytes",
+        "Largest UDP payload that path discovery tries."
+    ),
+];

@@ -1,0 +1,250 @@
+//! Key files: PKCS#8 version 1 PEM, readable by their owner only, and checked against the key statement when they are loaded.
+//!
+//! ```text
+//! keys/organization.pem   signs key statements; may be kept elsewhere
+//! keys/node.pem           speaks TLS
+//! keys/log.pem            signs checkpoints
+//! keys/agreement.pem      signs agreements, refusals and terminations
+//! keys/receipt.pem        signs receipts
+//! ```
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use countersign_crypto::{KeyError, SigningKey};
+use countersign_event::documents::{KeyStatement, Role, StatementError};
+use countersign_event::dsse::{ENVELOPE_BYTES_MAX, Envelope, EnvelopeError};
+use zeroize::Zeroizing;
+
+/// Largest key file that is read. A PKCS#8 version 1 Ed25519 key takes 119 bytes; comments around it are allowed.
+pub const KEY_FILE_BYTES_MAX: u64 = 4096;
+
+/// The role keys that a node needs, in the order in which they are made and listed.
+pub const ROLES: [Role; 4] = [Role::Node, Role::Log, Role::Agreement, Role::Receipt];
+
+/// Why keys are not used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// Not a key.
+    #[error("`{path}` is not a private key: {source}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: KeyError,
+    },
+    /// The system refused.
+    #[error("cannot read `{path}`: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Not the key that the key statement delegates.
+    #[error("`{path}` is not the {role} key that the key statement names")]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        role: &'static str,
+    },
+    /// There is no such file.
+    #[error("the key file `{path}` is missing")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Somebody else than the owner may read or write it.
+    #[error(
+        "`{path}` has mode {mode:04o}: others than its owner may use the key; run `chmod 600 {path}`"
+    )]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It belongs to another user.
+    #[error("`{path}` belongs to user {owner}, and this process runs as user {own}")]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// The effective user of this process.
+        own: u32,
+    },
+    /// The key statement is missing a part, or does not verify.
+    #[error("`{path}` is not a valid key statement: {source}")]
+    Statement {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: StatementFault,
+    },
+}
+
+/// What is wrong with a key statement file.
+#[derive(Debug, thiserror::Error)]
+pub enum StatementFault {
+    /// The envelope's form.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    /// Signature or content.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+}
+
+/// A node's keys with the statement that delegates them; all belong together, or loading fails.
+#[derive(Clone, Debug)]
+pub struct NodeKeys {
+    /// Who the organization is, and which keys speak for it.
+    pub statement: KeyStatement,
+    /// The statement as it was signed.
+    pub envelope: Envelope,
+    /// Signs key statements; absent where it is kept elsewhere.
+    pub organization: Option<SigningKey>,
+    /// Speaks TLS.
+    pub node: SigningKey,
+    /// Signs checkpoints.
+    pub log: SigningKey,
+    /// Signs agreements, refusals and terminations.
+    pub agreement: SigningKey,
+    /// Signs receipts.
+    pub receipt: SigningKey,
+}
+
+impl NodeKeys {
+    /// Loads the role keys from `keys_dir` and the statement from `statement_path`. Whether a delegation is within its period is judged where
+    /// the key is used, by the log's time.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn load(keys_dir: &Path, statement_path: &Path) -> Result<Self, KeyFileError> {
+        let (statement, envelope) = read_statement(statement_path)?;
+        let organization_path = key_path(keys_dir, "organization");
+        let organization = match read_key(&organization_path) {
+            Ok(key) if key.public() == statement.organization => Some(key),
+            Ok(_) => {
+                return Err(KeyFileError::Mismatch {
+                    path: organization_path,
+                    role: "organization",
+                });
+            }
+            Err(KeyFileError::Missing { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let load = |role: Role| {
+            let path = key_path(keys_dir, role.as_str());
+            let key = read_key(&path)?;
+            let named = statement
+                .keys_for(role)
+                .any(|delegated| delegated.key == key.public());
+            if named {
+                Ok(key)
+            } else {
+                Err(KeyFileError::Mismatch {
+                    path,
+                    role: role.as_str(),
+                })
+            }
+        };
+        Ok(Self {
+            node: load(Role::Node)?,
+            log: load(Role::Log)?,
+            agreement: load(Role::Agreement)?,
+            receipt: load(Role::Receipt)?,
+            organization,
+            statement,
+            envelope,
+        })
+    }
+}
+
+/// Where the key named `name` lies.
+#[must_use]
+pub fn key_path(keys_dir: &Path, name: &str) -> PathBuf {
+    keys_dir.join(format!("{name}.pem"))
+}
+
+/// Reads one key file.
+///
+/// # Errors
+/// [`KeyFileError`]: among others [`KeyFileError::Mode`] where anybody but its owner may use it.
+pub fn read_key(path: &Path) -> Result<SigningKey, KeyFileError> {
+    let file = open_private(path)?;
+    let mut pem = Zeroizing::new(String::new());
+    file.take(KEY_FILE_BYTES_MAX)
+        .read_to_string(&mut pem)
+        .map_err(|source| io_error(path, source))?;
+    SigningKey::from_pem(&pem).map_err(|source| KeyFileError::Invalid {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Checks owner and mode of a key file without reading it; a file that is not there is fine.
+///
+/// # Errors
+/// [`KeyFileError::Mode`], [`KeyFileError::Owner`], [`KeyFileError::Io`].
+pub fn check_private(path: &Path) -> Result<(), KeyFileError> {
+    match open_private(path) {
+        Ok(_) | Err(KeyFileError::Missing { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The checks are made on the open file, so that what was checked is what is read.
+fn open_private(path: &Path) -> Result<File, KeyFileError> {
+    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let file = File::options()
+        .read(true)
+        .custom_flags(no_follow)
+        .open(path)
+        .map_err(|source| io_error(path, source))?;
+    let metadata = file.metadata().map_err(|source| io_error(path, source))?;
+    let own = rustix::process::geteuid().as_raw();
+    if metadata.uid() != own {
+        return Err(KeyFileError::Owner {
+            path: path.to_owned(),
+            owner: metadata.uid(),
+            own,
+        });
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyFileError::Mode {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    Ok(file)
+}
+
+fn read_statement(path: &Path) -> Result<(KeyStatement, Envelope), KeyFileError> {
+    let file = File::open(path).map_err(|source| io_error(path, source))?;
+    let mut json = Vec::new();
+    // One byte more than allowed, so that a longer file is refused by the envelope's own limit.
+    file.take(ENVELOPE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut json)
+        .map_err(|source| io_error(path, source))?;
+    let fault = |source: StatementFault| KeyFileError::Statement {
+        path: path.to_owned(),
+        source,
+    };
+    let envelope = Envelope::from_json(&json).map_err(|error| fault(error.into()))?;
+    let statement = KeyStatement::verify(&envelope).map_err(|error| fault(error.into()))?;
+    Ok((statement, envelope))
+}
+
+fn io_error(path: &Path, source: io::Error) -> KeyFileError {
+    let path = path.to_owned();
+    if source.kind() == io::ErrorKind::NotFound {
+        KeyFileError::Missing { path }
+    } else {
+        KeyFileError::Io { path, source }
+    }
+}
