@@ -17,3 +17,6 @@ pub mod data_dir;
 pub mod errors;
 pub mod init;
 pub mod keys;
+pub mod commands;
+pub mod open;
+pub mod parts;

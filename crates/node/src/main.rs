@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    countersign::cli::main(&countersign::cli::NoParts)
+    countersign::cli::main(&countersign::parts::AllParts)
 }

@@ -42,7 +42,7 @@ pub struct ServerOptions {
 pub struct Server {
     shared: Arc<Shared>,
     local: SocketAddr,
-    tasks: tokio::task::JoinHandle<()>,
+    tasks: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
 pub(crate) struct Shared {
@@ -114,12 +114,13 @@ impl Server {
     }
 
     /// Ends all sessions.
-    pub async fn stop(self) {
+    pub async fn shut_down(&self) {
         self.shared.stopping.send_replace(true);
-        self.shared
-            .endpoint
-            .close(CLOSE_SHUTDOWN, "the node is going down");
-        let _ = self.tasks.await;
+        self.shared.endpoint.close(CLOSE_SHUTDOWN, "the node is going down");
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tasks) = tasks {
+            let _ = tasks.await;
+        }
         let _ = timeout(Duration::from_secs(1), self.shared.endpoint.wait_idle()).await;
     }
 }

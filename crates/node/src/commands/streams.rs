@@ -1,0 +1,263 @@
+//! Streams: making, listing, reading.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_event::cloudevents::to_json;
+use countersign_event::content::check_content;
+use countersign_event::documents::Role;
+use countersign_event::entry::{Entry, Kind};
+use countersign_event::names::Origin;
+use countersign_event::time::Timestamp;
+use countersign_exchange::{Log, StreamOptions};
+use countersign_store::journal::{LogKind, StoredEntry};
+use serde_json::{Value, json};
+
+use super::{LocalNode, exchange_error, internal};
+use crate::admin::{Command, Out, StartAt};
+use crate::errors::{CommandError, ErrorCode};
+
+/// Entries read at once while showing a log.
+const PAGE: u64 = 512;
+
+/// How often a stream that is not here yet is looked for.
+const LOOK: Duration = Duration::from_millis(200);
+
+struct Reading {
+    origin: Origin,
+    from: Option<StartAt>,
+    count: Option<u64>,
+    follow: bool,
+    app: Option<String>,
+    control: bool,
+}
+
+impl LocalNode {
+    pub(super) async fn on_stream(&self, command: Command, out: &mut Out) -> Result<(), CommandError> {
+        match command {
+            Command::StreamCreate { stream, title, labels, fields } => {
+                if fields {
+                    let message = "streams that commit to each field by itself are not in this version";
+                    return Err(CommandError::new(ErrorCode::NotInBuild, message));
+                }
+                let name = stream.parse().map_err(|error| CommandError::new(ErrorCode::Usage, error))?;
+                let options = StreamOptions { title, labels, event_bytes_max: 0 };
+                let log = self.exchange.create_stream(&name, options).await.map_err(exchange_error)?;
+                out.value(&self.stream_value(&log)).await
+            }
+            Command::StreamInfo { stream } => {
+                let log = self.log(&self.stream(&stream)?)?;
+                out.value(&self.stream_info(&log)).await
+            }
+            Command::StreamLs => {
+                let logs = self.exchange.logs();
+                let streams = logs.iter().filter(|log| log.kind() != LogKind::Ledger);
+                out.value(&streams.map(|log| self.stream_value(log)).collect::<Vec<_>>()).await
+            }
+            Command::StreamTail { stream, count, follow } => {
+                let origin = self.stream(&stream)?;
+                let size = self.log(&origin)?.size();
+                let from = Some(StartAt::Sequence(size.saturating_sub(count)));
+                self.read(Reading { origin, from, count: None, follow, app: None, control: true }, out).await
+            }
+            Command::Subscribe { stream, from, count, follow, app } => {
+                let origin = self.stream(&stream)?;
+                self.read(Reading { origin, from, count, follow, app, control: false }, out).await
+            }
+            Command::CursorApplied { app, stream, next } => {
+                let origin = self.stream(&stream)?;
+                self.log(&origin)?;
+                self.applied(&app, &origin, next);
+                Ok(())
+            }
+            Command::EvidenceExport { stream, from, to, out: path } => {
+                let origin = self.stream(&stream)?;
+                self.log(&origin)?;
+                let path = std::path::PathBuf::from(path);
+                let summary = crate::evidence::export(&self.exchange, &origin, from, to, &path).await;
+                out.value(&summary.map_err(CommandError::from)?).await
+            }
+            _ => Err(internal("not a command about streams")),
+        }
+    }
+
+    fn log(&self, origin: &Origin) -> Result<Arc<Log>, CommandError> {
+        self.exchange.log(origin).ok_or_else(|| {
+            CommandError::new(ErrorCode::NotFound, format_args!("there is no stream `{origin}` here"))
+                .advise("`countersign stream ls` lists them")
+        })
+    }
+
+    /// How people write the stream: its name, with the partner's before it where it is a copy.
+    pub(super) fn stream_name(&self, origin: &Origin) -> String {
+        let name = origin.stream().map(|name| name.to_string()).unwrap_or_default();
+        let authority = origin.authority();
+        if authority == *self.exchange.identity().authority() {
+            return name;
+        }
+        format!("{}/{name}", self.partner_name(&authority))
+    }
+
+    fn stream_value(&self, log: &Log) -> Value {
+        let head = log.head();
+        json!({
+            "name": self.stream_name(log.origin()),
+            "kind": match log.kind() {
+                LogKind::Own => "own",
+                LogKind::Copy => "copy",
+                LogKind::Ledger => "ledger",
+            },
+            "size": head.size,
+            "time": (head.size > 0).then(|| Timestamp(head.last_time_us).to_rfc3339()),
+            "origin": log.origin(),
+            "title": log.settings().title,
+        })
+    }
+
+    fn stream_info(&self, log: &Log) -> Value {
+        let head = log.head();
+        let mut value = self.stream_value(log);
+        value["root"] = hex::encode(head.root).into();
+        value["labels"] = log.settings().labels.clone().into();
+        value["event_bytes_max"] = self.exchange.event_bytes_max(log.settings()).into();
+        if let Some(signed) = head.signed() {
+            value["signed_size"] = signed.size.into();
+        }
+        let statuses = self.exchange.statuses();
+        let subscriptions = statuses.iter().filter(|status| status.stream == *log.origin());
+        value["subscriptions"] = subscriptions.map(|status| self.subscription_value(status)).collect();
+        // Nobody outside has seen this history until a witness or a partner's receipt says so.
+        value["assurance"] = "integrated; unwitnessed".into();
+        if let Some(key) = self.log_key(log) {
+            value["log_key"] = key.into();
+        }
+        value
+    }
+
+    fn log_key(&self, log: &Log) -> Option<String> {
+        let authority = log.origin().authority();
+        if authority == *self.exchange.identity().authority() {
+            return Some(self.exchange.identity().log_key.public().fingerprint().to_string());
+        }
+        let registry = self.exchange.registry();
+        let key = registry.partners.get(&authority)?.statement.keys_for(Role::Log).next()?.key;
+        Some(key.fingerprint().to_string())
+    }
+
+    async fn read(&self, reading: Reading, out: &mut Out) -> Result<(), CommandError> {
+        let Some(log) = self.wait_for(&reading).await? else { return Ok(()) };
+        let mut next = self.start(&log, &reading)?;
+        let mut left = reading.count.unwrap_or(u64::MAX);
+        let mut heads = log.watch();
+        while left > 0 {
+            let size = heads.borrow_and_update().size;
+            while next < size && left > 0 {
+                let runs = self
+                    .exchange
+                    .reader()
+                    .read(log.number(), next, PAGE.min(size - next), 4 << 20)
+                    .map_err(|error| exchange_error(error.into()))?;
+                let before = next;
+                for stored in runs.iter().flat_map(|run| run.iter()) {
+                    next = stored.sequence + 1;
+                    let Some(item) = item_of(&log, &stored, reading.control)? else { continue };
+                    out.item(&item).await?;
+                    left -= 1;
+                    if left == 0 {
+                        break;
+                    }
+                }
+                if next == before {
+                    return Err(internal(format_args!("entry {next} of `{}` could not be read", log.origin())));
+                }
+            }
+            if !reading.follow || left == 0 || heads.changed().await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy begins with its first batch; whoever follows waits for it.
+    async fn wait_for(&self, reading: &Reading) -> Result<Option<Arc<Log>>, CommandError> {
+        let own = self.exchange.identity().authority().clone();
+        let agreed = || {
+            let registry = self.exchange.registry();
+            let mut agreements = registry.agreements.values();
+            agreements.any(|state| state.agreement.stream == reading.origin && state.agreement.consumer.authority == own)
+        };
+        loop {
+            if let Some(log) = self.exchange.log(&reading.origin) {
+                return Ok(Some(log));
+            }
+            if !agreed() {
+                return self.log(&reading.origin).map(Some);
+            }
+            if !reading.follow {
+                return Ok(None);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn start(&self, log: &Log, reading: &Reading) -> Result<u64, CommandError> {
+        let size = log.size();
+        if let Some(app) = &reading.app
+            && reading.from.is_none()
+        {
+            return self.cursor(log, app);
+        }
+        match reading.from {
+            None | Some(StartAt::Start) => Ok(0),
+            Some(StartAt::Now) => Ok(size),
+            Some(StartAt::Sequence(sequence)) => Ok(sequence.min(size)),
+            Some(StartAt::Time(time_us)) => self.exchange.first_at(log, size, time_us).map_err(exchange_error),
+        }
+    }
+
+    /// Where an application left off, if the log still is the one that it read.
+    fn cursor(&self, log: &Log, app: &str) -> Result<u64, CommandError> {
+        if let Some(next) = self.pending_cursor(app, log.origin()) {
+            return Ok(next);
+        }
+        let key = (app.to_owned(), log.origin().clone());
+        let Some((next, leaf)) = self.exchange.registry().cursors.get(&key).copied() else { return Ok(0) };
+        let ours = match next.checked_sub(1) {
+            None => [0; 32],
+            Some(last) if last < log.size() => {
+                self.exchange.reader().leaf_hash(log.number(), last).map_err(|error| exchange_error(error.into()))?
+            }
+            Some(_) => [0xff; 32],
+        };
+        if ours == leaf {
+            return Ok(next);
+        }
+        let message = format!("`{}` does not continue what `{app}` has read: it was re-created or restored", log.origin());
+        Err(CommandError::new(ErrorCode::CursorMismatch, message).advise("read on from a place of your choice with --from"))
+    }
+}
+
+fn item_of(log: &Log, stored: &StoredEntry<'_>, control: bool) -> Result<Option<Value>, CommandError> {
+    let entry = Entry::decode(stored.entry).map_err(internal)?;
+    if entry.kind == Kind::Control && !control {
+        return Ok(None);
+    }
+    event_item(log.origin(), &entry, stored).map(Some)
+}
+
+/// An event as it is shown: the CloudEvent, and beside its attributes where it lies and when the log took it.
+pub(crate) fn event_item(origin: &Origin, entry: &Entry, stored: &StoredEntry<'_>) -> Result<Value, CommandError> {
+    let damaged = |error: countersign_event::content::ContentError| {
+        let message = format!("entry {} of `{origin}` is damaged: {error}", stored.sequence);
+        CommandError::new(ErrorCode::LogDamaged, message)
+    };
+    let event = check_content(entry, stored.content, stored.attribute_bytes as usize).map_err(damaged)?;
+    let mut item: Value = serde_json::from_slice(&to_json(&event)).map_err(internal)?;
+    item["sequence"] = stored.sequence.into();
+    item["logtime"] = entry.time.to_rfc3339().into();
+    item["leaf"] = hex::encode(countersign_tlog::leaf_hash(stored.entry)).into();
+    if entry.kind == Kind::Control {
+        item["control"] = true.into();
+    }
+    Ok(item)
+}

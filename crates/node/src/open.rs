@@ -1,0 +1,191 @@
+//! From a data directory to an [`Exchange`]: keys, policies, journal, ledger view.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use countersign_crypto::{OsEntropy, sha256};
+use countersign_event::content::Limits;
+use countersign_exchange::{Clock, Evidence, Exchange, ExchangeError, ExchangeParts, Identity};
+use countersign_policy::{POLICY_BYTES_MAX, PolicyLoadError, PolicySet};
+use countersign_store::disk::RealDisk;
+use countersign_store::journal::{Journal, OpenError};
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::errors::{CommandError, ErrorCode};
+use crate::keys::KeyFileError;
+
+/// Files of evidence that are kept; more faults are recorded without their bytes.
+const EVIDENCE_FILES_MAX: u64 = 1_000;
+
+/// Why a data directory cannot be opened as a node.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenNodeError {
+    /// The node itself.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    /// No randomness.
+    #[error(transparent)]
+    Entropy(#[from] countersign_crypto::EntropyError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+    /// The policies.
+    #[error(transparent)]
+    Policies(#[from] PolicyFileError),
+}
+
+/// Why the policies in a folder are not used.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyFileError {
+    /// The system refused.
+    #[error("cannot read `{path}`: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// They do not hold together.
+    #[error(transparent)]
+    Load(#[from] PolicyLoadError),
+}
+
+/// Opens the node of a directory. The caller holds its lock.
+///
+/// # Errors
+/// [`OpenNodeError`].
+pub async fn open(dir: &DataDir, config: &Config) -> Result<Arc<Exchange>, OpenNodeError> {
+    let keys = dir.load_keys()?;
+    let policies = PolicySet::load(&read_policies(&dir.policies_dir())?).map_err(PolicyFileError::from)?;
+    let disk = Arc::new(RealDisk);
+    let entropy = Box::new(OsEntropy::new()?);
+    let (journal, recovery) = Journal::open(disk, &dir.journal_dir(), config.journal, entropy)?;
+    for tail in &recovery.cut {
+        tracing::warn!(file = %tail.file.display(), offset = tail.offset, "a torn tail was cut: {}", tail.flaw);
+    }
+    for warning in &recovery.warnings {
+        tracing::warn!("{warning:?}");
+    }
+    let identity = Identity {
+        statement: keys.statement,
+        envelope: keys.envelope,
+        node_key: keys.node,
+        log_key: keys.log,
+        agreement_key: keys.agreement,
+        receipt_key: keys.receipt,
+    };
+    // A journal without any log is that of a fresh directory, made by `init`: its ledger begins now, once.
+    let may_create = journal.logs().is_empty();
+    let parts = ExchangeParts {
+        identity,
+        journal,
+        policies,
+        clock: Arc::new(SystemClock::new()) as Arc<dyn Clock>,
+        entropy: Box::new(OsEntropy::new()?),
+        limits: Limits {
+            data_bytes_max: config.event_bytes_max as usize,
+            ..Limits::default()
+        },
+        evidence: Arc::new(EvidenceDir::new(dir.evidence_dir())),
+        may_create,
+    };
+    Ok(Exchange::open(parts, &dir.ledger_file()).await?)
+}
+
+/// Names and texts of the `*.cedar` files of a folder, by name.
+///
+/// # Errors
+/// [`PolicyFileError::Io`].
+pub fn read_policies(folder: &Path) -> Result<Vec<(String, String)>, PolicyFileError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| PolicyFileError::Io { path, source }
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io(folder))? {
+        let path = entry.map_err(io(folder))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        if path.extension().is_none_or(|extension| extension != "cedar") {
+            continue;
+        }
+        let bytes = fs::metadata(&path).map_err(io(&path))?.len();
+        if bytes > POLICY_BYTES_MAX as u64 {
+            let source = std::io::Error::other("larger than policies may be in all");
+            return Err(PolicyFileError::Io { path, source });
+        }
+        files.push((name, fs::read_to_string(&path).map_err(io(&path))?));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Offending bytes, each in a file of its own.
+struct EvidenceDir {
+    folder: PathBuf,
+    kept: AtomicU64,
+}
+
+impl EvidenceDir {
+    fn new(folder: PathBuf) -> Self {
+        let kept = fs::read_dir(&folder).map_or(0, |entries| entries.count() as u64);
+        Self { folder, kept: AtomicU64::new(kept) }
+    }
+}
+
+impl Evidence for EvidenceDir {
+    fn keep(&self, about: &str, bytes: &[u8]) -> Option<String> {
+        if self.kept.fetch_add(1, Ordering::Relaxed) >= EVIDENCE_FILES_MAX {
+            return None;
+        }
+        // The same bytes have the same name: a peer that repeats itself fills no disk.
+        let name = format!("{}.bin", hex::encode(&sha256(bytes)[..16]));
+        match fs::write(self.folder.join(&name), bytes) {
+            Ok(()) => Some(name),
+            Err(error) => {
+                tracing::warn!(%error, about, "evidence could not be kept");
+                None
+            }
+        }
+    }
+}
+
+impl From<OpenNodeError> for CommandError {
+    fn from(error: OpenNodeError) -> Self {
+        match error {
+            OpenNodeError::Exchange(error) => crate::commands::exchange_error(error),
+            OpenNodeError::Entropy(error) => Self::new(ErrorCode::Io, error),
+            OpenNodeError::Journal(error) => journal_error(&error),
+            OpenNodeError::Keys(error) => error.into(),
+            OpenNodeError::Policies(error) => error.into(),
+        }
+    }
+}
+
+impl From<PolicyFileError> for CommandError {
+    fn from(error: PolicyFileError) -> Self {
+        let code = match error {
+            PolicyFileError::Io { .. } => ErrorCode::Io,
+            PolicyFileError::Load(_) => ErrorCode::PolicyInvalid,
+        };
+        Self::new(code, error)
+    }
+}
+
+fn journal_error(error: &OpenError) -> CommandError {
+    let code = match error {
+        OpenError::Missing(_) => ErrorCode::DataDirIncomplete,
+        OpenError::Locked(_) => ErrorCode::DataDirLocked,
+        OpenError::Heads(_) | OpenError::Damage(_) => ErrorCode::LogDamaged,
+        OpenError::Newer { .. } => ErrorCode::DataDirFormat,
+        OpenError::SegmentBytes(_) => ErrorCode::ConfigValue,
+        OpenError::Io { .. } => ErrorCode::Io,
+    };
+    CommandError::new(code, error)
+}
