@@ -42,31 +42,43 @@ pub(crate) enum DirectoryError {
 pub(crate) fn content_bytes(lengths: ContentLengths) -> u64 {
     match lengths {
         ContentLengths::Undisclosed => 0,
-        ContentLengths::Disclosed { attributes, data_part } => {
-            CONTENT_SALT_BYTES as u64 + u64::from(attributes) + u64::from(data_part)
-        }
+        ContentLengths::Disclosed {
+            attributes,
+            data_part,
+        } => CONTENT_SALT_BYTES as u64 + u64::from(attributes) + u64::from(data_part),
     }
 }
 
 /// Bytes of the whole file.
 pub(crate) fn file_bytes(contents: &[ContentLengths]) -> u64 {
     let directory = directory_bytes(contents.len() as u64) as u64;
-    contents.iter().fold(directory, |sum, lengths| sum.saturating_add(content_bytes(*lengths)))
+    contents.iter().fold(directory, |sum, lengths| {
+        sum.saturating_add(content_bytes(*lengths))
+    })
 }
 
 /// Bytes of the directory of `count` contents, at most 256.
 pub(crate) fn directory_bytes(count: u64) -> usize {
-    usize::try_from(count).map_or(DIRECTORY_BYTES_MAX, |count| HEAD_BYTES + DESCRIPTOR_BYTES * count.min(256))
+    usize::try_from(count).map_or(DIRECTORY_BYTES_MAX, |count| {
+        HEAD_BYTES + DESCRIPTOR_BYTES * count.min(256)
+    })
 }
 
 /// The directory; at most 256 contents, which the caller sees to.
 pub(crate) fn encode_directory(contents: &[ContentLengths]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEAD_BYTES + DESCRIPTOR_BYTES * contents.len());
     out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&u16::try_from(contents.len()).unwrap_or(u16::MAX).to_be_bytes());
+    out.extend_from_slice(
+        &u16::try_from(contents.len())
+            .unwrap_or(u16::MAX)
+            .to_be_bytes(),
+    );
     for lengths in contents {
         let (state, attributes, data_part) = match *lengths {
-            ContentLengths::Disclosed { attributes, data_part } => (DISCLOSED, attributes, data_part),
+            ContentLengths::Disclosed {
+                attributes,
+                data_part,
+            } => (DISCLOSED, attributes, data_part),
             ContentLengths::Undisclosed => (NOT_DISCLOSED, 0, 0),
         };
         out.push(state);
@@ -82,7 +94,9 @@ pub(crate) fn decode_directory(
     expected: u64,
     file_len: u64,
 ) -> Result<Vec<ContentLengths>, DirectoryError> {
-    let (magic, rest) = bytes.split_first_chunk::<4>().ok_or(DirectoryError::Magic)?;
+    let (magic, rest) = bytes
+        .split_first_chunk::<4>()
+        .ok_or(DirectoryError::Magic)?;
     let (count, rest) = rest.split_first_chunk::<2>().ok_or(DirectoryError::Magic)?;
     if magic != MAGIC {
         return Err(DirectoryError::Magic);
@@ -92,7 +106,9 @@ pub(crate) fn decode_directory(
         return Err(DirectoryError::Count { found, expected });
     }
     let descriptors = rest.chunks_exact(DESCRIPTOR_BYTES);
-    let contents = descriptors.map(decode_descriptor).collect::<Result<Vec<_>, _>>()?;
+    let contents = descriptors
+        .map(decode_descriptor)
+        .collect::<Result<Vec<_>, _>>()?;
     let expected = file_bytes(&contents);
     if file_len != expected {
         return Err(DirectoryError::Length {
@@ -108,7 +124,10 @@ fn decode_descriptor(bytes: &[u8]) -> Result<ContentLengths, DirectoryError> {
     let data_part = u32::from_be_bytes([bytes[3], bytes[4], bytes[5], bytes[6]]);
     match bytes[0] {
         DISCLOSED => {
-            let lengths = ContentLengths::Disclosed { attributes, data_part };
+            let lengths = ContentLengths::Disclosed {
+                attributes,
+                data_part,
+            };
             let bytes = content_bytes(lengths);
             if bytes > CONTENT_BYTES_MAX as u64 {
                 return Err(DirectoryError::TooLarge { bytes });
@@ -128,9 +147,15 @@ mod tests {
     #[test]
     fn a_directory_is_read_back_and_each_bit_of_it_counts() {
         let contents = [
-            ContentLengths::Disclosed { attributes: 150, data_part: 20 },
+            ContentLengths::Disclosed {
+                attributes: 150,
+                data_part: 20,
+            },
             ContentLengths::Undisclosed,
-            ContentLengths::Disclosed { attributes: 3, data_part: 70_000 },
+            ContentLengths::Disclosed {
+                attributes: 3,
+                data_part: 70_000,
+            },
         ];
         let bytes = encode_directory(&contents);
         let len = file_bytes(&contents);
@@ -141,7 +166,11 @@ mod tests {
         for bit in 0..8 * bytes.len() {
             let mut altered = bytes.clone();
             altered[bit / 8] ^= 1 << (bit % 8);
-            assert_ne!(decode_directory(&altered, 3, len), Ok(contents.to_vec()), "bit {bit}");
+            assert_ne!(
+                decode_directory(&altered, 3, len),
+                Ok(contents.to_vec()),
+                "bit {bit}"
+            );
         }
     }
 }

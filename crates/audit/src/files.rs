@@ -72,7 +72,10 @@ impl BundleFiles {
         }
         if !metadata.is_file() {
             let path = path.display().to_string();
-            return Err(foreign(path.as_bytes(), "is neither a directory nor a file"));
+            return Err(foreign(
+                path.as_bytes(),
+                "is neither a directory nor a file",
+            ));
         }
         let file = File::open(path).map_err(io)?;
         let tar = TarReader {
@@ -97,7 +100,11 @@ impl BundleFiles {
             Place::Tar(file) => Handle::Shared(file),
             Place::Directory(root) => Handle::Own(File::open(root.join(path))?),
         };
-        Ok(BundleFile { handle, offset, bytes })
+        Ok(BundleFile {
+            handle,
+            offset,
+            bytes,
+        })
     }
 
     /// The whole of a file of at most `max` bytes.
@@ -201,10 +208,16 @@ impl TarReader<'_> {
                 return self.check_end(offset);
             }
             check_header(&header).map_err(fault)?;
-            let bytes = header.entry_size().map_err(|_| fault("a size that is no number"))?;
+            let bytes = header
+                .entry_size()
+                .map_err(|_| fault("a size that is no number"))?;
             let start = offset + 512;
-            let end = start.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(512));
-            let end = end.filter(|end| *end <= self.len).ok_or(fault("a member is larger than the file"))?;
+            let end = start
+                .checked_add(bytes)
+                .and_then(|end| end.checked_next_multiple_of(512));
+            let end = end
+                .filter(|end| *end <= self.len)
+                .ok_or(fault("a member is larger than the file"))?;
             take_member(&header, start, bytes, index)?;
             self.check_zero(start + bytes, end, "bytes between two members")?;
             offset = end;
@@ -212,10 +225,12 @@ impl TarReader<'_> {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), OpenFault> {
-        self.file.read_exact_at(out, offset).map_err(|source| OpenFault::Io {
-            path: self.path.to_owned(),
-            source,
-        })
+        self.file
+            .read_exact_at(out, offset)
+            .map_err(|source| OpenFault::Io {
+                path: self.path.to_owned(),
+                source,
+            })
     }
 
     /// The end mark: zeros to the end of the file.
@@ -237,18 +252,30 @@ impl TarReader<'_> {
     fn check_zero(&self, from: u64, to: u64, what: &'static str) -> Result<(), OpenFault> {
         let mut bytes = vec![0; usize::try_from(to - from).unwrap_or(0)];
         self.read(from, &mut bytes)?;
-        if is_zero(&bytes) { Ok(()) } else { Err(OpenFault::Tar { offset: from, what }) }
+        if is_zero(&bytes) {
+            Ok(())
+        } else {
+            Err(OpenFault::Tar { offset: from, what })
+        }
     }
 }
 
-fn take_member(header: &tar::Header, start: u64, bytes: u64, index: &mut Index) -> Result<(), OpenFault> {
+fn take_member(
+    header: &tar::Header,
+    start: u64,
+    bytes: u64,
+    index: &mut Index,
+) -> Result<(), OpenFault> {
     let name = header.path_bytes();
     let name = name.strip_prefix(b"./").unwrap_or(&name);
     if header.entry_type().is_dir() {
         let name = name.strip_suffix(b"/").unwrap_or(name);
         let good = name.is_empty() || name == b"." || std::str::from_utf8(name).is_ok_and(is_path);
         if bytes != 0 || !good {
-            return Err(foreign(name, "is a directory with a name or size that no bundle has"));
+            return Err(foreign(
+                name,
+                "is a directory with a name or size that no bundle has",
+            ));
         }
         return Ok(());
     }
@@ -262,7 +289,11 @@ fn check_header(header: &tar::Header) -> Result<(), &'static str> {
     let stated = header.cksum().map_err(|_| "a header without a checksum")?;
     let bytes = header.as_bytes();
     // The checksum counts its own field as eight spaces.
-    let sum: u32 = bytes[..148].iter().chain(&bytes[156..]).map(|byte| u32::from(*byte)).sum();
+    let sum: u32 = bytes[..148]
+        .iter()
+        .chain(&bytes[156..])
+        .map(|byte| u32::from(*byte))
+        .sum();
     if stated != sum + 8 * u32::from(b' ') {
         return Err("a header that does not have its checksum");
     }
@@ -298,7 +329,9 @@ fn is_path(path: &str) -> bool {
 
 fn foreign(path: &[u8], what: &'static str) -> OpenFault {
     let path = String::from_utf8_lossy(path);
-    let shown = path.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    let shown = path
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c });
     OpenFault::Foreign {
         path: shown.take(200).collect(),
         what,

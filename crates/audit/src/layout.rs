@@ -33,7 +33,9 @@ impl Span {
 
     /// First leaf after those whose entries are here: `to` rounded up to a tile, or the size.
     pub(crate) fn end(self) -> u64 {
-        self.to.checked_next_multiple_of(RUN).map_or(self.size, |end| end.min(self.size))
+        self.to
+            .checked_next_multiple_of(RUN)
+            .map_or(self.size, |end| end.min(self.size))
     }
 
     /// Indices of the entry bundles.
@@ -62,7 +64,7 @@ impl Span {
     /// The partial tile on the right border at a level.
     fn border(self, level: u8) -> Option<u64> {
         let nodes = self.size >> (8 * u32::from(level));
-        (nodes % RUN != 0).then_some(nodes / RUN)
+        (!nodes.is_multiple_of(RUN)).then_some(nodes / RUN)
     }
 
     /// Whether the tile is needed, in just this width.
@@ -72,7 +74,8 @@ impl Span {
             && match tile.kind() {
                 TileKind::Entries => self.runs().contains(&index),
                 TileKind::Hashes(level) => {
-                    level < LEVELS && (self.level(level).contains(&index) || self.border(level) == Some(index))
+                    level < LEVELS
+                        && (self.level(level).contains(&index) || self.border(level) == Some(index))
                 }
             }
     }
@@ -124,7 +127,10 @@ pub(crate) fn fill(from: u64, to: u64) -> impl Iterator<Item = (u8, u64)> {
 pub(crate) fn content_path(index: u64) -> String {
     // The tile path with its kind exchanged: one way to write an index.
     let tile = Tile::new(TileKind::Entries, index, TILE_WIDTH).map(|tile| tile.to_string());
-    format!("content/{}", tile.unwrap_or_default().trim_start_matches("tile/entries/"))
+    format!(
+        "content/{}",
+        tile.unwrap_or_default().trim_start_matches("tile/entries/")
+    )
 }
 
 /// The entry bundle whose content file a path names.
@@ -140,14 +146,23 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn needed(span: Span) -> BTreeSet<(u8, u64)> {
-        let all = (0..LEVELS).flat_map(|level| (0..=(span.size >> (8 * u32::from(level))) / RUN).map(move |at| (level, at)));
-        all.filter(|(level, index)| span.hash_tile(*level, *index).is_some()).collect()
+        let all = (0..LEVELS).flat_map(|level| {
+            (0..=(span.size >> (8 * u32::from(level))) / RUN).map(move |at| (level, at))
+        });
+        all.filter(|(level, index)| span.hash_tile(*level, *index).is_some())
+            .collect()
     }
 
     #[test]
     fn a_whole_log_needs_every_tile() {
-        for size in [1, 2, 255, 256, 257, 511, 512, 65_535, 65_536, 65_537, 65_792, 131_073] {
-            let span = Span { from: 0, to: size, size };
+        for size in [
+            1, 2, 255, 256, 257, 511, 512, 65_535, 65_536, 65_537, 65_792, 131_073,
+        ] {
+            let span = Span {
+                from: 0,
+                to: size,
+                size,
+            };
             let all: Vec<Tile> = countersign_tlog::tile::tiles(size).collect();
             assert!(all.iter().all(|tile| span.needs(*tile)), "{size}");
             assert_eq!(span.tile_count(), all.len() as u64, "{size}");
@@ -164,17 +179,26 @@ mod tests {
                         continue;
                     }
                     let fills = fill(0, span.start()).chain(fill(span.end(), size));
-                    let mut used: BTreeSet<(u8, u64)> = fills.map(|(level, index)| (level, index / RUN)).collect();
+                    let mut used: BTreeSet<(u8, u64)> =
+                        fills.map(|(level, index)| (level, index / RUN)).collect();
                     for level in 0..LEVELS {
                         let shift = 8 * u32::from(level);
                         // Nodes that the entries complete, or begin to.
                         let nodes = (span.start() >> shift)..=((span.end() - 1) >> shift);
-                        used.extend(nodes.filter(|node| *node < size >> shift).map(|node| (level, node / RUN)));
+                        used.extend(
+                            nodes
+                                .filter(|node| *node < size >> shift)
+                                .map(|node| (level, node / RUN)),
+                        );
                     }
                     // A tile that is needed is used; a used one is needed.
                     assert_eq!(needed(span), used, "{span:?}");
                     let runs = span.runs();
-                    assert_eq!(span.tile_count(), used.len() as u64 + runs.end - runs.start, "{span:?}");
+                    assert_eq!(
+                        span.tile_count(),
+                        used.len() as u64 + runs.end - runs.start,
+                        "{span:?}"
+                    );
                 }
             }
         }
@@ -186,7 +210,13 @@ mod tests {
             assert_eq!(parse_content_path(&content_path(index)), Some(index));
         }
         assert_eq!(content_path(1_234_067), "content/x001/x234/067");
-        for bad in ["content/", "content/7", "content/000.p/3", "content/x000/001", "content/../000"] {
+        for bad in [
+            "content/",
+            "content/7",
+            "content/000.p/3",
+            "content/x000/001",
+            "content/../000",
+        ] {
             assert_eq!(parse_content_path(bad), None, "{bad}");
         }
     }

@@ -35,12 +35,13 @@ mod write;
 
 pub use manifest::{FileEntry, LogEntry, MANIFEST_VERSION, Manifest, ManifestError, Undisclosed};
 pub use report::{
-    Check, CheckReport, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_WHOLE, Finding, Outcome, Report, Severity, Verdict,
+    Check, CheckReport, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_WHOLE, Finding, Outcome, Report,
+    Severity, Verdict,
 };
 pub use sink::{BundleSink, SinkError};
 pub use trust::{Trust, TrustError};
 pub use verify::{OpenError, verify};
 pub use write::{
-    BundleFacts, BundleSource, BundleSummary, ContentLengths, DecisionLine, LogFacts, PolicyFile, Skeleton, SourceError,
-    WriteError, write_bundle,
+    BundleFacts, BundleSource, BundleSummary, ContentLengths, DecisionLine, LogFacts, PolicyFile,
+    Skeleton, SourceError, WriteError, write_bundle,
 };

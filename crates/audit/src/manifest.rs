@@ -139,7 +139,9 @@ pub enum ManifestError {
         max: usize,
     },
     /// A version this program does not know.
-    #[error("the bundle is of version {found}; this program reads version {MANIFEST_VERSION}: use a newer one")]
+    #[error(
+        "the bundle is of version {found}; this program reads version {MANIFEST_VERSION}: use a newer one"
+    )]
     Version {
         /// The version.
         found: u64,
@@ -187,7 +189,9 @@ impl Manifest {
             return Err(ManifestError::Format);
         }
         if head.version != u64::from(MANIFEST_VERSION) {
-            return Err(ManifestError::Version { found: head.version });
+            return Err(ManifestError::Version {
+                found: head.version,
+            });
         }
         let manifest: Self = serde_json::from_slice(json).map_err(form)?;
         manifest.check()?;
@@ -204,11 +208,20 @@ impl Manifest {
 
     /// The rules that need no other file.
     pub(crate) fn check(&self) -> Result<(), ManifestError> {
-        let limit = |what, found, max| if found > max { Err(ManifestError::TooMany { what, found, max }) } else { Ok(()) };
+        let limit = |what, found, max| {
+            if found > max {
+                Err(ManifestError::TooMany { what, found, max })
+            } else {
+                Ok(())
+            }
+        };
         limit("files", self.files.len(), LISTED_FILES_MAX)?;
         limit("logs", self.logs.len(), LOGS_MAX)?;
         if self.logs.is_empty() {
-            return Err(ManifestError::Log { log: 0, what: "there is none" });
+            return Err(ManifestError::Log {
+                log: 0,
+                what: "there is none",
+            });
         }
         for (log, entry) in self.logs.iter().enumerate() {
             if let Some(what) = self.wrong_log(log, entry) {
@@ -218,14 +231,20 @@ impl Manifest {
         let mut before = (0, 0);
         for (run, undisclosed) in self.undisclosed.iter().enumerate() {
             let log = self.logs.get(undisclosed.log);
-            let inside = log.is_some_and(|log| log.from <= undisclosed.from && undisclosed.to <= log.to);
-            let ordered = before <= (undisclosed.log, undisclosed.from) && undisclosed.from < undisclosed.to;
+            let inside =
+                log.is_some_and(|log| log.from <= undisclosed.from && undisclosed.to <= log.to);
+            let ordered =
+                before <= (undisclosed.log, undisclosed.from) && undisclosed.from < undisclosed.to;
             if !inside || !ordered {
                 return Err(ManifestError::Undisclosed { run });
             }
             before = (undisclosed.log, undisclosed.to);
         }
-        match self.files.windows(2).position(|pair| pair[0].path >= pair[1].path) {
+        match self
+            .files
+            .windows(2)
+            .position(|pair| pair[0].path >= pair[1].path)
+        {
             Some(file) => Err(ManifestError::FileOrder { file: file + 1 }),
             None => Ok(()),
         }
@@ -249,7 +268,9 @@ impl Manifest {
         if entry.origin.stream().is_some() {
             return Some("it is no ledger log");
         }
-        let twice = self.logs[..log].iter().any(|other| other.origin == entry.origin);
+        let twice = self.logs[..log]
+            .iter()
+            .any(|other| other.origin == entry.origin);
         twice.then_some("it is there twice")
     }
 }
@@ -282,7 +303,9 @@ mod hex_hash {
         serializer.serialize_str(&hex::encode(hash))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Hash, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Hash, D::Error> {
         let text = String::deserialize(deserializer)?;
         let mut hash = Hash::default();
         // One text for one hash: `hex` alone would also take upper case.

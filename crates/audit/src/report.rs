@@ -228,8 +228,12 @@ impl fmt::Display for Report {
             match &line.outcome {
                 Outcome::Done { what } => writeln!(f, "done     {check:<10}  {what}")?,
                 Outcome::Skipped { why } => writeln!(f, "skipped  {check:<10}  {why}")?,
-                Outcome::Missing { first, count } => writeln!(f, "missing  {check:<10}  {first}{}", More(*count))?,
-                Outcome::Failed { first, count } => writeln!(f, "FAILED   {check:<10}  {first}{}", More(*count))?,
+                Outcome::Missing { first, count } => {
+                    writeln!(f, "missing  {check:<10}  {first}{}", More(*count))?
+                }
+                Outcome::Failed { first, count } => {
+                    writeln!(f, "FAILED   {check:<10}  {first}{}", More(*count))?
+                }
             }
             for note in &line.notes {
                 writeln!(f, "                     {note}")?;
@@ -249,7 +253,9 @@ impl Report {
         match &self.verdict {
             Verdict::Whole => format!("whole: {held}, under {key}, which you trust"),
             Verdict::Failed { first } => format!("verification FAILED: {first}"),
-            Verdict::Inconclusive { missing } => format!("inconclusive: {held}; {}", missing.join("; ")),
+            Verdict::Inconclusive { missing } => {
+                format!("inconclusive: {held}; {}", missing.join("; "))
+            }
         }
     }
 
@@ -314,7 +320,9 @@ impl<'a> Collector<'a> {
         (self.on_finding)(&finding);
         let family = &mut self.families[finding.check as usize];
         match finding.severity {
-            Severity::Note if family.notes.len() < NOTES_MAX => family.notes.push(finding.to_string()),
+            Severity::Note if family.notes.len() < NOTES_MAX => {
+                family.notes.push(finding.to_string())
+            }
             Severity::Note => {}
             Severity::Missing => family.missing.add(finding),
             Severity::False => family.failed.add(finding),
@@ -328,22 +336,36 @@ impl<'a> Collector<'a> {
 
     /// Says that a family was not checked.
     pub(crate) fn skipped(&mut self, check: Check, why: impl Into<String>) {
-        self.families[check as usize].skipped.get_or_insert(why.into());
+        self.families[check as usize]
+            .skipped
+            .get_or_insert(why.into());
     }
 
     /// The lines, and the verdict: `lacking` is what keeps it from being whole although nothing was found.
     pub(crate) fn finish(self, lacking: Option<String>) -> (Vec<CheckReport>, Verdict) {
-        let failed = self.families.iter().filter_map(|family| family.failed.first.as_ref());
+        let failed = self
+            .families
+            .iter()
+            .filter_map(|family| family.failed.first.as_ref());
         let first_false = failed.min_by_key(|finding| named_first(finding)).cloned();
-        let missing = self.families.iter().filter_map(|family| family.missing.first.as_ref());
-        let missing: Vec<String> = lacking.into_iter().chain(missing.map(Finding::to_string)).collect();
+        let missing = self
+            .families
+            .iter()
+            .filter_map(|family| family.missing.first.as_ref());
+        let missing: Vec<String> = lacking
+            .into_iter()
+            .chain(missing.map(Finding::to_string))
+            .collect();
         let verdict = match first_false {
             Some(first) => Verdict::Failed { first },
             None if missing.is_empty() => Verdict::Whole,
             None => Verdict::Inconclusive { missing },
         };
         let lines = Check::ALL.into_iter().zip(self.families);
-        (lines.map(|(check, family)| family.line(check)).collect(), verdict)
+        (
+            lines.map(|(check, family)| family.line(check)).collect(),
+            verdict,
+        )
     }
 }
 
@@ -379,10 +401,9 @@ impl Tally {
     fn add(&mut self, finding: Finding) {
         self.count = self.count.saturating_add(1);
         // Entries come in order, but several checks look at each: the lowest entry is the one to name.
-        let replaces = self
-            .first
-            .as_ref()
-            .is_none_or(|first| first.log == finding.log && named_first(&finding) < named_first(first));
+        let replaces = self.first.as_ref().is_none_or(|first| {
+            first.log == finding.log && named_first(&finding) < named_first(first)
+        });
         if replaces {
             self.first = Some(finding);
         }

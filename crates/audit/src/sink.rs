@@ -71,9 +71,12 @@ impl BundleSink {
                 (Out::File(BufWriter::with_capacity(1 << 16, file)), path)
             }
             Kind::Tar { path: archive, out } => {
-                let start = out.stream_position().map_err(|source| fault(archive, source))?;
+                let start = out
+                    .stream_position()
+                    .map_err(|source| fault(archive, source))?;
                 // The header is written again once the size is known.
-                out.write_all(&[0; 512]).map_err(|source| fault(archive, source))?;
+                out.write_all(&[0; 512])
+                    .map_err(|source| fault(archive, source))?;
                 let name = path.to_owned();
                 (Out::Tar { out, start, name }, archive.clone())
             }

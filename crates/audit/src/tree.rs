@@ -18,7 +18,12 @@ impl Frontier {
 
     /// Appends a complete subtree of 2^`level` leaves; the size must be a multiple of that, which the caller sees to.
     /// `completed` hears of each node that this completes, itself included, from the lowest up: level, index, hash.
-    pub(crate) fn push(&mut self, level: u8, hash: Hash, completed: &mut impl FnMut(u8, u64, &Hash)) {
+    pub(crate) fn push(
+        &mut self,
+        level: u8,
+        hash: Hash,
+        completed: &mut impl FnMut(u8, u64, &Hash),
+    ) {
         debug_assert!(self.size.trailing_zeros() >= u32::from(level));
         let (mut level, mut hash) = (level, hash);
         let mut index = self.size >> level;
@@ -39,7 +44,9 @@ impl Frontier {
     /// The root of the tree so far.
     pub(crate) fn root(&self) -> Hash {
         let hashes = self.nodes.iter().rev().map(|(_, hash)| *hash);
-        hashes.reduce(|right, left| node_hash(&left, &right)).unwrap_or_else(empty_root)
+        hashes
+            .reduce(|right, left| node_hash(&left, &right))
+            .unwrap_or_else(empty_root)
     }
 }
 
@@ -50,7 +57,10 @@ pub(crate) fn full_tile_root(hashes: &[Hash]) -> Option<Hash> {
     }
     let mut level: Vec<Hash> = hashes.to_vec();
     while level.len() > 1 {
-        level = level.chunks_exact(2).map(|pair| node_hash(&pair[0], &pair[1])).collect();
+        level = level
+            .chunks_exact(2)
+            .map(|pair| node_hash(&pair[0], &pair[1]))
+            .collect();
     }
     level.pop()
 }
@@ -76,7 +86,9 @@ mod tests {
         for tile in leaves.chunks(256) {
             match full_tile_root(tile) {
                 Some(root) => by_tile.push(8, root, &mut |_, _, _| ()),
-                None => tile.iter().for_each(|leaf| by_tile.push(0, *leaf, &mut |_, _, _| ())),
+                None => tile
+                    .iter()
+                    .for_each(|leaf| by_tile.push(0, *leaf, &mut |_, _, _| ())),
             }
         }
         assert_eq!((by_tile.root(), by_tile.size()), (by_leaf.root(), 600));

@@ -26,7 +26,9 @@ pub enum TrustError {
     #[error("the file to trust is JSON, but no key statement in a DSSE envelope")]
     Envelope,
     /// A line that is none of the known kinds.
-    #[error("line {line} is neither a fingerprint `key-…`, a verifier key `<origin>+<id>+<key>`, nor `log <verifier key>`")]
+    #[error(
+        "line {line} is neither a fingerprint `key-…`, a verifier key `<origin>+<id>+<key>`, nor `log <verifier key>`"
+    )]
     Line {
         /// The line, from 1.
         line: usize,
@@ -40,7 +42,9 @@ pub enum TrustError {
         source: VkeyError,
     },
     /// A policy that this version cannot judge.
-    #[error("line {line} asks for witnesses, which this version does not judge: only `log` lines and `quorum none` are read")]
+    #[error(
+        "line {line} asks for witnesses, which this version does not judge: only `log` lines and `quorum none` are read"
+    )]
     Witnesses {
         /// The line, from 1.
         line: usize,
@@ -127,11 +131,14 @@ impl Trust {
         let vkey = match (words.next(), words.next()) {
             (None, _) | (Some("quorum"), Some("none")) => return Ok(()),
             (Some(word), _) if word.starts_with('#') => return Ok(()),
-            (Some("witness" | "group" | "quorum"), _) => return Err(TrustError::Witnesses { line }),
+            (Some("witness" | "group" | "quorum"), _) => {
+                return Err(TrustError::Witnesses { line });
+            }
             (Some("log"), Some(vkey)) => vkey,
             (Some(word), None) if word.contains('+') => word,
             (Some(word), None) => {
-                self.fingerprints.push(word.parse().map_err(|_| TrustError::Line { line })?);
+                self.fingerprints
+                    .push(word.parse().map_err(|_| TrustError::Line { line })?);
                 return Ok(());
             }
             (Some(_), Some(_)) => return Err(TrustError::Line { line }),
@@ -168,11 +175,14 @@ mod tests {
     #[test]
     fn trust_files_of_each_kind_are_read() {
         let key = SigningKey::from_seed(&[1; 32]).public();
-        let vkey = Vkey::new("a.example/streams/x", Algorithm::Ed25519, key.clone()).unwrap();
+        let vkey = Vkey::new("a.example/streams/x", Algorithm::Ed25519, key).unwrap();
         let fingerprint = key.fingerprint();
-        let lines = Trust::from_file(format!("# ours\n\n{fingerprint}\n{vkey}\n").as_bytes()).unwrap();
+        let lines =
+            Trust::from_file(format!("# ours\n\n{fingerprint}\n{vkey}\n").as_bytes()).unwrap();
         assert!(lines.admits_organization(&key) && lines.admits_log(&vkey));
-        let policy = Trust::from_file(format!("log {vkey} https://a.example\nquorum none\n").as_bytes()).unwrap();
+        let policy =
+            Trust::from_file(format!("log {vkey} https://a.example\nquorum none\n").as_bytes())
+                .unwrap();
         assert!(policy.admits_log(&vkey) && !policy.admits_organization(&key));
     }
 
@@ -180,11 +190,17 @@ mod tests {
     fn what_cannot_be_judged_is_refused_by_name() {
         let refused = |text: &str| Trust::from_file(text.as_bytes()).unwrap_err();
         assert_eq!(refused("# nothing\n"), TrustError::Empty);
-        assert_eq!(refused("witness w w+1+2\n"), TrustError::Witnesses { line: 1 });
+        assert_eq!(
+            refused("witness w w+1+2\n"),
+            TrustError::Witnesses { line: 1 }
+        );
         assert_eq!(refused("\nquorum 2\n"), TrustError::Witnesses { line: 2 });
         assert_eq!(refused("hello\n"), TrustError::Line { line: 1 });
         assert_eq!(refused("{}"), TrustError::Envelope);
-        assert!(matches!(refused("a+b+c\n"), TrustError::Vkey { line: 1, .. }));
+        assert!(matches!(
+            refused("a+b+c\n"),
+            TrustError::Vkey { line: 1, .. }
+        ));
         assert_eq!(Trust::from_file(&[0xff]).unwrap_err(), TrustError::Text);
     }
 }

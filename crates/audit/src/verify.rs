@@ -31,7 +31,11 @@ pub struct OpenError {
 ///
 /// # Errors
 /// [`OpenError`] where the path cannot be read at all. Whatever is wrong *in* a bundle is in the report.
-pub fn verify(path: &Path, trust: &Trust, on_finding: &mut dyn FnMut(&Finding)) -> Result<Report, OpenError> {
+pub fn verify(
+    path: &Path,
+    trust: &Trust,
+    on_finding: &mut dyn FnMut(&Finding),
+) -> Result<Report, OpenError> {
     let mut found = Collector::new(on_finding);
     let files = match BundleFiles::open(path) {
         Ok(files) => files,
@@ -90,7 +94,8 @@ impl Audit<'_> {
         let mut complete = walked.complete;
         let mut ledger_logs = Vec::new();
         for (number, log) in self.manifest.logs.iter().enumerate().skip(1) {
-            let (walked, standing) = self.log(number, &listed, &keys, BTreeSet::new(), Some(&look), found);
+            let (walked, standing) =
+                self.log(number, &listed, &keys, BTreeSet::new(), Some(&look), found);
             complete &= walked.complete;
             if standing == Standing::Untrusted && !self.trust.is_none() {
                 note_untrusted(log, found);
@@ -103,8 +108,20 @@ impl Audit<'_> {
         let mut reaches = documents.reaches(&main.origin);
         reaches.extend(ledgers::reaches(&ledger_logs));
         coverage::check(main.span(), &reaches, found);
-        let placed = decisions::check(self.files, &main.origin, listed.policies, listed.has_decisions, found);
-        ledgers::check(main.span().is_whole(), &ledger_logs, &documents, &placed, found);
+        let placed = decisions::check(
+            self.files,
+            &main.origin,
+            listed.policies,
+            listed.has_decisions,
+            found,
+        );
+        ledgers::check(
+            main.span().is_whole(),
+            &ledger_logs,
+            &documents,
+            &placed,
+            found,
+        );
 
         let organization = keys.of(&self.manifest.authority);
         let key = organization
@@ -157,7 +174,10 @@ fn say_done(log: &LogEntry, walked: &Walked, found: &mut Collector<'_>) {
     let span = log.span();
     let origin = &log.origin;
     let entries = span.end() - span.start();
-    found.done(Check::Chain, format!("{entries} entries of {origin}, each linked to the one before"));
+    found.done(
+        Check::Chain,
+        format!("{entries} entries of {origin}, each linked to the one before"),
+    );
     if span.start() > 0 {
         found.push(Finding {
             check: Check::Chain,
@@ -169,14 +189,23 @@ fn say_done(log: &LogEntry, walked: &Walked, found: &mut Collector<'_>) {
         });
     }
     let tiles = span.tile_count();
-    found.done(Check::Tree, format!("{tiles} tiles, and the root over {} entries of {origin}", span.size));
+    found.done(
+        Check::Tree,
+        format!(
+            "{tiles} tiles, and the root over {} entries of {origin}",
+            span.size
+        ),
+    );
     let sealed = match walked.encrypted {
         0 => String::new(),
         encrypted => format!(" ({encrypted} of them sealed to their recipients, and not opened)"),
     };
     found.done(
         Check::Content,
-        format!("{} contents of {} bytes{sealed}", walked.contents, walked.content_bytes),
+        format!(
+            "{} contents of {} bytes{sealed}",
+            walked.contents, walked.content_bytes
+        ),
     );
 }
 
@@ -192,7 +221,9 @@ fn note_untrusted(log: &LogEntry, found: &mut Collector<'_>) {
 }
 
 fn conclude(found: Collector<'_>, log: Option<&LogEntry>, signer: Option<Signer>) -> Report {
-    let trusted = signer.as_ref().is_some_and(|signer| signer.standing == Standing::Trusted);
+    let trusted = signer
+        .as_ref()
+        .is_some_and(|signer| signer.standing == Standing::Trusted);
     let key = signer.as_ref().and_then(|signer| signer.key.clone());
     let shown = key.as_deref().unwrap_or("an unknown key");
     // Whatever stopped a check has been reported. Should a report ever be forgotten, the verdict still cannot be whole.
@@ -203,7 +234,9 @@ fn conclude(found: Collector<'_>, log: Option<&LogEntry>, signer: Option<Signer>
         Some(signer) if signer.asked => Some(format!(
             "it is whole under {shown}, which is not among the keys that you trust"
         )),
-        Some(_) => Some(format!("it is whole under {shown}; nobody said that this key is right")),
+        Some(_) => Some(format!(
+            "it is whole under {shown}; nobody said that this key is right"
+        )),
     };
     let (checks, verdict) = found.finish(lacking);
     Report {

@@ -56,7 +56,11 @@ pub(crate) enum FactKind {
     /// A decision about the stream: SHA-256 of the record.
     Decision(Hash),
     /// A signed document about the stream: digest of its payload, its kind, and the size up to which it speaks.
-    Document { payload: Hash, kind: &'static str, reaches: u64 },
+    Document {
+        payload: Hash,
+        kind: &'static str,
+        reaches: u64,
+    },
 }
 
 /// The state of a log at a size.
@@ -141,7 +145,13 @@ impl Walk<'_> {
         }
     }
 
-    pub(crate) fn finding(&self, check: Check, sequence: Option<u64>, file: Option<String>, what: String) -> Finding {
+    pub(crate) fn finding(
+        &self,
+        check: Check,
+        sequence: Option<u64>,
+        file: Option<String>,
+        what: String,
+    ) -> Finding {
         Finding {
             check,
             severity: Severity::False,
@@ -198,19 +208,22 @@ impl<'w, 'f> Assembly<'w, 'f> {
 
     /// Steps over the subtrees between two sizes; false where a tile for it is not here.
     fn step_over(&mut self, from: u64, to: u64) -> bool {
-        fill(from, to).all(|(level, index)| match self.tiles.node(level, index, self.found) {
-            Some(hash) => {
-                self.push(8 * level, hash);
-                true
-            }
-            None => false,
-        })
+        fill(from, to).all(
+            |(level, index)| match self.tiles.node(level, index, self.found) {
+                Some(hash) => {
+                    self.push(8 * level, hash);
+                    true
+                }
+                None => false,
+            },
+        )
     }
 
     fn push(&mut self, level: u8, hash: Hash) {
         let (tiles, found) = (&mut self.tiles, &mut *self.found);
-        self.frontier
-            .push(level, hash, &mut |level, index, hash| tiles.compare(level, index, hash, found));
+        self.frontier.push(level, hash, &mut |level, index, hash| {
+            tiles.compare(level, index, hash, found)
+        });
     }
 
     fn take(&mut self, run: Run) {

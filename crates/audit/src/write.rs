@@ -14,9 +14,9 @@ use serde_json::value::RawValue;
 use crate::content_file::{content_bytes, encode_directory};
 use crate::layout::{LEVELS, RUN, Span, content_path, fill};
 use crate::manifest::{
-    DECISION_BYTES_MAX, DECISIONS, DOCUMENT_BYTES_SUM_MAX, FORMAT, FileEntry, KEYS, KEYS_FORMAT, KeysFile, LogEntry,
-    MANIFEST, MANIFEST_DIGEST, MANIFEST_VERSION, Manifest, ManifestError, POLICY_BYTES_MAX, POLICY_BYTES_SUM_MAX,
-    Undisclosed, log_path,
+    DECISION_BYTES_MAX, DECISIONS, DOCUMENT_BYTES_SUM_MAX, FORMAT, FileEntry, KEYS, KEYS_FORMAT,
+    KeysFile, LogEntry, MANIFEST, MANIFEST_DIGEST, MANIFEST_VERSION, Manifest, ManifestError,
+    POLICY_BYTES_MAX, POLICY_BYTES_SUM_MAX, Undisclosed, log_path,
 };
 use crate::sink::{BundleSink, SinkError, Written};
 use crate::tree::Frontier;
@@ -118,7 +118,13 @@ pub trait BundleSource {
     ///
     /// # Errors
     /// As [`BundleSource::facts`].
-    fn contents(&mut self, log: usize, from: u64, to: u64, out: &mut Vec<u8>) -> Result<(), SourceError>;
+    fn contents(
+        &mut self,
+        log: usize,
+        from: u64,
+        to: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SourceError>;
 
     /// The hash of the complete subtree `index` of tree level `level`. Asked only for what lies outside an exported range.
     ///
@@ -179,7 +185,9 @@ pub enum WriteError {
         origin: Origin,
     },
     /// The source gave a content of another length than it said, or entries that are none.
-    #[error("entry {sequence} of {origin} came out of the source malformed, or its content with another length than announced")]
+    #[error(
+        "entry {sequence} of {origin} came out of the source malformed, or its content with another length than announced"
+    )]
     Entry {
         /// The log.
         origin: Origin,
@@ -198,7 +206,9 @@ pub enum WriteError {
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// The entries do not give the root of the checkpoint: nobody would accept the bundle.
-    #[error("the entries of {origin} do not give the root of its checkpoint: the store is damaged, run a check of the log")]
+    #[error(
+        "the entries of {origin} do not give the root of its checkpoint: the store is damaged, run a check of the log"
+    )]
     Root {
         /// The log.
         origin: Origin,
@@ -215,7 +225,10 @@ pub enum WriteError {
 ///
 /// # Errors
 /// [`WriteError`]. The root is computed anew from what is written and compared with the checkpoint.
-pub fn write_bundle(sink: BundleSink, source: &mut dyn BundleSource) -> Result<BundleSummary, WriteError> {
+pub fn write_bundle(
+    sink: BundleSink,
+    source: &mut dyn BundleSource,
+) -> Result<BundleSummary, WriteError> {
     let facts = source.facts().map_err(WriteError::Source)?;
     let mut manifest = manifest_of(&facts)?;
     let mut writer = Writer {
@@ -227,7 +240,12 @@ pub fn write_bundle(sink: BundleSink, source: &mut dyn BundleSource) -> Result<B
         bytes: 0,
     };
     for (number, log) in facts.logs.iter().enumerate() {
-        writer.log(number, log, manifest.logs[number].span(), &facts.undisclosed_reason)?;
+        writer.log(
+            number,
+            log,
+            manifest.logs[number].span(),
+            &facts.undisclosed_reason,
+        )?;
     }
     let (statements, documents) = writer.documents()?;
     writer.policies()?;
@@ -244,7 +262,10 @@ pub fn write_bundle(sink: BundleSink, source: &mut dyn BundleSource) -> Result<B
     manifest.undisclosed = std::mem::take(&mut writer.undisclosed);
     manifest.check()?;
     let json = manifest.to_json();
-    let digest = format!("{}  {MANIFEST}\n", hex::encode(countersign_crypto::sha256(&json)));
+    let digest = format!(
+        "{}  {MANIFEST}\n",
+        hex::encode(countersign_crypto::sha256(&json))
+    );
     writer.file(MANIFEST_DIGEST, digest.as_bytes())?;
     writer.file(MANIFEST, &json)?;
     let (files, bytes) = (writer.count, writer.bytes);
@@ -281,7 +302,10 @@ fn manifest_of(facts: &BundleFacts) -> Result<Manifest, WriteError> {
         version: MANIFEST_VERSION,
         made: facts.made.clone(),
         made_by: facts.made_by.clone(),
-        authority: authority.ok_or(ManifestError::Log { log: 0, what: "there is none" })?,
+        authority: authority.ok_or(ManifestError::Log {
+            log: 0,
+            what: "there is none",
+        })?,
         logs,
         undisclosed: Vec::new(),
         files: Vec::new(),
@@ -343,9 +367,18 @@ impl Writer<'_> {
         self.bytes = self.bytes.saturating_add(written.bytes);
     }
 
-    fn log(&mut self, number: usize, log: &LogFacts, span: Span, reason: &str) -> Result<(), WriteError> {
+    fn log(
+        &mut self,
+        number: usize,
+        log: &LogFacts,
+        span: Span,
+        reason: &str,
+    ) -> Result<(), WriteError> {
         let prefix = log_path(number);
-        self.listed(&format!("{prefix}log/checkpoint"), log.checkpoint.as_bytes())?;
+        self.listed(
+            &format!("{prefix}log/checkpoint"),
+            log.checkpoint.as_bytes(),
+        )?;
         let mut tiles = TileWriter::new(span, format!("{prefix}log/"));
         for (level, index) in fill(0, span.start()) {
             self.step_over(number, &mut tiles, level, index)?;
@@ -368,8 +401,17 @@ impl Writer<'_> {
     }
 
     /// Steps over a subtree whose entries are not exported.
-    fn step_over(&mut self, log: usize, tiles: &mut TileWriter, level: u8, index: u64) -> Result<(), WriteError> {
-        let hash = self.source.node(log, 8 * level, index).map_err(WriteError::Source)?;
+    fn step_over(
+        &mut self,
+        log: usize,
+        tiles: &mut TileWriter,
+        level: u8,
+        index: u64,
+    ) -> Result<(), WriteError> {
+        let hash = self
+            .source
+            .node(log, 8 * level, index)
+            .map_err(WriteError::Source)?;
         tiles.push(8 * level, hash, self)
     }
 
@@ -393,21 +435,24 @@ impl Writer<'_> {
             return Err(malformed(leaves.start));
         }
         for (sequence, skeleton) in leaves.clone().zip(&skeletons) {
-            let in_place = Entry::decode(&skeleton.entry).is_ok_and(|entry| entry.sequence == sequence);
+            let in_place =
+                Entry::decode(&skeleton.entry).is_ok_and(|entry| entry.sequence == sequence);
             if !in_place || content_bytes(skeleton.content) > CONTENT_BYTES_MAX as u64 {
                 return Err(malformed(sequence));
             }
         }
         let bundle = encode_entry_bundle(skeletons.iter().map(|skeleton| skeleton.entry));
         let bundle = bundle.map_err(|_| malformed(leaves.start))?;
-        let tile = Tile::at_size(TileKind::Entries, run, span.size).ok_or_else(|| malformed(leaves.start))?;
+        let tile = Tile::at_size(TileKind::Entries, run, span.size)
+            .ok_or_else(|| malformed(leaves.start))?;
         let prefix = log_path(number);
         self.file(&format!("{prefix}log/{tile}"), &bundle)?;
 
         let here = span.content_of(run);
         let skip = usize::try_from(here.start - leaves.start).unwrap_or(0);
         let in_range = skeletons.iter().skip(skip).zip(here.clone());
-        let contents: Vec<ContentLengths> = in_range.map(|(skeleton, _)| skeleton.content).collect();
+        let contents: Vec<ContentLengths> =
+            in_range.map(|(skeleton, _)| skeleton.content).collect();
         let path = format!("{prefix}{}", content_path(run));
         self.content(number, &path, here.start, &contents, &malformed)?;
         for (sequence, lengths) in here.zip(&contents) {
@@ -495,8 +540,12 @@ impl Writer<'_> {
         while let Some(policy) = self.source.next_policy().map_err(WriteError::Source)? {
             let bytes = policy.text.len() as u64;
             sum = sum.saturating_add(bytes);
-            if bytes > POLICY_BYTES_MAX || sum > POLICY_BYTES_SUM_MAX || !is_file_name(&policy.file) {
-                return Err(WriteError::Item { what: "policy file", number });
+            if bytes > POLICY_BYTES_MAX || sum > POLICY_BYTES_SUM_MAX || !is_file_name(&policy.file)
+            {
+                return Err(WriteError::Item {
+                    what: "policy file",
+                    number,
+                });
             }
             let path = format!("policies/{}/{}", hex::encode(policy.set), policy.file);
             self.listed(&path, policy.text.as_bytes())?;
@@ -513,7 +562,10 @@ impl Writer<'_> {
         let mut out = self.sink.begin(DECISIONS)?.hashed();
         let mut number = 0;
         while let Some(decision) = next {
-            let line = encode_decision(&decision).ok_or(WriteError::Item { what: "decision", number })?;
+            let line = encode_decision(&decision).ok_or(WriteError::Item {
+                what: "decision",
+                number,
+            })?;
             out.write(&line)?;
             number += 1;
             next = self.source.next_decision().map_err(WriteError::Source)?;
@@ -540,7 +592,8 @@ fn encode_decision(decision: &DecisionLine) -> Option<Vec<u8>> {
     };
     let mut line = serde_json::to_vec(&json).ok()?;
     // One line each: a record with line feeds of its own cannot travel here.
-    if line.len() >= DECISION_BYTES_MAX || line.contains(&b'\n') || record.get() != decision.record {
+    if line.len() >= DECISION_BYTES_MAX || line.contains(&b'\n') || record.get() != decision.record
+    {
         return None;
     }
     line.push(b'\n');
@@ -551,7 +604,8 @@ fn encode_decision(decision: &DecisionLine) -> Option<Vec<u8>> {
 fn document_kind(payload_type: &str) -> Option<&str> {
     let kind = payload_type.strip_prefix("application/vnd.countersign.")?;
     let kind = kind.strip_suffix(".v1+json")?;
-    let plain = (1..=32).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    let plain =
+        (1..=32).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
     plain.then_some(kind)
 }
 
@@ -609,7 +663,13 @@ impl TileWriter {
     }
 
     /// Tiles that were stepped over are incomplete here, and not needed.
-    fn write(&self, level: u8, index: u64, hashes: &[u8], writer: &mut Writer<'_>) -> Result<(), WriteError> {
+    fn write(
+        &self,
+        level: u8,
+        index: u64,
+        hashes: &[u8],
+        writer: &mut Writer<'_>,
+    ) -> Result<(), WriteError> {
         match self.span.hash_tile(level, index) {
             Some(tile) if hashes.len() == 32 * usize::from(tile.width()) => {
                 writer.file(&format!("{}{tile}", self.prefix), hashes)

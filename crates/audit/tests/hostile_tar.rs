@@ -70,16 +70,34 @@ fn links_devices_and_extensions_are_refused() {
         EntryType::XHeader,
         EntryType::XGlobalHeader,
     ] {
-        assert_eq!(archive.with_first(&member(kind, "log/x", 0, b"")), EXIT_FAILED, "{kind:?}");
+        assert_eq!(
+            archive.with_first(&member(kind, "log/x", 0, b"")),
+            EXIT_FAILED,
+            "{kind:?}"
+        );
     }
     // A directory is harmless.
-    assert_eq!(archive.with_first(&member(EntryType::Directory, "./log/", 0, b"")), EXIT_WHOLE);
+    assert_eq!(
+        archive.with_first(&member(EntryType::Directory, "./log/", 0, b"")),
+        EXIT_WHOLE
+    );
 }
 
 #[test]
 fn names_that_lead_elsewhere_are_refused() {
     let archive = Archive::new();
-    for name in ["../x", "/etc/passwd", "log/../../x", "a//b", "a\\b", "a b", "log/\u{1}", "", "./../x", "keys.json"] {
+    for name in [
+        "../x",
+        "/etc/passwd",
+        "log/../../x",
+        "a//b",
+        "a\\b",
+        "a b",
+        "log/\u{1}",
+        "",
+        "./../x",
+        "keys.json",
+    ] {
         let bytes = member(tar::EntryType::Regular, name, 1, b"x");
         assert_eq!(archive.with_first(&bytes), EXIT_FAILED, "{name:?}");
     }
@@ -98,7 +116,11 @@ fn sizes_beyond_the_file_are_refused_without_being_allocated() {
 fn a_tar_file_cut_anywhere_is_not_whole() {
     let archive = Archive::new();
     for length in (0..archive.honest.len()).step_by(509) {
-        assert_ne!(archive.code_of(&archive.honest[..length]), EXIT_WHOLE, "{length}");
+        assert_ne!(
+            archive.code_of(&archive.honest[..length]),
+            EXIT_WHOLE,
+            "{length}"
+        );
     }
     assert_eq!(archive.code_of(&archive.honest), EXIT_WHOLE);
 }

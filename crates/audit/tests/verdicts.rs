@@ -5,7 +5,9 @@ mod support;
 
 use std::fs;
 
-use countersign_audit::{Check, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_WHOLE, Outcome, Trust, Verdict};
+use countersign_audit::{
+    Check, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_WHOLE, Outcome, Trust, Verdict,
+};
 use countersign_event::documents::{Digest, Document};
 use support::*;
 
@@ -34,12 +36,23 @@ fn an_honest_bundle_is_whole_with_trust_and_inconclusive_without() {
         let place = Place::new(&world);
         let report = verify(&place.path(), &world.producer.trust());
         assert_eq!(report.verdict, Verdict::Whole, "{size}: {report}");
-        assert!(report.checks.iter().all(|line| matches!(line.outcome, Outcome::Done { .. })), "{report}");
+        assert!(
+            report
+                .checks
+                .iter()
+                .all(|line| matches!(line.outcome, Outcome::Done { .. })),
+            "{report}"
+        );
         let by_vkey = Trust::of_vkeys([world.stream.vkey(), world.ledger.as_ref().unwrap().vkey()]);
         assert_eq!(code(&place.path(), &by_vkey), EXIT_WHOLE);
         let unknown = verify(&place.path(), &Trust::none());
         assert_eq!(unknown.verdict.exit_code(), EXIT_INCONCLUSIVE);
-        assert!(unknown.to_string().contains("nobody said that this key is right"), "{unknown}");
+        assert!(
+            unknown
+                .to_string()
+                .contains("nobody said that this key is right"),
+            "{unknown}"
+        );
         assert_eq!(code(&place.path(), &Org::new(9).trust()), EXIT_INCONCLUSIVE);
     }
 }
@@ -52,7 +65,10 @@ fn a_tar_file_says_the_same_as_the_directory() {
     world.write(&tar);
     let report = verify(&tar, &world.producer.trust());
     assert_eq!(report.verdict, Verdict::Whole, "{report}");
-    assert_eq!(report, verify(&Place::new(&world).path(), &world.producer.trust()));
+    assert_eq!(
+        report,
+        verify(&Place::new(&world).path(), &world.producer.trust())
+    );
 }
 
 #[test]
@@ -60,7 +76,15 @@ fn a_range_is_whole_as_a_range_and_says_so() {
     let mut world = World::new(1500);
     world.ledger = None;
     world.documents.truncate(3);
-    for (from, to) in [(0, 10), (1, 2), (255, 257), (256, 512), (300, 1400), (1400, 1500), (1300, 1301)] {
+    for (from, to) in [
+        (0, 10),
+        (1, 2),
+        (255, 257),
+        (256, 512),
+        (300, 1400),
+        (1400, 1500),
+        (1300, 1301),
+    ] {
         (world.from, world.to) = (from, to);
         let report = verify(&Place::new(&world).path(), &world.producer.trust());
         assert_eq!(report.verdict, Verdict::Whole, "{from}..{to}: {report}");
@@ -70,21 +94,44 @@ fn a_range_is_whole_as_a_range_and_says_so() {
 
 #[test]
 fn every_flipped_byte_of_every_file_is_found() {
-    let world = World::new(5);
-    let place = Place::new(&world);
+    let world = World::new(3);
     let trust = world.producer.trust();
-    for file in files(&place.path()) {
-        let honest = fs::read(&file).unwrap();
-        for at in 0..honest.len() {
-            let mut altered = honest.clone();
-            altered[at] ^= 1 << (at % 8);
-            fs::write(&file, &altered).unwrap();
-            let verdict = code(&place.path(), &trust);
-            assert_ne!(verdict, EXIT_WHOLE, "{} byte {at}", file.display());
+    let whole = Place::new(&world);
+    let names: Vec<_> = files(&whole.path());
+    // Each thread has a copy of its own and takes every n-th file.
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for worker in 0..workers {
+            let (world, names, trust, root) = (&world, &names, &trust, whole.path());
+            scope.spawn(move || {
+                let place = Place::new(world);
+                for name in names.iter().skip(worker).step_by(workers) {
+                    flip_each_byte(
+                        &place,
+                        &place.path().join(name.strip_prefix(&root).unwrap()),
+                        trust,
+                    );
+                }
+                assert_eq!(code(&place.path(), trust), EXIT_WHOLE);
+            });
         }
-        fs::write(&file, &honest).unwrap();
+    });
+}
+
+fn flip_each_byte(place: &Place, file: &std::path::Path, trust: &Trust) {
+    let honest = fs::read(file).unwrap();
+    for at in 0..honest.len() {
+        let mut altered = honest.clone();
+        altered[at] ^= 1 << (at % 8);
+        fs::write(file, &altered).unwrap();
+        assert_ne!(
+            code(&place.path(), trust),
+            EXIT_WHOLE,
+            "{} byte {at}",
+            file.display()
+        );
     }
-    assert_eq!(code(&place.path(), &trust), EXIT_WHOLE);
+    fs::write(file, &honest).unwrap();
 }
 
 #[test]
@@ -94,9 +141,19 @@ fn every_missing_and_every_cut_file_is_found() {
     for file in files(&place.path()) {
         let honest = fs::read(&file).unwrap();
         fs::remove_file(&file).unwrap();
-        assert_eq!(code(&place.path(), &world.producer.trust()), EXIT_FAILED, "{}", file.display());
+        assert_eq!(
+            code(&place.path(), &world.producer.trust()),
+            EXIT_FAILED,
+            "{}",
+            file.display()
+        );
         fs::write(&file, &honest[..honest.len() - 1]).unwrap();
-        assert_eq!(code(&place.path(), &world.producer.trust()), EXIT_FAILED, "{}", file.display());
+        assert_eq!(
+            code(&place.path(), &world.producer.trust()),
+            EXIT_FAILED,
+            "{}",
+            file.display()
+        );
         fs::write(&file, &honest).unwrap();
     }
 }
@@ -108,14 +165,22 @@ fn the_first_bad_entry_is_named() {
         let place = Place::new(&world);
         let bundle = sequence / 256;
         let width = (600 - 256 * bundle).min(256);
-        let suffix = if width < 256 { format!(".p/{width}") } else { String::new() };
-        let file = place.path().join(format!("log/tile/entries/{bundle:03}{suffix}"));
+        let suffix = if width < 256 {
+            format!(".p/{width}")
+        } else {
+            String::new()
+        };
+        let file = place
+            .path()
+            .join(format!("log/tile/entries/{bundle:03}{suffix}"));
         let mut bytes = fs::read(&file).unwrap();
         // A byte of `prev`, of the time and of a commitment in turn.
         bytes[(sequence % 256) * 120 + 2 + [20, 50, 60][sequence % 3]] ^= 1;
         fs::write(&file, bytes).unwrap();
         let report = verify(&place.path(), &world.producer.trust());
-        let Verdict::Failed { first } = &report.verdict else { panic!("{report}") };
+        let Verdict::Failed { first } = &report.verdict else {
+            panic!("{report}")
+        };
         assert_eq!(first.sequence, Some(sequence as u64), "{report}");
         assert_eq!(first.log.as_deref(), Some(world.stream.origin.as_str()));
     }
@@ -126,19 +191,30 @@ fn the_first_bad_entry_is_named() {
     bytes[end] ^= 1;
     fs::write(&file, bytes).unwrap();
     let report = verify(&place.path(), &world.producer.trust());
-    let Verdict::Failed { first } = &report.verdict else { panic!("{report}") };
-    assert_eq!((first.check, first.sequence, first.file.as_deref()), (Check::Content, Some(511), Some("content/001")));
+    let Verdict::Failed { first } = &report.verdict else {
+        panic!("{report}")
+    };
+    assert_eq!(
+        (first.check, first.sequence, first.file.as_deref()),
+        (Check::Content, Some(511), Some("content/001"))
+    );
 }
 
 #[test]
 fn a_bundle_signed_anew_by_other_keys_is_never_whole() {
     // The whole history, made again under the keys of somebody else.
     let forged = World::of(Org::new(3), Org::new(2), 10);
-    assert_eq!(code(&Place::new(&forged).path(), &Org::new(1).trust()), EXIT_INCONCLUSIVE);
+    assert_eq!(
+        code(&Place::new(&forged).path(), &Org::new(1).trust()),
+        EXIT_INCONCLUSIVE
+    );
     // The true statements, but the checkpoint by another key.
     let mut world = World::new(10);
     world.stream.key = Org::new(3).log;
-    assert_eq!(code(&Place::new(&world).path(), &world.producer.trust()), EXIT_FAILED);
+    assert_eq!(
+        code(&Place::new(&world).path(), &world.producer.trust()),
+        EXIT_FAILED
+    );
 }
 
 #[test]
@@ -147,10 +223,19 @@ fn a_true_beginning_of_a_longer_log_is_not_the_whole() {
     (world.size, world.to) = (60, 60);
     let report = verify(&Place::new(&world).path(), &world.producer.trust());
     assert_eq!(report.verdict.exit_code(), EXIT_INCONCLUSIVE, "{report}");
-    assert!(matches!(report.checks[Check::Coverage as usize].outcome, Outcome::Missing { .. }), "{report}");
+    assert!(
+        matches!(
+            report.checks[Check::Coverage as usize].outcome,
+            Outcome::Missing { .. }
+        ),
+        "{report}"
+    );
     // Nor without the receipt itself: the ledger still tells of it.
     world.documents.pop();
-    assert_ne!(code(&Place::new(&world).path(), &world.producer.trust()), EXIT_WHOLE);
+    assert_ne!(
+        code(&Place::new(&world).path(), &world.producer.trust()),
+        EXIT_WHOLE
+    );
 }
 
 #[test]
@@ -175,8 +260,11 @@ fn false_swapped_and_one_sided_documents_are_found() {
     // An agreement about another stream.
     check(
         &|world| {
-            let other = format!("{}/streams/other", world.producer.authority).parse().unwrap();
-            let mut envelope = agreement(&world.producer, &world.consumer, &other).sign(&world.producer.agreement);
+            let other = format!("{}/streams/other", world.producer.authority)
+                .parse()
+                .unwrap();
+            let mut envelope =
+                agreement(&world.producer, &world.consumer, &other).sign(&world.producer.agreement);
             envelope.add_signature(&world.consumer.agreement);
             world.documents[2] = envelope;
         },
@@ -195,7 +283,13 @@ fn false_swapped_and_one_sided_documents_are_found() {
     for edit in edits {
         check(
             &move |world| {
-                let mut receipt = receipt_of(&world.stream, &world.consumer, 2, Some(&world.documents[3]), 10);
+                let mut receipt = receipt_of(
+                    &world.stream,
+                    &world.consumer,
+                    2,
+                    Some(&world.documents[3]),
+                    10,
+                );
                 edit(&mut receipt);
                 world.documents[4] = receipt.sign(&world.consumer.receipt);
             },
@@ -204,7 +298,13 @@ fn false_swapped_and_one_sided_documents_are_found() {
     }
     check(
         &|world| {
-            let receipt = receipt_of(&world.stream, &world.consumer, 2, Some(&world.documents[3]), 10);
+            let receipt = receipt_of(
+                &world.stream,
+                &world.consumer,
+                2,
+                Some(&world.documents[3]),
+                10,
+            );
             world.documents[4] = receipt.sign(&world.producer.receipt);
         },
         EXIT_FAILED,
@@ -212,14 +312,23 @@ fn false_swapped_and_one_sided_documents_are_found() {
     // Two receipts of one number that contradict each other.
     check(
         &|world| {
-            let other = receipt(&world.stream, &world.consumer, 2, Some(&world.documents[3]), 9);
+            let other = receipt(
+                &world.stream,
+                &world.consumer,
+                2,
+                Some(&world.documents[3]),
+                9,
+            );
             world.documents.push(other);
         },
         EXIT_FAILED,
     );
     // Evidence that is not here: the first receipt, the agreement, the consumer's keys.
     for missing in [3, 2, 1] {
-        check(&move |world| drop(world.documents.remove(missing)), EXIT_INCONCLUSIVE);
+        check(
+            &move |world| drop(world.documents.remove(missing)),
+            EXIT_INCONCLUSIVE,
+        );
     }
     // Without the producer's statement the trusted key is nowhere.
     check(&|world| drop(world.documents.remove(0)), EXIT_INCONCLUSIVE);
@@ -228,11 +337,23 @@ fn false_swapped_and_one_sided_documents_are_found() {
 #[test]
 fn a_receipt_that_the_ledger_does_not_record_and_one_that_only_it_records_are_found() {
     let mut world = World::new(10);
-    let extra = receipt(&world.stream, &world.consumer, 3, Some(&world.documents[4]), 10);
+    let extra = receipt(
+        &world.stream,
+        &world.consumer,
+        3,
+        Some(&world.documents[4]),
+        10,
+    );
     world.documents.push(extra);
-    assert_eq!(code(&Place::new(&world).path(), &world.producer.trust()), EXIT_FAILED);
+    assert_eq!(
+        code(&Place::new(&world).path(), &world.producer.trust()),
+        EXIT_FAILED
+    );
     world.documents.truncate(4);
-    assert_eq!(code(&Place::new(&world).path(), &world.producer.trust()), EXIT_INCONCLUSIVE);
+    assert_eq!(
+        code(&Place::new(&world).path(), &world.producer.trust()),
+        EXIT_INCONCLUSIVE
+    );
 }
 
 #[test]
@@ -252,11 +373,17 @@ fn a_decision_that_does_not_follow_from_its_policies_is_found() {
     // The policy text changed, under the digest of the true one.
     let mut world = World::new(10);
     world.policies[0].text.push_str("\n// changed\n");
-    assert_eq!(code(&Place::new(&world).path(), &world.producer.trust()), EXIT_FAILED);
+    assert_eq!(
+        code(&Place::new(&world).path(), &world.producer.trust()),
+        EXIT_FAILED
+    );
     // The ledger has another record there.
     let mut world = World::new(10);
     world.decisions[0].sequence = 3;
-    assert_eq!(code(&Place::new(&world).path(), &world.producer.trust()), EXIT_FAILED);
+    assert_eq!(
+        code(&Place::new(&world).path(), &world.producer.trust()),
+        EXIT_FAILED
+    );
 }
 
 #[test]
@@ -269,9 +396,21 @@ fn an_edited_manifest_is_never_whole() {
         (|m| m["logs"][0]["from"] = 256.into(), EXIT_FAILED),
         (|m| m["logs"][0]["from"] = 1.into(), EXIT_FAILED),
         (|m| m["authority"] = "a.example".into(), EXIT_FAILED),
-        (|m| m["logs"].as_array_mut().unwrap().truncate(1), EXIT_FAILED),
-        (|m| drop(m["files"].as_array_mut().unwrap().pop()), EXIT_FAILED),
-        (|m| m["undisclosed"] = serde_json::json!([{"log": 0, "from": 1, "to": 2, "reason": "x"}]), EXIT_FAILED),
+        (
+            |m| m["logs"].as_array_mut().unwrap().truncate(1),
+            EXIT_FAILED,
+        ),
+        (
+            |m| drop(m["files"].as_array_mut().unwrap().pop()),
+            EXIT_FAILED,
+        ),
+        (
+            |m| {
+                m["undisclosed"] =
+                    serde_json::json!([{"log": 0, "from": 1, "to": 2, "reason": "x"}])
+            },
+            EXIT_FAILED,
+        ),
         (|m| m["more"] = 1.into(), EXIT_FAILED),
         (|m| m["version"] = 2.into(), EXIT_INCONCLUSIVE),
     ];
@@ -279,12 +418,21 @@ fn an_edited_manifest_is_never_whole() {
         let place = Place::new(&world);
         edit_manifest(&place.path(), edit);
         let report = verify(&place.path(), &world.producer.trust());
-        assert_eq!(report.verdict.exit_code(), expected, "edit {number}: {report}");
+        assert_eq!(
+            report.verdict.exit_code(),
+            expected,
+            "edit {number}: {report}"
+        );
     }
     let place = Place::new(&world);
     edit_manifest(&place.path(), |manifest| manifest["version"] = 2.into());
     let report = verify(&place.path(), &world.producer.trust());
-    assert!(report.to_string().contains("the bundle is of version 2; this program reads version 1"), "{report}");
+    assert!(
+        report
+            .to_string()
+            .contains("the bundle is of version 2; this program reads version 1"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -293,13 +441,23 @@ fn withheld_content_is_owned_up_to_and_keeps_the_verdict_open() {
     world.stream.withheld = vec![7, 8, 299];
     let report = verify(&Place::new(&world).path(), &world.producer.trust());
     assert_eq!(report.verdict.exit_code(), EXIT_INCONCLUSIVE, "{report}");
-    assert!(report.to_string().contains("3 entries are not disclosed"), "{report}");
+    assert!(
+        report.to_string().contains("3 entries are not disclosed"),
+        "{report}"
+    );
 }
 
 #[test]
 fn files_that_have_no_place_are_reported() {
     let world = World::new(10);
-    for file in ["notes.txt", "log/tile/0/001", "content/001", "documents/x.json", "ledgers/1/log/checkpoint", "policies/x"] {
+    for file in [
+        "notes.txt",
+        "log/tile/0/001",
+        "content/001",
+        "documents/x.json",
+        "ledgers/1/log/checkpoint",
+        "policies/x",
+    ] {
         let place = Place::new(&world);
         let path = place.path().join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -316,7 +474,12 @@ fn files_that_have_no_place_are_reported() {
 #[test]
 fn changed_documents_listed_anew_are_still_found() {
     let world = World::new(10);
-    for file in ["documents/agreement-00000002.json", "documents/receipt-00000004.json", "log/checkpoint", "keys.json"] {
+    for file in [
+        "documents/agreement-00000002.json",
+        "documents/receipt-00000004.json",
+        "log/checkpoint",
+        "keys.json",
+    ] {
         let place = Place::new(&world);
         let path = place.path().join(file);
         let honest = fs::read(&path).unwrap();
@@ -330,7 +493,11 @@ fn changed_documents_listed_anew_are_still_found() {
                 .find("keyid")
                 .is_some_and(|_| altered_only_hint(&honest, &altered));
             if !hint {
-                assert_ne!(code(&place.path(), &world.producer.trust()), EXIT_WHOLE, "{file} byte {at}");
+                assert_ne!(
+                    code(&place.path(), &world.producer.trust()),
+                    EXIT_WHOLE,
+                    "{file} byte {at}"
+                );
             }
         }
     }
@@ -343,9 +510,15 @@ fn altered_only_hint(honest: &[u8], altered: &[u8]) -> bool {
         return false;
     };
     let signatures = |envelope: &Envelope| -> Vec<_> {
-        envelope.signatures().iter().map(|signature| signature.signature.to_bytes()).collect()
+        envelope
+            .signatures()
+            .iter()
+            .map(|signature| signature.signature.to_bytes())
+            .collect()
     };
-    a.payload_digest() == b.payload_digest() && a.payload_type() == b.payload_type() && signatures(&a) == signatures(&b)
+    a.payload_digest() == b.payload_digest()
+        && a.payload_type() == b.payload_type()
+        && signatures(&a) == signatures(&b)
 }
 
 #[test]

@@ -30,7 +30,9 @@ pub(crate) fn check_run(walk: &Walk<'_>, index: u64, run: &mut Run) {
                 findings.push(walk.finding(Check::Chain, Some(sequence), None, what));
             }
             if let Some(before) = before {
-                check_pair(walk, before, &entry, sequence, &mut |finding| findings.push(finding));
+                check_pair(walk, before, &entry, sequence, &mut |finding| {
+                    findings.push(finding)
+                });
             }
         }
         let time_before = before.map_or(Timestamp(0), |last| last.time);
@@ -56,18 +58,33 @@ pub(crate) fn check_link(
     }
 }
 
-fn check_pair(walk: &Walk<'_>, before: Last, entry: &Entry, sequence: u64, found: &mut dyn FnMut(Finding)) {
+fn check_pair(
+    walk: &Walk<'_>,
+    before: Last,
+    entry: &Entry,
+    sequence: u64,
+    found: &mut dyn FnMut(Finding),
+) {
     if entry.prev != before.leaf {
         // Where the tile too has another hash for the entry before, it is that one which was changed.
         let (sequence, what) = if before.agrees {
-            (sequence, "it does not name the entry before it that is here")
+            (
+                sequence,
+                "it does not name the entry before it that is here",
+            )
         } else {
-            (before.sequence, "the entry after it names another one in its place")
+            (
+                before.sequence,
+                "the entry after it names another one in its place",
+            )
         };
         found(walk.finding(Check::Chain, Some(sequence), None, what.to_owned()));
     }
     if entry.time < before.time {
-        let what = format!("its time, {}, lies before that of the entry before, {}", entry.time, before.time);
+        let what = format!(
+            "its time, {}, lies before that of the entry before, {}",
+            entry.time, before.time
+        );
         found(walk.finding(Check::Chain, Some(sequence), None, what));
     }
 }

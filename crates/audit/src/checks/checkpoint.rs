@@ -77,27 +77,44 @@ pub(crate) fn judge_key(
         }
     }
     let Some(organization) = organization else {
-        let severity = if pinned { Severity::Note } else { Severity::Missing };
+        let severity = if pinned {
+            Severity::Note
+        } else {
+            Severity::Missing
+        };
         let what = format!("no key statement of {} is here", log.origin.authority());
         fault(log, what, severity, found);
         if pinned {
-            found.done(Check::Checkpoint, format!("{} entries of {}, signed by the key that you trust", log.size, log.origin));
+            found.done(
+                Check::Checkpoint,
+                format!(
+                    "{} entries of {}, signed by the key that you trust",
+                    log.size, log.origin
+                ),
+            );
             return Standing::Trusted;
         }
         return Standing::Untrusted;
     };
-    let delegated = organization
-        .keys_at(Role::Log, time)
-        .any(|key| key.key == *vkey.key() && key.from <= time && key.until.is_none_or(|until| time < until));
+    let delegated = organization.keys_at(Role::Log, time).any(|key| {
+        key.key == *vkey.key() && key.from <= time && key.until.is_none_or(|until| time < until)
+    });
     let fingerprint = organization.key.fingerprint();
     if !delegated {
         let what = format!("its key is not one that {fingerprint} had delegated to logs at {time}");
         fault(log, what, Severity::False, found);
         return Standing::Untrusted;
     }
-    let what = format!("{} entries of {}, signed by a log key of {fingerprint}", log.size, log.origin);
+    let what = format!(
+        "{} entries of {}, signed by a log key of {fingerprint}",
+        log.size, log.origin
+    );
     found.done(Check::Checkpoint, what);
-    if pinned || organization.trusted { Standing::Trusted } else { Standing::Untrusted }
+    if pinned || organization.trusted {
+        Standing::Trusted
+    } else {
+        Standing::Untrusted
+    }
 }
 
 /// The members of a genesis entry that bind a log to its organization.
@@ -108,7 +125,11 @@ struct GenesisData {
 }
 
 /// Says what is wrong with the first entry of a log.
-fn judge_genesis(log: &LogEntry, genesis: &Genesis, organization: Option<String>) -> Option<&'static str> {
+fn judge_genesis(
+    log: &LogEntry,
+    genesis: &Genesis,
+    organization: Option<String>,
+) -> Option<&'static str> {
     if !genesis.control || genesis.event_type != GENESIS_TYPE {
         return Some("the first entry of the log is no genesis entry");
     }

@@ -38,12 +38,14 @@ pub(crate) fn check_run(walk: &Walk<'_>, index: u64, run: &mut Run) {
     let path = format!("{}{}", walk.prefix, content_path(index));
     if let Err(what) = check_file(walk, index, &path, run) {
         let first = walk.span.content_of(index).start;
-        run.findings.push(walk.finding(Check::Content, Some(first), Some(path), what));
+        run.findings
+            .push(walk.finding(Check::Content, Some(first), Some(path), what));
     }
 }
 
 fn check_file(walk: &Walk<'_>, index: u64, path: &str, run: &mut Run) -> Result<(), String> {
-    let unreadable = |fault: &dyn std::fmt::Display| format!("the contents cannot be read: {fault}");
+    let unreadable =
+        |fault: &dyn std::fmt::Display| format!("the contents cannot be read: {fault}");
     let here = walk.span.content_of(index);
     let first = walk.span.leaves_of(index).start;
     let file = walk.files.file(path).map_err(|fault| unreadable(&fault))?;
@@ -60,7 +62,8 @@ fn check_file(walk: &Walk<'_>, index: u64, path: &str, run: &mut Run) -> Result<
         }
         // At most one piece, or one content: the directory has been checked against both limit and file.
         piece.resize(usize::try_from(bytes).unwrap_or(0), 0);
-        file.read_exact_at(offset, &mut piece).map_err(|fault| unreadable(&fault))?;
+        file.read_exact_at(offset, &mut piece)
+            .map_err(|fault| unreadable(&fault))?;
         let mut left = piece.as_slice();
         for lengths in &rest[..take] {
             let length = usize::try_from(content_bytes(*lengths)).unwrap_or(0);
@@ -71,9 +74,17 @@ fn check_file(walk: &Walk<'_>, index: u64, path: &str, run: &mut Run) -> Result<
             match *lengths {
                 ContentLengths::Undisclosed => run.contents.undisclosed.push(sequence),
                 ContentLengths::Disclosed { attributes, .. } => {
-                    if let Some(what) = check_one(walk, sequence, entry, content, attributes, &mut run.contents) {
+                    if let Some(what) = check_one(
+                        walk,
+                        sequence,
+                        entry,
+                        content,
+                        attributes,
+                        &mut run.contents,
+                    ) {
                         let file = Some(path.to_owned());
-                        run.findings.push(walk.finding(Check::Content, Some(sequence), file, what));
+                        run.findings
+                            .push(walk.finding(Check::Content, Some(sequence), file, what));
                     }
                 }
             }
@@ -133,7 +144,12 @@ fn genesis(entry: &Entry, event: &EventRef<'_>) -> Genesis {
 }
 
 /// The runs without content are those that the manifest owns up to; and they are evidence that is not here.
-pub(crate) fn judge_undisclosed(manifest: &Manifest, number: usize, walked: &Walked, found: &mut Collector<'_>) {
+pub(crate) fn judge_undisclosed(
+    manifest: &Manifest,
+    number: usize,
+    walked: &Walked,
+    found: &mut Collector<'_>,
+) {
     let mut stated: Vec<(u64, u64)> = Vec::new();
     let mut reason = "";
     for run in manifest.undisclosed.iter().filter(|run| run.log == number) {
@@ -164,8 +180,14 @@ pub(crate) fn judge_undisclosed(manifest: &Manifest, number: usize, walked: &Wal
     }
     if let Some((from, _)) = here.first() {
         let entries: u64 = here.iter().map(|(from, to)| to - from).sum();
-        let reason: String = reason.chars().filter(|c| !c.is_control()).take(200).collect();
-        let what = format!("the contents of {entries} entries are not disclosed; the exporter says: {reason}");
+        let reason: String = reason
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(200)
+            .collect();
+        let what = format!(
+            "the contents of {entries} entries are not disclosed; the exporter says: {reason}"
+        );
         push(Severity::Missing, *from, what);
     }
 }

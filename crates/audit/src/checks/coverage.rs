@@ -38,7 +38,11 @@ pub(crate) fn check(span: Span, reaches: &[Reach], found: &mut Collector<'_>) {
         Check::Coverage,
         match reaches.iter().map(|reach| reach.size).max() {
             None => "no document speaks about entries".to_owned(),
-            Some(most) => format!("{} documents reach to {most} at most, the bundle to {}", reaches.len(), span.to),
+            Some(most) => format!(
+                "{} documents reach to {most} at most, the bundle to {}",
+                reaches.len(),
+                span.to
+            ),
         },
     );
 }

@@ -62,7 +62,10 @@ pub(crate) fn check(
     if let Err(what) = read {
         push(found, Severity::False, DECISIONS, what);
     }
-    let what = format!("{replayed} of {} decisions made again, with the same answer", placed.len());
+    let what = format!(
+        "{replayed} of {} decisions made again, with the same answer",
+        placed.len()
+    );
     found.done(Check::Decisions, what);
     placed
 }
@@ -82,7 +85,10 @@ fn push(found: &mut Collector<'_>, severity: Severity, path: &str, what: String)
 fn load(policies: Vec<PolicyText>, found: &mut Collector<'_>) -> BTreeMap<Hash, PolicySet> {
     let mut texts: BTreeMap<Hash, Vec<(String, String)>> = BTreeMap::new();
     for policy in policies {
-        texts.entry(policy.set).or_default().push((policy.file, policy.text));
+        texts
+            .entry(policy.set)
+            .or_default()
+            .push((policy.file, policy.text));
     }
     let mut sets = BTreeMap::new();
     for (digest, files) in texts {
@@ -112,13 +118,19 @@ struct Judge<'a, 'c> {
 impl Judge<'_, '_> {
     fn line(&mut self, number: u64, line: &[u8]) {
         if let Err((severity, what)) = self.judge(line) {
-            push(self.found, severity, DECISIONS, format!("line {}: {what}", number + 1));
+            push(
+                self.found,
+                severity,
+                DECISIONS,
+                format!("line {}: {what}", number + 1),
+            );
         }
     }
 
     fn judge(&mut self, line: &[u8]) -> Judged<()> {
-        let parsed: Line<'_> = serde_json::from_slice(line)
-            .or_else(|error| is_false(format!("it is not well-formed (column {})", error.column())))?;
+        let parsed: Line<'_> = serde_json::from_slice(line).or_else(|error| {
+            is_false(format!("it is not well-formed (column {})", error.column()))
+        })?;
         let record = parsed.record.get().as_bytes();
         self.placed.push(Placed {
             ledger: parsed.ledger,
@@ -154,10 +166,16 @@ impl Judge<'_, '_> {
             return is_missing(format!("the policies {digest} that decided are not here"));
         };
         let Ok(request) = serde_json::from_str::<Request>(&facts) else {
-            return is_missing("its facts are not those of a request: it was not made again".to_owned());
+            return is_missing(
+                "its facts are not those of a request: it was not made again".to_owned(),
+            );
         };
-        let same_principal = principal.starts_with("app:") || request.principal.organization().authority == principal;
-        if request.action.name() != action || request.resource.origin != stream.as_str() || !same_principal {
+        let same_principal = principal.starts_with("app:")
+            || request.principal.organization().authority == principal;
+        if request.action.name() != action
+            || request.resource.origin != stream.as_str()
+            || !same_principal
+        {
             return is_false("its facts are those of another question".to_owned());
         }
         let decision = set.decide(&request);
@@ -171,7 +189,10 @@ impl Judge<'_, '_> {
         }
         let determining = decision.determining.iter().map(PolicyId::as_str);
         if !determining.eq(policies.iter().map(String::as_str)) || decision.errors != errors {
-            return is_false("the policies give the same answer for another reason than the record says".to_owned());
+            return is_false(
+                "the policies give the same answer for another reason than the record says"
+                    .to_owned(),
+            );
         }
         Ok(())
     }
@@ -182,7 +203,8 @@ fn for_each_line(file: &BundleFile<'_>, each: &mut dyn FnMut(u64, &[u8])) -> Res
     let mut buffer: Vec<u8> = Vec::new();
     let (mut offset, mut number) = (0, 0);
     while offset < file.bytes() {
-        let take = usize::try_from(file.bytes() - offset).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+        let take = usize::try_from(file.bytes() - offset)
+            .map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
         let kept = buffer.len();
         buffer.resize(kept + take, 0);
         file.read_exact_at(offset, &mut buffer[kept..])
@@ -196,7 +218,10 @@ fn for_each_line(file: &BundleFile<'_>, each: &mut dyn FnMut(u64, &[u8])) -> Res
         }
         buffer.drain(..begin);
         if buffer.len() >= DECISION_BYTES_MAX {
-            return Err(format!("line {} has more than {DECISION_BYTES_MAX} bytes", number + 1));
+            return Err(format!(
+                "line {} has more than {DECISION_BYTES_MAX} bytes",
+                number + 1
+            ));
         }
     }
     if buffer.is_empty() {

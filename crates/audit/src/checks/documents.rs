@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_crypto::Hash;
 use countersign_event::documents::{
-    Agreement, AgreementId, Document, DocumentError, KeyStatement, Receipt, Refusal, Rejection, Role, Termination,
+    Agreement, AgreementId, Document, DocumentError, KeyStatement, Receipt, Refusal, Rejection,
+    Role, Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::names::{Authority, Origin};
@@ -65,7 +66,8 @@ pub(crate) fn sort<'a>(files: &'a [DocumentFile], found: &mut Collector<'_>) -> 
         } else if kind == KeyStatement::PAYLOAD_TYPE {
             Ok(())
         } else {
-            let what = "it is of a kind that this version does not know: it was not judged".to_owned();
+            let what =
+                "it is of a kind that this version does not know: it was not judged".to_owned();
             push(found, Severity::Missing, &file.path, None, what);
             Ok(())
         };
@@ -73,7 +75,13 @@ pub(crate) fn sort<'a>(files: &'a [DocumentFile], found: &mut Collector<'_>) -> 
             push(found, Severity::False, &file.path, None, error.to_string());
         }
         if !documents.payloads.insert(file.envelope.payload_digest()) {
-            push(found, Severity::Note, &file.path, None, "the same document is here twice".to_owned());
+            push(
+                found,
+                Severity::Note,
+                &file.path,
+                None,
+                "the same document is here twice".to_owned(),
+            );
         }
     }
     documents
@@ -87,7 +95,13 @@ fn peek<D: Document>(file: &DocumentFile) -> Result<Filed<'_, D>, DocumentError>
     })
 }
 
-pub(crate) fn push(found: &mut Collector<'_>, severity: Severity, path: &str, sequence: Option<u64>, what: String) {
+pub(crate) fn push(
+    found: &mut Collector<'_>,
+    severity: Severity,
+    path: &str,
+    sequence: Option<u64>,
+    what: String,
+) {
     found.push(Finding {
         check: Check::Documents,
         severity,
@@ -101,8 +115,14 @@ pub(crate) fn push(found: &mut Collector<'_>, severity: Severity, path: &str, se
 impl Documents<'_> {
     /// The sizes of the log whose state is needed to judge them.
     pub(crate) fn watch(&self) -> BTreeSet<u64> {
-        let receipts = self.receipts.iter().flat_map(|receipt| [receipt.claim.start, receipt.claim.size]);
-        let rejections = self.rejections.iter().filter_map(|rejection| rejection.claim.sequence.checked_add(1));
+        let receipts = self
+            .receipts
+            .iter()
+            .flat_map(|receipt| [receipt.claim.start, receipt.claim.size]);
+        let rejections = self
+            .rejections
+            .iter()
+            .filter_map(|rejection| rejection.claim.sequence.checked_add(1));
         receipts.chain(rejections).collect()
     }
 
@@ -114,13 +134,30 @@ impl Documents<'_> {
             what,
             size,
         };
-        let receipts = self.receipts.iter().filter(|receipt| receipt.claim.stream == *origin);
-        let rejections = self.rejections.iter().filter(|rejection| rejection.claim.stream == *origin);
-        let endings = self.terminations.iter().filter(|ending| ending.claim.stream == *origin);
+        let receipts = self
+            .receipts
+            .iter()
+            .filter(|receipt| receipt.claim.stream == *origin);
+        let rejections = self
+            .rejections
+            .iter()
+            .filter(|rejection| rejection.claim.stream == *origin);
+        let endings = self
+            .terminations
+            .iter()
+            .filter(|ending| ending.claim.stream == *origin);
         receipts
             .map(|receipt| reach(receipt.path, "receipt", receipt.claim.size))
-            .chain(rejections.map(|filed| reach(filed.path, "rejection", filed.claim.sequence.saturating_add(1))))
-            .chain(endings.filter_map(|ending| Some(reach(ending.path, "termination", ending.claim.position?))))
+            .chain(rejections.map(|filed| {
+                reach(
+                    filed.path,
+                    "rejection",
+                    filed.claim.sequence.saturating_add(1),
+                )
+            }))
+            .chain(endings.filter_map(|ending| {
+                Some(reach(ending.path, "termination", ending.claim.position?))
+            }))
             .collect()
     }
 
@@ -131,10 +168,22 @@ impl Documents<'_> {
 
     /// What a ledger about the consumer records: payload digest, file, and the agreement concerned.
     pub(crate) fn recorded(&self) -> impl Iterator<Item = (Hash, &str, AgreementId)> {
-        let agreements = self.agreements.iter().map(|filed| (filed.envelope, filed.path, filed.claim.id));
-        let receipts = self.receipts.iter().map(|filed| (filed.envelope, filed.path, filed.claim.agreement));
-        let rejections = self.rejections.iter().map(|filed| (filed.envelope, filed.path, filed.claim.agreement));
-        let endings = self.terminations.iter().map(|filed| (filed.envelope, filed.path, filed.claim.agreement));
+        let agreements = self
+            .agreements
+            .iter()
+            .map(|filed| (filed.envelope, filed.path, filed.claim.id));
+        let receipts = self
+            .receipts
+            .iter()
+            .map(|filed| (filed.envelope, filed.path, filed.claim.agreement));
+        let rejections = self
+            .rejections
+            .iter()
+            .map(|filed| (filed.envelope, filed.path, filed.claim.agreement));
+        let endings = self
+            .terminations
+            .iter()
+            .map(|filed| (filed.envelope, filed.path, filed.claim.agreement));
         agreements
             .chain(receipts)
             .chain(rejections)
@@ -182,18 +231,29 @@ pub(crate) fn check(
     context.check_rejections(found);
     context.check_receipts(found);
     let counts = [
-        (documents.agreements.len(), "agreements under both signatures"),
-        (documents.receipts.len(), "receipts with their sums and roots"),
+        (
+            documents.agreements.len(),
+            "agreements under both signatures",
+        ),
+        (
+            documents.receipts.len(),
+            "receipts with their sums and roots",
+        ),
         (documents.rejections.len(), "rejections"),
         (documents.refusals.len(), "refusals"),
         (documents.terminations.len(), "terminations"),
     ];
     if counts.iter().all(|(count, _)| *count == 0) {
-        found.skipped(Check::Documents, "no agreement, receipt or other document is here");
+        found.skipped(
+            Check::Documents,
+            "no agreement, receipt or other document is here",
+        );
         return;
     }
     let there = counts.iter().filter(|(count, _)| *count > 0);
-    let words: Vec<String> = there.map(|(count, what)| format!("{count} {what}")).collect();
+    let words: Vec<String> = there
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
     found.done(Check::Documents, words.join(", "));
 }
 
@@ -222,13 +282,20 @@ fn check_agreements(
     agreements
 }
 
-fn check_agreement(origin: &Origin, filed: &Filed<'_, Agreement>, keys: &Keys) -> Judged<Agreement> {
+fn check_agreement(
+    origin: &Origin,
+    filed: &Filed<'_, Agreement>,
+    keys: &Keys,
+) -> Judged<Agreement> {
     let claim = &filed.claim;
     if claim.stream != *origin {
         return is_false(format!("it is about another log, {}", claim.stream));
     }
     if claim.producer.authority != origin.authority() {
-        return is_false(format!("its producer, {}, is not whose log this is", claim.producer.authority));
+        return is_false(format!(
+            "its producer, {}, is not whose log this is",
+            claim.producer.authority
+        ));
     }
     let when = When {
         made: claim.made,
@@ -262,7 +329,10 @@ fn check_termination(
     }
     let agreement = agreement_of(agreements, &claim.agreement)?;
     if claim.by != agreement.producer.authority && claim.by != agreement.consumer.authority {
-        return is_false(format!("{} is no side of the agreement that it ends", claim.by));
+        return is_false(format!(
+            "{} is no side of the agreement that it ends",
+            claim.by
+        ));
     }
     let when = When {
         made: claim.made,
@@ -282,24 +352,44 @@ fn check_refusal(filed: &Filed<'_, Refusal>, keys: &Keys) -> Judged<()> {
         begun: true,
         covers: None,
     };
-    let signed = keys
-        .organizations()
-        .iter()
-        .any(|organization| organization.open::<Refusal>(Role::Agreement, filed.envelope, when).is_ok());
-    if signed { Ok(()) } else { is_false("no agreement key of an organization here signed it".to_owned()) }
+    let signed = keys.organizations().iter().any(|organization| {
+        organization
+            .open::<Refusal>(Role::Agreement, filed.envelope, when)
+            .is_ok()
+    });
+    if signed {
+        Ok(())
+    } else {
+        is_false("no agreement key of an organization here signed it".to_owned())
+    }
 }
 
 /// The agreement that another document names.
-pub(crate) fn agreement_of<'a>(agreements: &'a Agreements, id: &AgreementId) -> Judged<&'a Agreement> {
-    agreements
-        .get(id)
-        .map_or_else(|| is_missing(format!("the agreement {id} that it names is not here, or is not good")), Ok)
+pub(crate) fn agreement_of<'a>(
+    agreements: &'a Agreements,
+    id: &AgreementId,
+) -> Judged<&'a Agreement> {
+    agreements.get(id).map_or_else(
+        || {
+            is_missing(format!(
+                "the agreement {id} that it names is not here, or is not good"
+            ))
+        },
+        Ok,
+    )
 }
 
 /// The organization that must have signed a document.
-pub(crate) fn organization_of<'a>(keys: &'a Keys, authority: &Authority) -> Judged<&'a super::keys::Organization> {
+pub(crate) fn organization_of<'a>(
+    keys: &'a Keys,
+    authority: &Authority,
+) -> Judged<&'a super::keys::Organization> {
     keys.of(authority).map_or_else(
-        || is_missing(format!("the key statement of {authority} is not here: its signature cannot be checked")),
+        || {
+            is_missing(format!(
+                "the key statement of {authority} is not here: its signature cannot be checked"
+            ))
+        },
         Ok,
     )
 }

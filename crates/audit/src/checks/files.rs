@@ -9,8 +9,9 @@ use countersign_tlog::tile::Tile;
 use crate::files::BundleFiles;
 use crate::layout::parse_content_path;
 use crate::manifest::{
-    DECISIONS, DOCUMENT_BYTES_SUM_MAX, FileEntry, KEYS, LogEntry, MANIFEST, MANIFEST_BYTES_MAX, MANIFEST_DIGEST,
-    Manifest, ManifestError, POLICY_BYTES_MAX, POLICY_BYTES_SUM_MAX, SMALL_FILE_BYTES_MAX, log_path,
+    DECISIONS, DOCUMENT_BYTES_SUM_MAX, FileEntry, KEYS, LogEntry, MANIFEST, MANIFEST_BYTES_MAX,
+    MANIFEST_DIGEST, Manifest, ManifestError, POLICY_BYTES_MAX, POLICY_BYTES_SUM_MAX,
+    SMALL_FILE_BYTES_MAX, log_path,
 };
 use crate::report::{Check, Collector, Finding, Severity};
 use crate::write::is_file_name;
@@ -68,7 +69,9 @@ pub(crate) fn read_manifest(files: &BundleFiles, found: &mut Collector<'_>) -> O
     match Manifest::from_json(&json) {
         Ok(manifest) => Some(manifest),
         // A later version may be good: this program cannot say.
-        Err(error @ ManifestError::Version { .. }) => fault(Severity::Missing, MANIFEST, error.to_string()),
+        Err(error @ ManifestError::Version { .. }) => {
+            fault(Severity::Missing, MANIFEST, error.to_string())
+        }
         Err(error) => fault(Severity::False, MANIFEST, error.to_string()),
     }
 }
@@ -153,7 +156,9 @@ impl FilesCheck<'_, '_> {
         }
         self.document_bytes = self.document_bytes.saturating_add(file.bytes);
         if self.document_bytes > DOCUMENT_BYTES_SUM_MAX {
-            return Err(format!("the documents have more than {DOCUMENT_BYTES_SUM_MAX} bytes together"));
+            return Err(format!(
+                "the documents have more than {DOCUMENT_BYTES_SUM_MAX} bytes together"
+            ));
         }
         let json = self.read(file, ENVELOPE_BYTES_MAX as u64)?;
         let envelope = Envelope::from_json(&json).map_err(|error| error.to_string())?;
@@ -175,9 +180,12 @@ impl FilesCheck<'_, '_> {
         };
         self.policy_bytes = self.policy_bytes.saturating_add(file.bytes);
         if self.policy_bytes > POLICY_BYTES_SUM_MAX {
-            return Err(format!("the policy files have more than {POLICY_BYTES_SUM_MAX} bytes together"));
+            return Err(format!(
+                "the policy files have more than {POLICY_BYTES_SUM_MAX} bytes together"
+            ));
         }
-        let text = String::from_utf8(self.read(file, POLICY_BYTES_MAX)?).map_err(|_| "it is not text".to_owned())?;
+        let text = String::from_utf8(self.read(file, POLICY_BYTES_MAX)?)
+            .map_err(|_| "it is not text".to_owned())?;
         self.listed.policies.push(PolicyText {
             set,
             file: name.to_owned(),
@@ -187,18 +195,25 @@ impl FilesCheck<'_, '_> {
     }
 
     fn read(&self, file: &FileEntry, max: u64) -> Result<Vec<u8>, String> {
-        let bytes = self.files.read(&file.path, max).map_err(|fault| fault.to_string())?;
+        let bytes = self
+            .files
+            .read(&file.path, max)
+            .map_err(|fault| fault.to_string())?;
         compare(file, bytes.len() as u64, sha256(&bytes))?;
         Ok(bytes)
     }
 
     fn hash_only(&self, file: &FileEntry) -> Result<(), String> {
-        let open = self.files.file(&file.path).map_err(|fault| fault.to_string())?;
+        let open = self
+            .files
+            .file(&file.path)
+            .map_err(|fault| fault.to_string())?;
         let mut hasher = Sha256Stream::new();
         let mut piece = vec![0; PIECE_BYTES];
         let mut offset = 0;
         while offset < open.bytes() {
-            let take = usize::try_from(open.bytes() - offset).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+            let take = usize::try_from(open.bytes() - offset)
+                .map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
             open.read_exact_at(offset, &mut piece[..take])
                 .map_err(|fault| format!("it cannot be read: {fault}"))?;
             hasher.update(&piece[..take]);
@@ -209,12 +224,20 @@ impl FilesCheck<'_, '_> {
 
     /// The files without which nothing can be judged.
     fn required(&mut self, manifest: &Manifest) {
-        let listed = |path: &str| manifest.files.binary_search_by(|file| file.path.as_str().cmp(path)).is_ok();
+        let listed = |path: &str| {
+            manifest
+                .files
+                .binary_search_by(|file| file.path.as_str().cmp(path))
+                .is_ok()
+        };
         let mut wanted = vec![KEYS.to_owned()];
         wanted.extend((0..manifest.logs.len()).map(checkpoint_path));
         for path in wanted {
             if !listed(&path) {
-                self.fault(&path, "the manifest does not list it, and no bundle is without".to_owned());
+                self.fault(
+                    &path,
+                    "the manifest does not list it, and no bundle is without".to_owned(),
+                );
             }
         }
     }
@@ -222,7 +245,11 @@ impl FilesCheck<'_, '_> {
     /// Every file that is here has a place. Gives the number of tiles and contents. What is missing is named by the check
     /// that needs it.
     fn expected(&mut self, manifest: &Manifest) -> u64 {
-        let listed: BTreeSet<&str> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+        let listed: BTreeSet<&str> = manifest
+            .files
+            .iter()
+            .map(|file| file.path.as_str())
+            .collect();
         let mut bound = 0;
         let files = self.files;
         for path in files.paths() {
@@ -247,7 +274,11 @@ fn is_bound(manifest: &Manifest, path: &str) -> bool {
             let Some((number, rest)) = ledger.split_once('/') else {
                 return false;
             };
-            match number.parse::<usize>().ok().and_then(|number| number.checked_add(1)) {
+            match number
+                .parse::<usize>()
+                .ok()
+                .and_then(|number| number.checked_add(1))
+            {
                 // One way to write a number.
                 Some(log) if path.starts_with(&log_path(log)) => (log, rest),
                 _ => return false,
@@ -269,7 +300,10 @@ fn checkpoint_path(log: usize) -> String {
 
 fn compare(file: &FileEntry, bytes: u64, sha256: Hash) -> Result<(), String> {
     if bytes != file.bytes {
-        return Err(format!("it has {bytes} bytes and is listed with {}", file.bytes));
+        return Err(format!(
+            "it has {bytes} bytes and is listed with {}",
+            file.bytes
+        ));
     }
     if sha256 != file.sha256 {
         return Err("its content is not the one listed: it was altered".to_owned());

@@ -41,7 +41,12 @@ pub(crate) struct When {
 }
 
 /// Reads keys and key statements.
-pub(crate) fn check(manifest: &Manifest, listed: &Listed, trust: &Trust, found: &mut Collector<'_>) -> Keys {
+pub(crate) fn check(
+    manifest: &Manifest,
+    listed: &Listed,
+    trust: &Trust,
+    found: &mut Collector<'_>,
+) -> Keys {
     let mut organizations: Vec<Organization> = Vec::new();
     let mut statement_paths = Vec::new();
     for document in &listed.documents {
@@ -61,8 +66,16 @@ pub(crate) fn check(manifest: &Manifest, listed: &Listed, trust: &Trust, found: 
     let names: Vec<String> = organizations
         .iter()
         .map(|organization| {
-            let trusted = if organization.trusted { "trusted by you" } else { "not among those you trust" };
-            format!("{} ({}), {trusted}", organization.key.fingerprint(), organization.name())
+            let trusted = if organization.trusted {
+                "trusted by you"
+            } else {
+                "not among those you trust"
+            };
+            format!(
+                "{} ({}), {trusted}",
+                organization.key.fingerprint(),
+                organization.name()
+            )
         })
         .collect();
     if names.is_empty() {
@@ -70,7 +83,10 @@ pub(crate) fn check(manifest: &Manifest, listed: &Listed, trust: &Trust, found: 
     } else {
         found.done(Check::Keys, names.join("; "));
     }
-    Keys { organizations, vkeys }
+    Keys {
+        organizations,
+        vkeys,
+    }
 }
 
 fn add(
@@ -87,23 +103,31 @@ fn add(
         organizations.push(Organization {
             authority: statement.authority.clone(),
             trusted: trust.admits_organization(&statement.organization),
-            key: statement.organization.clone(),
+            key: statement.organization,
             statements: vec![statement],
         });
         return;
     };
     if organization.key != statement.organization {
         if let Some(document) = document {
-            let what = format!("a second organization key claims the authority {}", statement.authority);
+            let what = format!(
+                "a second organization key claims the authority {}",
+                statement.authority
+            );
             fault(found, &document.path, what);
         }
         return;
     }
-    let same = organization.statements.iter().find(|other| other.number == statement.number);
+    let same = organization
+        .statements
+        .iter()
+        .find(|other| other.number == statement.number);
     match (same, document) {
         (None, _) => {
             organization.statements.push(statement);
-            organization.statements.sort_by_key(|statement| statement.number);
+            organization
+                .statements
+                .sort_by_key(|statement| statement.number);
         }
         (Some(other), Some(document)) if *other != statement => {
             let what = format!(
@@ -130,19 +154,39 @@ fn read_vkeys(
     let keys: KeysFile = match serde_json::from_slice(json) {
         Ok(keys) => keys,
         Err(error) => {
-            let what = format!("it is not well-formed (line {}, column {})", error.line(), error.column());
+            let what = format!(
+                "it is not well-formed (line {}, column {})",
+                error.line(),
+                error.column()
+            );
             fault(found, KEYS, what);
             return none();
         }
     };
     if keys.format != KEYS_FORMAT || keys.version != MANIFEST_VERSION {
-        fault(found, KEYS, "it is of another format or version than the bundle".to_owned());
+        fault(
+            found,
+            KEYS,
+            "it is of another format or version than the bundle".to_owned(),
+        );
     }
     if keys.statements != statement_paths {
-        fault(found, KEYS, "the key statements that it names are not those that are here".to_owned());
+        fault(
+            found,
+            KEYS,
+            "the key statements that it names are not those that are here".to_owned(),
+        );
     }
     if keys.vkeys.len() != manifest.logs.len() {
-        fault(found, KEYS, format!("it has {} keys for {} logs", keys.vkeys.len(), manifest.logs.len()));
+        fault(
+            found,
+            KEYS,
+            format!(
+                "it has {} keys for {} logs",
+                keys.vkeys.len(),
+                manifest.logs.len()
+            ),
+        );
         return none();
     }
     let mut vkeys = Vec::with_capacity(keys.vkeys.len());
@@ -150,7 +194,11 @@ fn read_vkeys(
         vkeys.push(match Vkey::parse(text) {
             Ok(vkey) if vkey.name() == log.origin.as_str() => Some(vkey),
             Ok(_) => {
-                fault(found, KEYS, format!("the key for {} has another name", log.origin));
+                fault(
+                    found,
+                    KEYS,
+                    format!("the key for {} has another name", log.origin),
+                );
                 None
             }
             Err(error) => {
@@ -189,7 +237,9 @@ impl Keys {
 impl Organization {
     /// The newest display name: a claim.
     pub(crate) fn name(&self) -> &str {
-        self.statements.last().map_or("", |statement| statement.name.as_str())
+        self.statements
+            .last()
+            .map_or("", |statement| statement.name.as_str())
     }
 
     /// The keys for a role that were in force at a time: those of the newest statement made by then, else of the first.
@@ -204,7 +254,12 @@ impl Organization {
     }
 
     /// Opens a document that the organization must have signed with a key for `role`.
-    pub(crate) fn open<D: Document>(&self, role: Role, envelope: &Envelope, when: When) -> Result<D, String> {
+    pub(crate) fn open<D: Document>(
+        &self,
+        role: Role,
+        envelope: &Envelope,
+        when: When,
+    ) -> Result<D, String> {
         let mut ended = false;
         for key in self.keys_at(role, when.made) {
             match D::open(envelope, &key.key) {
@@ -212,7 +267,10 @@ impl Organization {
                 Err(error) => return Err(error.to_string()),
                 Ok(document) => {
                     let over = |time: Timestamp| key.until.is_some_and(|until| until <= time);
-                    if (when.begun && when.made < key.from) || over(when.made) || when.covers.is_some_and(over) {
+                    if (when.begun && when.made < key.from)
+                        || over(when.made)
+                        || when.covers.is_some_and(over)
+                    {
                         ended = true;
                         continue;
                     }
@@ -221,9 +279,15 @@ impl Organization {
             }
         }
         Err(if ended {
-            format!("the {role} key of {} that signed it was not in force then", self.authority)
+            format!(
+                "the {role} key of {} that signed it was not in force then",
+                self.authority
+            )
         } else {
-            format!("no {role} key that {} had delegated signed it", self.authority)
+            format!(
+                "no {role} key that {} had delegated signed it",
+                self.authority
+            )
         })
     }
 }

@@ -29,25 +29,39 @@ pub(crate) fn look(stream: &Origin, sequence: u64, event: &EventRef<'_>) -> Opti
     }
     let data = event.data().data;
     let kind = match LedgerRecord::from_json(data).ok()? {
-        LedgerRecord::Decision { stream: about, .. } if about == *stream => FactKind::Decision(sha256(data)),
+        LedgerRecord::Decision { stream: about, .. } if about == *stream => {
+            FactKind::Decision(sha256(data))
+        }
         LedgerRecord::Agreement { envelope, .. } => {
-            document::<Agreement>(&envelope, "agreement", |agreement| (agreement.stream == *stream).then_some(0))?
+            document::<Agreement>(&envelope, "agreement", |agreement| {
+                (agreement.stream == *stream).then_some(0)
+            })?
         }
         LedgerRecord::Receipt { envelope, .. } => {
-            document::<Receipt>(&envelope, "receipt", |receipt| (receipt.stream == *stream).then_some(receipt.size))?
+            document::<Receipt>(&envelope, "receipt", |receipt| {
+                (receipt.stream == *stream).then_some(receipt.size)
+            })?
         }
-        LedgerRecord::Rejection { envelope } => document::<Rejection>(&envelope, "rejection", |rejection| {
-            (rejection.stream == *stream).then_some(rejection.sequence.saturating_add(1))
-        })?,
-        LedgerRecord::Termination { envelope } => document::<Termination>(&envelope, "termination", |ending| {
-            (ending.stream == *stream).then_some(ending.position.unwrap_or(0))
-        })?,
+        LedgerRecord::Rejection { envelope } => {
+            document::<Rejection>(&envelope, "rejection", |rejection| {
+                (rejection.stream == *stream).then_some(rejection.sequence.saturating_add(1))
+            })?
+        }
+        LedgerRecord::Termination { envelope } => {
+            document::<Termination>(&envelope, "termination", |ending| {
+                (ending.stream == *stream).then_some(ending.position.unwrap_or(0))
+            })?
+        }
         _ => return None,
     };
     Some(Fact { sequence, kind })
 }
 
-fn document<D: Document>(text: &str, kind: &'static str, reaches: impl Fn(&D) -> Option<u64>) -> Option<FactKind> {
+fn document<D: Document>(
+    text: &str,
+    kind: &'static str,
+    reaches: impl Fn(&D) -> Option<u64>,
+) -> Option<FactKind> {
     let envelope = Envelope::from_json(text.as_bytes()).ok()?;
     let reaches = reaches(&D::peek(&envelope).ok()?)?;
     Some(FactKind::Document {
@@ -99,8 +113,16 @@ pub(crate) fn check(
                 FactKind::Document { payload, kind, .. } => {
                     recorded.insert(payload);
                     if whole && !documents.has(&payload) {
-                        let what = format!("the {kind} that it records is not among the documents here");
-                        push(found, Severity::Missing, &ledger.log.origin, Some(fact.sequence), None, what);
+                        let what =
+                            format!("the {kind} that it records is not among the documents here");
+                        push(
+                            found,
+                            Severity::Missing,
+                            &ledger.log.origin,
+                            Some(fact.sequence),
+                            None,
+                            what,
+                        );
                     }
                 }
             }
@@ -127,16 +149,26 @@ fn check_decisions<'a>(
 ) -> u64 {
     let mut proven = 0;
     for decision in decisions {
-        let exported = ledgers.iter().any(|ledger| ledger.log.origin == decision.ledger);
+        let exported = ledgers
+            .iter()
+            .any(|ledger| ledger.log.origin == decision.ledger);
         if decided.remove(&(&decision.ledger, decision.sequence)) == Some(decision.record) {
             proven += 1;
         } else if exported {
             let what = "the ledger has no such decision there".to_owned();
-            push(found, Severity::False, &decision.ledger, Some(decision.sequence), Some(DECISIONS), what);
+            push(
+                found,
+                Severity::False,
+                &decision.ledger,
+                Some(decision.sequence),
+                Some(DECISIONS),
+                what,
+            );
         }
     }
     for (origin, sequence) in decided.into_keys() {
-        let what = "the decision that it records about the stream is not among the decisions here".to_owned();
+        let what = "the decision that it records about the stream is not among the decisions here"
+            .to_owned();
         push(found, Severity::Missing, origin, Some(sequence), None, what);
     }
     proven
@@ -156,9 +188,19 @@ fn check_recorded(
         }
         unrecorded += 1;
         let consumer = documents.consumer(&agreement);
-        if let Some(ledger) = ledgers.iter().find(|ledger| consumer == counterparty(ledger).as_ref()) {
+        if let Some(ledger) = ledgers
+            .iter()
+            .find(|ledger| consumer == counterparty(ledger).as_ref())
+        {
             let what = "the ledger about its counterparty does not record it".to_owned();
-            push(found, Severity::False, &ledger.log.origin, None, Some(path), what);
+            push(
+                found,
+                Severity::False,
+                &ledger.log.origin,
+                None,
+                Some(path),
+                what,
+            );
         }
     }
     unrecorded

@@ -30,7 +30,13 @@ impl Context<'_> {
     pub(crate) fn check_rejections(&self, found: &mut Collector<'_>) {
         for filed in &self.documents.rejections {
             if let Err((severity, what)) = self.check_rejection(filed) {
-                push(found, severity, filed.path, Some(filed.claim.sequence), what);
+                push(
+                    found,
+                    severity,
+                    filed.path,
+                    Some(filed.claim.sequence),
+                    what,
+                );
             }
         }
     }
@@ -41,12 +47,16 @@ impl Context<'_> {
             return is_false(format!("it is about another log, {}", claim.stream));
         }
         let agreement = agreement_of(self.agreements, &claim.agreement)?;
-        let state = claim.sequence.checked_add(1).and_then(|size| self.walked.states.get(&size));
+        let state = claim
+            .sequence
+            .checked_add(1)
+            .and_then(|size| self.walked.states.get(&size));
         self.open(agreement, filed, claim.made, state)?;
         match state {
-            Some(state) if state.leaf != claim.leaf.0 => {
-                is_false(format!("the entry {} that it rejects is another one here", claim.sequence))
-            }
+            Some(state) if state.leaf != claim.leaf.0 => is_false(format!(
+                "the entry {} that it rejects is another one here",
+                claim.sequence
+            )),
             // What it is about lies beyond the bundle: coverage says so.
             _ => Ok(()),
         }
@@ -106,7 +116,9 @@ impl Context<'_> {
             ));
         }
         if claim.filter.is_some() {
-            return is_missing("its sums are under a filter, which this version does not apply".to_owned());
+            return is_missing(
+                "its sums are under a filter, which this version does not apply".to_owned(),
+            );
         }
         let Some(start) = self.walked.states.get(&claim.start) else {
             // A range cannot recompute sums that began before it; the root above holds all the same.
@@ -146,13 +158,18 @@ impl Context<'_> {
             .take(usize::try_from(count).unwrap_or(usize::MAX))
             .collect();
         if (digests.len() as u64) < count {
-            return is_missing(format!("it counts {count} rejections, and {} are here", digests.len()));
+            return is_missing(format!(
+                "it counts {count} rejections, and {} are here",
+                digests.len()
+            ));
         }
         let parts: Vec<&[u8]> = digests.iter().map(<[u8; 32]>::as_slice).collect();
         if sha256_of(&parts) == claim.rejected.digest.0 {
             Ok(())
         } else {
-            is_false(format!("the {count} rejections that it counts are not those that are here"))
+            is_false(format!(
+                "the {count} rejections that it counts are not those that are here"
+            ))
         }
     }
 
@@ -181,10 +198,14 @@ fn check_series(span: Span, receipts: &[&Filed<'_, Receipt>], found: &mut Collec
     if let Some(first) = receipts.first() {
         let begins = first.claim.number == 1;
         if begins != first.claim.previous.is_none() {
-            let what = "the first receipt of a series names none before it, every other does".to_owned();
+            let what =
+                "the first receipt of a series names none before it, every other does".to_owned();
             push(found, Severity::False, first.path, None, what);
         } else if !begins && span.from == 0 {
-            let what = format!("the receipts before number {} of its series are not here", first.claim.number);
+            let what = format!(
+                "the receipts before number {} of its series are not here",
+                first.claim.number
+            );
             push(found, Severity::Missing, first.path, None, what);
         }
     }
@@ -215,7 +236,10 @@ fn check_pair(before: &Filed<'_, Receipt>, after: &Filed<'_, Receipt>) -> Judged
         && old.rejected.count <= new.rejected.count;
     let same = (old.agreement, old.start, &old.filter) == (new.agreement, new.start, &new.filter);
     if !grows || !same {
-        return is_false(format!("it takes back what receipt {} of its series says", old.number));
+        return is_false(format!(
+            "it takes back what receipt {} of its series says",
+            old.number
+        ));
     }
     if new.number - old.number > 1 {
         return is_missing(format!(
@@ -226,6 +250,9 @@ fn check_pair(before: &Filed<'_, Receipt>, after: &Filed<'_, Receipt>) -> Judged
     if new.previous.is_some_and(|previous| previous.0 == digest) {
         Ok(())
     } else {
-        is_false(format!("it follows another receipt of number {} than the one here", old.number))
+        is_false(format!(
+            "it follows another receipt of number {} than the one here",
+            old.number
+        ))
     }
 }

@@ -19,7 +19,10 @@ pub(crate) fn read_entries(walk: &Walk<'_>, index: u64, run: &mut Run) {
     };
     let path = format!("{}log/{tile}", walk.prefix);
     let first = walk.span.leaves_of(index).start;
-    let bytes = walk.files.read(&path, RUN * STRIDE).map_err(|fault| fault.to_string());
+    let bytes = walk
+        .files
+        .read(&path, RUN * STRIDE)
+        .map_err(|fault| fault.to_string());
     let entries = match &bytes {
         Ok(bytes) => split_entries(bytes, tile.width()),
         Err(fault) => Err(format!("the entries cannot be read: {fault}")),
@@ -27,7 +30,8 @@ pub(crate) fn read_entries(walk: &Walk<'_>, index: u64, run: &mut Run) {
     let entries = match entries {
         Ok(entries) => entries,
         Err(what) => {
-            run.findings.push(walk.finding(Check::Tree, Some(first), Some(path), what));
+            run.findings
+                .push(walk.finding(Check::Tree, Some(first), Some(path), what));
             return;
         }
     };
@@ -38,7 +42,12 @@ pub(crate) fn read_entries(walk: &Walk<'_>, index: u64, run: &mut Run) {
             Ok(entry) => Some(entry),
             Err(fault) => {
                 let file = Some(path.clone());
-                run.findings.push(walk.finding(Check::Chain, Some(sequence), file, fault.to_string()));
+                run.findings.push(walk.finding(
+                    Check::Chain,
+                    Some(sequence),
+                    file,
+                    fault.to_string(),
+                ));
                 None
             }
         });
@@ -50,9 +59,15 @@ pub(crate) fn read_entries(walk: &Walk<'_>, index: u64, run: &mut Run) {
 fn split_entries(bytes: &[u8], width: u16) -> Result<Vec<&[u8; ENTRY_BYTES]>, String> {
     let entries = decode_entry_bundle(bytes).map_err(|fault| fault.to_string())?;
     if entries.len() != usize::from(width) {
-        return Err(format!("the entry bundle has {} entries, and {width} belong into it", entries.len()));
+        return Err(format!(
+            "the entry bundle has {} entries, and {width} belong into it",
+            entries.len()
+        ));
     }
-    let exact = entries.into_iter().map(<&[u8; ENTRY_BYTES]>::try_from).collect::<Result<_, _>>();
+    let exact = entries
+        .into_iter()
+        .map(<&[u8; ENTRY_BYTES]>::try_from)
+        .collect::<Result<_, _>>();
     exact.map_err(|_| format!("an entry in the bundle does not have {ENTRY_BYTES} bytes"))
 }
 
@@ -63,14 +78,22 @@ fn compare_leaves(walk: &Walk<'_>, index: u64, first: u64, run: &mut Run) {
     };
     let path = format!("{}log/{tile}", walk.prefix);
     match read_tile(walk, tile, &path) {
-        Err(what) => run.findings.push(walk.finding(Check::Tree, None, Some(path), what)),
+        Err(what) => run
+            .findings
+            .push(walk.finding(Check::Tree, None, Some(path), what)),
         Ok(hashes) => {
             for (at, (hash, leaf)) in hashes.chunks_exact(32).zip(&run.leaves).enumerate() {
                 if hash != leaf {
                     run.agrees[at] = false;
-                    let what = "the entry does not have the hash that the tree has for it".to_owned();
+                    let what =
+                        "the entry does not have the hash that the tree has for it".to_owned();
                     let sequence = Some(first + at as u64);
-                    run.findings.push(walk.finding(Check::Tree, sequence, Some(path.clone()), what));
+                    run.findings.push(walk.finding(
+                        Check::Tree,
+                        sequence,
+                        Some(path.clone()),
+                        what,
+                    ));
                 }
             }
         }
@@ -81,7 +104,10 @@ fn compare_leaves(walk: &Walk<'_>, index: u64, first: u64, run: &mut Run) {
 pub(crate) fn check_root(walk: &Walk<'_>, frontier: &Frontier, found: &mut dyn FnMut(Finding)) {
     if frontier.root() != walk.root {
         let path = format!("{}log/checkpoint", walk.prefix);
-        let what = format!("the {} entries do not give the root that the checkpoint signs", walk.span.size);
+        let what = format!(
+            "the {} entries do not give the root that the checkpoint signs",
+            walk.span.size
+        );
         found(walk.finding(Check::Tree, None, Some(path), what));
     }
 }
@@ -102,14 +128,25 @@ impl<'w> Tiles<'w> {
     }
 
     /// The hash of node `index` of tile level `level`, out of its tile.
-    pub(crate) fn node(&mut self, level: u8, index: u64, found: &mut dyn FnMut(Finding)) -> Option<Hash> {
+    pub(crate) fn node(
+        &mut self,
+        level: u8,
+        index: u64,
+        found: &mut dyn FnMut(Finding),
+    ) -> Option<Hash> {
         let at = 32 * usize::try_from(index % RUN).ok()?;
         let bytes = self.load(level, index / RUN, found)?;
         bytes.get(at..at + 32)?.try_into().ok()
     }
 
     /// Compares a node that was computed with its tile, if it has one here.
-    pub(crate) fn compare(&mut self, level: u8, index: u64, hash: &Hash, found: &mut dyn FnMut(Finding)) {
+    pub(crate) fn compare(
+        &mut self,
+        level: u8,
+        index: u64,
+        hash: &Hash,
+        found: &mut dyn FnMut(Finding),
+    ) {
         // Level 0 is compared with the entries, run by run; what is stepped over came out of its tile.
         if !level.is_multiple_of(8) || level == 0 || level / 8 >= LEVELS {
             return;
@@ -122,7 +159,10 @@ impl<'w> Tiles<'w> {
             && stated != *hash
         {
             let path = format!("{}log/{tile}", self.walk.prefix);
-            let what = format!("hash {} of the tile is not that of the tree beneath it", index % RUN);
+            let what = format!(
+                "hash {} of the tile is not that of the tree beneath it",
+                index % RUN
+            );
             found(self.walk.finding(Check::Tree, None, Some(path), what));
         }
     }
@@ -150,7 +190,11 @@ fn read_tile(walk: &Walk<'_>, tile: Tile, path: &str) -> Result<Vec<u8>, String>
     let expected = 32 * u64::from(tile.width());
     match walk.files.read(path, 32 * RUN) {
         Ok(bytes) if bytes.len() as u64 == expected => Ok(bytes),
-        Ok(bytes) => Err(format!("the tile has {} bytes, and {} hashes have {expected}", bytes.len(), tile.width())),
+        Ok(bytes) => Err(format!(
+            "the tile has {} bytes, and {} hashes have {expected}",
+            bytes.len(),
+            tile.width()
+        )),
         Err(fault) => Err(format!("the tile cannot be read: {fault}")),
     }
 }

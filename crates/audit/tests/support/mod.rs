@@ -3,6 +3,7 @@
     dead_code,
     clippy::unwrap_used,
     clippy::expect_used,
+    unreachable_pub,
     reason = "each test uses a part of this, and a test may panic"
 )]
 
@@ -10,8 +11,8 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use countersign_audit::{
-    BundleFacts, BundleSink, BundleSource, ContentLengths, DecisionLine, LogFacts, PolicyFile, Report, Skeleton,
-    SourceError, Trust, write_bundle,
+    BundleFacts, BundleSink, BundleSource, ContentLengths, DecisionLine, LogFacts, PolicyFile,
+    Report, Skeleton, SourceError, Trust, write_bundle,
 };
 use countersign_crypto::{Hash, SeededEntropy, SigningKey};
 use countersign_event::attributes::AttributesBuilder;
@@ -19,8 +20,8 @@ use countersign_event::commitment::Salts;
 use countersign_event::content::{Event, Limits, seal};
 use countersign_event::data::DataPart;
 use countersign_event::documents::{
-    Agreement, AgreementId, Digest, Document, KeyStatement, Level, Party, Plan, Receipt, Rejections, Role, RoleKey,
-    SeriesId,
+    Agreement, AgreementId, Digest, Document, KeyStatement, Level, Party, Plan, Receipt,
+    Rejections, Role, RoleKey, SeriesId,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::entry::{Kind, leaf_hash};
@@ -124,7 +125,11 @@ impl Log {
             "key_statement": serde_json::from_slice::<serde_json::Value>(&org.statement().to_json()).unwrap(),
             "event_bytes_max": 1 << 20,
         });
-        log.append(Kind::Control, "dev.countersign.control.genesis.v1", &genesis.to_string());
+        log.append(
+            Kind::Control,
+            "dev.countersign.control.genesis.v1",
+            &genesis.to_string(),
+        );
         log
     }
 
@@ -135,17 +140,22 @@ impl Log {
     pub fn append(&mut self, kind: Kind, event_type: &str, data: &str) {
         let sequence = self.entries.len() as u64;
         let id = sequence.to_string();
-        let attributes = AttributesBuilder::new(&id, self.origin.as_str(), event_type).build().unwrap();
+        let attributes = AttributesBuilder::new(&id, self.origin.as_str(), event_type)
+            .build()
+            .unwrap();
         let event = Event::new(attributes, &DataPart::text(data), &Limits::FORMAT).unwrap();
         let salts = Salts::draw(&mut self.entropy);
         let prev = self.entries.last().map_or([0; 32], leaf_hash);
-        let entry = seal(&event.as_ref(), &salts).entry(kind, sequence, prev, Timestamp(T0 + sequence));
+        let entry =
+            seal(&event.as_ref(), &salts).entry(kind, sequence, prev, Timestamp(T0 + sequence));
         let mut content = Vec::new();
         event.as_ref().write_content(&salts, &mut content);
         let (events, bytes) = *self.sums.last().unwrap();
         let counts = u64::from(kind == Kind::Event);
-        self.sums.push((events + counts, bytes + counts * data.len() as u64));
-        self.contents.push((content, event.attribute_bytes().len() as u16));
+        self.sums
+            .push((events + counts, bytes + counts * data.len() as u64));
+        self.contents
+            .push((content, event.attribute_bytes().len() as u16));
         self.entries.push(entry.encode());
         self.tree.append(leaf_hash(&entry.encode()));
         self.roots.push(self.tree.compact_range().root());
@@ -184,7 +194,10 @@ impl World {
     }
 
     pub fn of(producer: Org, consumer: Org, size: u64) -> Self {
-        let origin = Origin::of_stream(&producer.authority, &"quakes".parse::<StreamName>().unwrap());
+        let origin = Origin::of_stream(
+            &producer.authority,
+            &"quakes".parse::<StreamName>().unwrap(),
+        );
         let mut stream = Log::new(&producer, origin.clone());
         while stream.size() < size {
             let data = format!("{{\"magnitude\":{}}}", stream.size());
@@ -195,10 +208,14 @@ impl World {
         let first = receipt(&stream, &consumer, 1, None, size / 2);
         let second = receipt(&stream, &consumer, 2, Some(&first), size);
 
-        let texts = vec![("starter.cedar".to_owned(), include_str!("../../../../policies/starter.cedar").to_owned())];
+        let policy = "permit(principal, action == Action::\"read\", resource)\nwhen { context has agreement };\n";
+        let texts = vec![("own.cedar".to_owned(), policy.to_owned())];
         let set = PolicySet::load(&texts).unwrap();
         let decision = decision(&set, &consumer, &origin);
-        let mut ledger = Log::new(&producer, Origin::of_ledger(&producer.authority, &consumer.authority));
+        let mut ledger = Log::new(
+            &producer,
+            Origin::of_ledger(&producer.authority, &consumer.authority),
+        );
         let text = |envelope: &Envelope| String::from_utf8(envelope.to_json()).unwrap();
         let agreed = LedgerRecord::Agreement {
             envelope: text(&agreement),
@@ -211,7 +228,12 @@ impl World {
             events: 0,
             bytes: 0,
         };
-        for record in [agreed, decision.clone(), received(&first), received(&second)] {
+        for record in [
+            agreed,
+            decision.clone(),
+            received(&first),
+            received(&second),
+        ] {
             let json = String::from_utf8(record.to_json()).unwrap();
             ledger.append(Kind::Event, &record.event_type(), &json);
         }
@@ -226,7 +248,13 @@ impl World {
             text,
         };
         Self {
-            documents: vec![producer.statement(), consumer.statement(), agreement, first, second],
+            documents: vec![
+                producer.statement(),
+                consumer.statement(),
+                agreement,
+                first,
+                second,
+            ],
             policies: texts.into_iter().map(policy).collect(),
             ledger: Some(ledger),
             decisions,
@@ -254,7 +282,11 @@ impl World {
     }
 
     fn log(&self, log: usize) -> &Log {
-        if log == 0 { &self.stream } else { self.ledger.as_ref().unwrap() }
+        if log == 0 {
+            &self.stream
+        } else {
+            self.ledger.as_ref().unwrap()
+        }
     }
 }
 
@@ -271,11 +303,23 @@ pub fn agreement(producer: &Org, consumer: &Org, stream: &Origin) -> Agreement {
     }
 }
 
-pub fn receipt(log: &Log, consumer: &Org, number: u64, previous: Option<&Envelope>, size: u64) -> Envelope {
+pub fn receipt(
+    log: &Log,
+    consumer: &Org,
+    number: u64,
+    previous: Option<&Envelope>,
+    size: u64,
+) -> Envelope {
     receipt_of(log, consumer, number, previous, size).sign(&consumer.receipt)
 }
 
-pub fn receipt_of(log: &Log, consumer: &Org, number: u64, previous: Option<&Envelope>, size: u64) -> Receipt {
+pub fn receipt_of(
+    log: &Log,
+    consumer: &Org,
+    number: u64,
+    previous: Option<&Envelope>,
+    size: u64,
+) -> Receipt {
     let (events, bytes) = log.sums[size as usize];
     Receipt {
         agreement: AgreementId([5; 16]),
@@ -318,7 +362,11 @@ pub fn decision(set: &PolicySet, consumer: &Org, origin: &Origin) -> LedgerRecor
         action: "read".to_owned(),
         stream: origin.clone(),
         allowed: decision.allowed,
-        policies: decision.determining.iter().map(ToString::to_string).collect(),
+        policies: decision
+            .determining
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         policy_digest: Digest(set.digest()),
         errors: decision.errors,
         agreement: None,
@@ -344,7 +392,12 @@ impl BundleSource for Source<'_> {
             vkey: log.vkey(),
         };
         let mut logs = vec![facts(&world.stream, world.from, world.to, world.size)];
-        logs.extend(world.ledger.iter().map(|ledger| facts(ledger, 0, ledger.size(), ledger.size())));
+        logs.extend(
+            world
+                .ledger
+                .iter()
+                .map(|ledger| facts(ledger, 0, ledger.size(), ledger.size())),
+        );
         Ok(BundleFacts {
             made: "2026-11-21T00:00:00Z".to_owned(),
             made_by: "test".to_owned(),
@@ -362,14 +415,23 @@ impl BundleSource for Source<'_> {
                 entry: log.entries[at as usize],
                 content: match log.withheld.contains(&at) {
                     true => ContentLengths::Undisclosed,
-                    false => ContentLengths::Disclosed { attributes: *attributes, data_part },
+                    false => ContentLengths::Disclosed {
+                        attributes: *attributes,
+                        data_part,
+                    },
                 },
             }
         };
         Ok((from..to).map(skeleton).collect())
     }
 
-    fn contents(&mut self, log: usize, from: u64, to: u64, out: &mut Vec<u8>) -> Result<(), SourceError> {
+    fn contents(
+        &mut self,
+        log: usize,
+        from: u64,
+        to: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SourceError> {
         let log = self.world.log(log);
         for at in (from..to).filter(|at| !log.withheld.contains(at)) {
             out.extend_from_slice(&log.contents[at as usize].0);
@@ -407,7 +469,11 @@ pub fn files(root: &Path) -> Vec<PathBuf> {
     let mut out = Vec::new();
     for entry in std::fs::read_dir(root).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { out.extend(files(&path)) } else { out.push(path) }
+        if path.is_dir() {
+            out.extend(files(&path))
+        } else {
+            out.push(path)
+        }
     }
     out.sort();
     out
@@ -419,7 +485,10 @@ pub fn edit_manifest(root: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
     let mut manifest = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     edit(&mut manifest);
     let json = serde_json::to_vec(&manifest).unwrap();
-    let digest = format!("{}  manifest.json\n", hex::encode(countersign_crypto::sha256(&json)));
+    let digest = format!(
+        "{}  manifest.json\n",
+        hex::encode(countersign_crypto::sha256(&json))
+    );
     std::fs::write(path, &json).unwrap();
     std::fs::write(root.join("manifest.sha256"), digest).unwrap();
 }
@@ -429,7 +498,10 @@ pub fn relist(root: &Path, file: &str) {
     let bytes = std::fs::read(root.join(file)).unwrap();
     edit_manifest(root, |manifest| {
         let listed = manifest["files"].as_array_mut().unwrap();
-        let entry = listed.iter_mut().find(|entry| entry["path"] == file).unwrap();
+        let entry = listed
+            .iter_mut()
+            .find(|entry| entry["path"] == file)
+            .unwrap();
         entry["bytes"] = bytes.len().into();
         entry["sha256"] = hex::encode(countersign_crypto::sha256(&bytes)).into();
     });
