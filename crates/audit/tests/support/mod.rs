@@ -267,6 +267,35 @@ impl World {
         }
     }
 
+    /// As [`World::new`] without policies and decisions, which take most of the time of verifying a small bundle.
+    pub fn undecided(size: u64) -> Self {
+        let mut world = Self::new(size);
+        world.policies.clear();
+        world.decisions.clear();
+        let decided = world.ledger.take().unwrap();
+        let mut ledger = Log::new(&world.producer, decided.origin);
+        let text = |at: usize| String::from_utf8(world.documents[at].to_json()).unwrap();
+        let mut append = |record: LedgerRecord| {
+            let json = String::from_utf8(record.to_json()).unwrap();
+            ledger.append(Kind::Event, &record.event_type(), &json);
+        };
+        append(LedgerRecord::Agreement {
+            envelope: text(2),
+            addresses: Vec::new(),
+            invitation: None,
+        });
+        for at in [3, 4] {
+            append(LedgerRecord::Receipt {
+                envelope: text(at),
+                from: 0,
+                events: 0,
+                bytes: 0,
+            });
+        }
+        world.ledger = Some(ledger);
+        world
+    }
+
     pub fn write(&self, path: &Path) {
         let sink = BundleSink::at(path).unwrap();
         write_bundle(sink, &mut self.source()).unwrap();
