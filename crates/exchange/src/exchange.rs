@@ -1,12 +1,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use countersign_crypto::{Entropy, Hash};
 use countersign_event::content::Limits;
-use countersign_event::documents::{AgreementId, Digest, SeriesId};
+use countersign_event::documents::{AgreementId, Digest, Receipt, SeriesId};
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin, StreamName};
@@ -39,6 +39,9 @@ use crate::status::SubscriptionStatus;
 
 /// Bytes of batches that one publisher may have unacknowledged: at 1 GB/s and a commit of 2 ms the link stays full with half of it.
 pub const PUBLISH_WINDOW_BYTES: u32 = 8 << 20;
+
+/// What names a series of receipts.
+pub(crate) type SeriesKey = (AgreementId, SeriesId);
 
 const GENESIS: &str = "dev.countersign.control.genesis.v1";
 
@@ -86,6 +89,8 @@ pub struct Exchange {
     evidence: Arc<dyn Evidence>,
     statuses: Mutex<HashMap<(String, bool), SubscriptionStatus>>,
     refused_strangers: AtomicU64,
+    /// Receipts on their way to the ledger, given and got: what follows in a series follows them.
+    receipts_under_way: Mutex<HashMap<SeriesKey, (Receipt, Hash)>>,
     /// The last refusal got for each stream.
     refusals_got: Mutex<HashMap<Origin, String>>,
     /// Moves whenever the ledger has something new for the view.
@@ -229,6 +234,7 @@ impl Exchange {
             evidence,
             statuses: Mutex::new(HashMap::new()),
             refused_strangers: AtomicU64::new(0),
+            receipts_under_way: Mutex::new(HashMap::new()),
             refusals_got: Mutex::new(HashMap::new()),
             ledger_moved: watch::Sender::new(0),
         });
@@ -585,8 +591,9 @@ impl Exchange {
                 if changes_access(&record) {
                     exchange.access_changed();
                 }
-                exchange.ledger_moved.send_modify(|moved| *moved += 1);
             }
+            exchange.receipt_landed(&record);
+            exchange.ledger_moved.send_modify(|moved| *moved += 1);
             done(result);
         });
         self.writer.append_lazily(log, sealed, then);
@@ -822,6 +829,38 @@ impl Exchange {
             enrolled,
         };
         self.record_and_wait(None, record).await
+    }
+
+    /// Receipts on their way to the ledger. The registry may be read while this is held, not the other way round.
+    pub(crate) fn receipts_under_way(&self) -> MutexGuard<'_, HashMap<SeriesKey, (Receipt, Hash)>> {
+        // A panic while the lock was held left whole entries.
+        self.receipts_under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last receipt of a series, and the digest of its payload; one that is still on its way to the ledger counts, so that no session signs or
+    /// accepts a second one under its number.
+    pub(crate) fn last_receipt(&self, key: &SeriesKey) -> Option<(Receipt, Hash)> {
+        let under_way = self.receipts_under_way();
+        under_way.get(key).cloned().or_else(|| {
+            let registry = self.registry();
+            let last = registry.receipts.get(key)?;
+            Some((last.receipt.clone(), last.digest))
+        })
+    }
+
+    /// A receipt is in the ledger, or will not be: the registry says which.
+    fn receipt_landed(&self, record: &LedgerRecord) {
+        let LedgerRecord::Receipt { envelope, .. } = record else {
+            return;
+        };
+        let Ok(envelope) = Envelope::from_json(envelope.as_bytes()) else {
+            return;
+        };
+        let digest = envelope.payload_digest();
+        self.receipts_under_way()
+            .retain(|_, (_, under_way)| *under_way != digest);
     }
 
     /// Receipts that we signed after `number` of a series, oldest first.

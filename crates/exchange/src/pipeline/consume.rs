@@ -125,14 +125,21 @@ impl Consumption {
             .map(|key| key.key);
         let log_key = log_key.ok_or(ExchangeError::UnknownAgreement)?;
         let series = series_id(agreement, &exchange.identity().node_key.public());
-        let last = registry
-            .receipts
-            .get(&(agreement, series))
-            .map(|last| (last.receipt.clone(), last.digest));
+        // What was receipted under another agreement is not receipted again; all that was copied since is.
+        let consumer = exchange.identity().authority();
+        let receipted = registry.receipts.values().map(|last| &last.receipt);
+        let receipted = receipted
+            .filter(|receipt| receipt.stream == stream && receipt.consumer == *consumer)
+            .map(|receipt| receipt.size)
+            .max();
         drop(registry);
+        // A receipt that an earlier session signed may still be on its way to the ledger: this one goes on behind it.
+        let last = exchange.last_receipt(&(agreement, series));
         let copy = exchange.log(&stream);
         let reader = reader_of(exchange, &stream, log_key, copy.as_deref());
-        let start = last.as_ref().map_or(reader.next(), |(last, _)| last.start);
+        let start = last
+            .as_ref()
+            .map_or(receipted.unwrap_or(0), |(last, _)| last.start);
         let series = ReceiptSeries {
             agreement,
             stream: stream.clone(),
@@ -387,6 +394,10 @@ impl Consumption {
         };
         self.reached.events = 0;
         self.reached.bytes = 0;
+        if let Some(last) = &self.series.last {
+            let key = (self.agreement, self.series.series);
+            self.exchange.receipts_under_way().insert(key, last.clone());
+        }
         let durable = self
             .exchange
             .queue_record(Some(&self.producer), record)

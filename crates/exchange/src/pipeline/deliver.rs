@@ -21,7 +21,8 @@ use countersign_store::journal::{ReadError, Run};
 use countersign_tlog::{ProveError, compact_range_at, consistency_proof, inclusion_proof};
 use tokio::sync::watch;
 
-use super::receipt::{DeliveredRange, ReceiptFault, check_follows};
+use super::append::AppendError;
+use super::receipt::{DeliveredRange, ReceiptFault, check_counts, check_follows};
 use crate::refusal::Refused;
 use crate::status::{Direction, SubscriptionStatus};
 use crate::{Exchange, ExchangeError, Log, LogHead, Peer};
@@ -155,11 +156,7 @@ impl Exchange {
             return Err(refuse(RefusalCode::CursorMismatch, &reason));
         }
         let series = SeriesId(request.series);
-        let last = self
-            .registry()
-            .receipts
-            .get(&(agreement_id, series))
-            .map(|last| (last.receipt.clone(), last.digest));
+        let last = self.last_receipt(&(agreement_id, series));
         let delivered = self.delivered_so_far(&log, start, last.as_ref())?;
         let exposure = agreement.agreement.plan.exposure_events.max(1);
         let ready = self.ready(
@@ -437,6 +434,13 @@ impl Delivery {
 
     fn batch(&self, state: &mut State, head: &LogHead, end: u64) -> Result<Next, ExchangeError> {
         let first = state.position;
+        // A reader that starts again earlier gets what is counted already, and then a batch that begins where counting goes on.
+        let counted = state.delivered.end();
+        let end = if first < counted {
+            end.min(counted)
+        } else {
+            end
+        };
         let reader = self.exchange.reader();
         let runs = reader.read(
             self.log.number(),
@@ -522,12 +526,18 @@ impl Delivery {
         let receipt: Receipt = statement
             .open_signed(Role::Receipt, &envelope)
             .map_err(|_| signature())?;
-        let Some((from, events, bytes)) = self.accept(&receipt, envelope.payload_digest())? else {
+        let added = self.accept(&receipt, envelope.payload_digest())?;
+        // The window moves at once; the consumer is told when the receipt is durable here.
+        self.receipted.send_if_modified(|receipted| {
+            let moves = *receipted < receipt.size;
+            *receipted = receipt.size.max(*receipted);
+            moves
+        });
+        self.note_status(true, String::new());
+        let Some((from, events, bytes)) = added else {
+            self.landed(&receipt).await?;
             return Ok(receipt.number);
         };
-        // The window moves at once; the consumer is told when the receipt is durable here.
-        self.receipted.send_replace(receipt.size);
-        self.note_status(true, String::new());
         let record = LedgerRecord::Receipt {
             envelope: text,
             from,
@@ -536,6 +546,44 @@ impl Delivery {
         };
         self.exchange.record_and_wait(partner, record).await?;
         Ok(receipt.number)
+    }
+
+    /// Waits until a receipt that another session took is in the ledger.
+    async fn landed(&self, receipt: &Receipt) -> Result<(), ExchangeError> {
+        let key = (self.agreement, self.series);
+        let mut moved = self.exchange.ledger_moved();
+        while self.exchange.receipts_under_way().contains_key(&key) {
+            // The exchange, which this delivery holds, keeps the channel open.
+            let _ = moved.changed().await;
+        }
+        let held = self
+            .exchange
+            .registry()
+            .receipts
+            .get(&key)
+            .map(|l| l.receipt.number);
+        if held.is_some_and(|held| held >= receipt.number) {
+            Ok(())
+        } else {
+            Err(AppendError::Busy.into())
+        }
+    }
+
+    /// Takes over what another session of the same series has accepted meanwhile.
+    fn adopt(&self, state: &mut State, newest: (Receipt, Hash)) -> Result<(), ExchangeError> {
+        self.begin_at(state, newest.0.start)?;
+        state.last = Some(newest);
+        Ok(())
+    }
+
+    /// A series begins where its first receipt says: at the start of the session, or earlier, where that is a later session than its first.
+    fn begin_at(&self, state: &mut State, start: u64) -> Result<(), ExchangeError> {
+        if state.last.is_none() && start < state.start {
+            let (events, bytes) = self.exchange.count(&self.log, start, state.start)?;
+            state.delivered.begin_earlier(events, bytes);
+            state.start = start;
+        }
+        Ok(())
     }
 
     /// Checks a receipt against what was delivered. `None` where it is held already; else what it adds.
@@ -556,6 +604,17 @@ impl Delivery {
             return Err(ReceiptFault::Foreign { field }.into());
         }
         let mut state = self.state();
+        let key = (self.agreement, self.series);
+        let mut under_way = self.exchange.receipts_under_way();
+        let newest = under_way.get(&key).cloned().or_else(|| {
+            let registry = self.exchange.registry();
+            let last = registry.receipts.get(&key)?;
+            Some((last.receipt.clone(), last.digest))
+        });
+        let known = state.last.as_ref().map_or(0, |(last, _)| last.number);
+        if let Some(newest) = newest.filter(|(newest, _)| newest.number > known) {
+            self.adopt(&mut state, newest)?;
+        }
         if let Some((last, last_digest)) = &state.last
             && receipt.number == last.number
         {
@@ -569,8 +628,19 @@ impl Delivery {
                 Err(contradiction.into())
             };
         }
-        check_follows(receipt, state.last.as_ref(), state.start)?;
-        state.delivered.check(receipt)?;
+        let start = match &state.last {
+            None => receipt.start.min(state.start),
+            Some(_) => state.start,
+        };
+        check_follows(receipt, state.last.as_ref(), start)?;
+        state.delivered.check_end(receipt)?;
+        // Counts only what the log holds, so that it may be done before the counts are known to be right.
+        self.begin_at(&mut state, start)?;
+        let counts = match state.delivered.totals_at(receipt.size) {
+            Some(counts) => counts,
+            None => self.count_to(&state, receipt.size)?,
+        };
+        check_counts(receipt, counts)?;
         let nodes = self.exchange.reader().nodes(self.log.number());
         let root = compact_range_at(&nodes, receipt.size)
             .map_err(proof_failed)?
@@ -585,11 +655,24 @@ impl Delivery {
         let (from, events, bytes) = before.unwrap_or((receipt.start, 0, 0));
         state.delivered.forget_below(receipt.size);
         state.last = Some((receipt.clone(), digest));
+        under_way.insert(key, (receipt.clone(), digest));
         Ok(Some((
             from,
             receipt.events.saturating_sub(events),
             receipt.bytes.saturating_sub(bytes),
         )))
+    }
+
+    /// Events and bytes of the series up to `size`, counted from the log.
+    fn count_to(&self, state: &State, size: u64) -> Result<(u64, u64), ExchangeError> {
+        let (from, events, bytes) = state
+            .last
+            .as_ref()
+            .map_or((state.start, 0, 0), |(last, _)| {
+                (last.size, last.events, last.bytes)
+            });
+        let (more_events, more_bytes) = self.exchange.count(&self.log, from, size)?;
+        Ok((events + more_events, bytes + more_bytes))
     }
 
     /// Asks the policies again where they, the agreement or a time boundary may have changed. To be called at least once a second and

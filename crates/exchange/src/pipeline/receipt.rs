@@ -125,7 +125,7 @@ pub enum ReceiptFault {
         /// The number.
         number: u64,
     },
-    /// It counts other events or bytes than were delivered, or stands where no batch ended.
+    /// It counts other events or bytes than were delivered.
     #[error(
         "the receipt counts {events} events and {bytes} bytes up to {size}, delivered were {expected_events} and {expected_bytes}"
     )]
@@ -178,7 +178,7 @@ pub enum ReceiptFault {
 }
 
 /// How many batches may be unreceipted: positions at which a receipt may stand. The exposure window bounds them in events; this bounds memory
-/// (24 bytes each). Beyond it, one in the middle is forgotten, and a receipt has to name another.
+/// (24 bytes each). Beyond it, one in the middle is forgotten, and a receipt that stands there is counted from the log.
 const MARKS_MAX: usize = 65_536;
 
 /// What was delivered beyond the last receipt: positions with the running totals of the series.
@@ -235,30 +235,35 @@ impl DeliveredRange {
         })
     }
 
-    /// Checks position and counts of a receipt.
+    /// Checks that a receipt covers nothing that was not delivered.
     ///
     /// # Errors
-    /// [`ReceiptFault::Undelivered`], [`ReceiptFault::Count`].
-    pub fn check(&self, receipt: &Receipt) -> Result<(), ReceiptFault> {
-        let size = receipt.size;
-        if size > self.end() {
+    /// [`ReceiptFault::Undelivered`].
+    pub fn check_end(&self, receipt: &Receipt) -> Result<(), ReceiptFault> {
+        if receipt.size > self.end() {
             return Err(ReceiptFault::Undelivered {
-                size,
+                size: receipt.size,
                 delivered: self.end(),
             });
         }
-        let at = self.marks.partition_point(|mark| mark.end < size);
-        let mark = self.marks.get(at).copied().unwrap_or(self.last());
-        if mark.end != size || mark.events != receipt.events || mark.bytes != receipt.bytes {
-            return Err(ReceiptFault::Count {
-                size,
-                events: receipt.events,
-                bytes: receipt.bytes,
-                expected_events: mark.events,
-                expected_bytes: mark.bytes,
-            });
-        }
         Ok(())
+    }
+
+    /// Events and bytes of the series up to `size`, where a batch of this session ended there. Receipts of earlier sessions, which are sent
+    /// again after they were lost, stand elsewhere.
+    #[must_use]
+    pub fn totals_at(&self, size: u64) -> Option<(u64, u64)> {
+        let at = self.marks.partition_point(|mark| mark.end < size);
+        let mark = self.marks.get(at).filter(|mark| mark.end == size)?;
+        Some((mark.events, mark.bytes))
+    }
+
+    /// The series turns out to have begun earlier, with so many events and bytes before the first mark.
+    pub fn begin_earlier(&mut self, events: u64, bytes: u64) {
+        for mark in &mut self.marks {
+            mark.events += events;
+            mark.bytes += bytes;
+        }
     }
 
     /// Forgets what lies below a checked receipt's size.
@@ -267,6 +272,23 @@ impl DeliveredRange {
             self.marks.pop_front();
         }
     }
+}
+
+/// Checks the counts of a receipt.
+///
+/// # Errors
+/// [`ReceiptFault::Count`].
+pub fn check_counts(receipt: &Receipt, (events, bytes): (u64, u64)) -> Result<(), ReceiptFault> {
+    if (receipt.events, receipt.bytes) == (events, bytes) {
+        return Ok(());
+    }
+    Err(ReceiptFault::Count {
+        size: receipt.size,
+        events: receipt.events,
+        bytes: receipt.bytes,
+        expected_events: events,
+        expected_bytes: bytes,
+    })
 }
 
 /// Checks that `receipt` follows `last` in its series.
@@ -416,14 +438,20 @@ mod tests {
                 ..honest.clone()
             },
         ];
+        let check = |delivered: &DeliveredRange, receipt: &Receipt| {
+            delivered.check_end(receipt).is_ok()
+                && delivered
+                    .totals_at(receipt.size)
+                    .is_some_and(|totals| check_counts(receipt, totals).is_ok())
+        };
         for wrong in wrong {
-            assert!(delivered.check(&wrong).is_err(), "{wrong:?}");
+            assert!(!check(&delivered, &wrong), "{wrong:?}");
         }
-        delivered.check(&honest).unwrap();
+        assert!(check(&delivered, &honest));
         delivered.forget_below(honest.size);
-        delivered.check(&honest).unwrap();
+        assert!(check(&delivered, &honest));
         let next = signed(&mut series, &reached(12, 2, 0));
-        delivered.check(&next).unwrap();
+        assert!(check(&delivered, &next));
         assert_eq!(delivered.end(), 12);
     }
 }
