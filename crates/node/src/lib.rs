@@ -12,11 +12,12 @@
 pub mod admin;
 pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod data_dir;
 pub mod errors;
+pub mod evidence;
 pub mod init;
 pub mod keys;
-pub mod commands;
 pub mod open;
 pub mod parts;

@@ -63,7 +63,8 @@ pub enum PolicyFileError {
 /// [`OpenNodeError`].
 pub async fn open(dir: &DataDir, config: &Config) -> Result<Arc<Exchange>, OpenNodeError> {
     let keys = dir.load_keys()?;
-    let policies = PolicySet::load(&read_policies(&dir.policies_dir())?).map_err(PolicyFileError::from)?;
+    let policies =
+        PolicySet::load(&read_policies(&dir.policies_dir())?).map_err(PolicyFileError::from)?;
     let disk = Arc::new(RealDisk);
     let entropy = Box::new(OsEntropy::new()?);
     let (journal, recovery) = Journal::open(disk, &dir.journal_dir(), config.journal, entropy)?;
@@ -111,8 +112,15 @@ pub fn read_policies(folder: &Path) -> Result<Vec<(String, String)>, PolicyFileE
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(io(folder))? {
         let path = entry.map_err(io(folder))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        if path.extension().is_none_or(|extension| extension != "cedar") {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default()
+            .to_owned();
+        if path
+            .extension()
+            .is_none_or(|extension| extension != "cedar")
+        {
             continue;
         }
         let bytes = fs::metadata(&path).map_err(io(&path))?.len();
@@ -135,7 +143,10 @@ struct EvidenceDir {
 impl EvidenceDir {
     fn new(folder: PathBuf) -> Self {
         let kept = fs::read_dir(&folder).map_or(0, |entries| entries.count() as u64);
-        Self { folder, kept: AtomicU64::new(kept) }
+        Self {
+            folder,
+            kept: AtomicU64::new(kept),
+        }
     }
 }
 

@@ -78,7 +78,7 @@ impl Server {
         Ok(Self {
             shared,
             local,
-            tasks,
+            tasks: Mutex::new(Some(tasks)),
         })
     }
 

@@ -7,7 +7,9 @@ use countersign_crypto::PublicKey;
 use countersign_event::names::Origin;
 use countersign_event::time::Timestamp;
 use countersign_exchange::{LogSettings, Peer};
-use countersign_policy::{Action, Context, Organization, PolicySet, Principal, Request, case_policies, run_cases};
+use countersign_policy::{
+    Action, Context, Organization, PolicySet, Principal, Request, case_policies, run_cases,
+};
 use serde_json::{Value, json};
 
 use super::{LocalNode, exchange_error, internal};
@@ -16,40 +18,76 @@ use crate::errors::{CommandError, ErrorCode};
 use crate::open::{PolicyFileError, read_policies};
 
 impl LocalNode {
-    pub(super) async fn on_access(&self, command: Command, out: &mut Out) -> Result<(), CommandError> {
+    pub(super) async fn on_access(
+        &self,
+        command: Command,
+        out: &mut Out,
+    ) -> Result<(), CommandError> {
         match command {
             Command::AppAdd { app, key } => {
-                let key = PublicKey::from_base64(&key).map_err(|error| CommandError::new(ErrorCode::Usage, error))?;
+                let key = PublicKey::from_base64(&key)
+                    .map_err(|error| CommandError::new(ErrorCode::Usage, error))?;
                 let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
                 if app.is_empty() || app.len() > 64 || !app.chars().all(plain) {
                     let message = "an application's name has 1 to 64 characters of a-z, A-Z, 0-9, `.`, `_`, `-`";
                     return Err(CommandError::new(ErrorCode::Usage, message));
                 }
-                let taken = self.exchange.registry().apps.iter().any(|(known, name)| *name == app && *known != key);
+                let taken = self
+                    .exchange
+                    .registry()
+                    .apps
+                    .iter()
+                    .any(|(known, name)| *name == app && *known != key);
                 if taken {
                     let message = format!("another application is called `{app}`");
-                    return Err(CommandError::new(ErrorCode::Conflict, message).advise("remove it first, or choose another name"));
+                    return Err(CommandError::new(ErrorCode::Conflict, message)
+                        .advise("remove it first, or choose another name"));
                 }
-                self.exchange.enrol_app(&app, key, true).await.map_err(exchange_error)?;
+                self.exchange
+                    .enrol_app(&app, key, true)
+                    .await
+                    .map_err(exchange_error)?;
                 let node = self.exchange.identity().node_key.public().fingerprint();
                 out.value(&json!({ "app": app, "key": key.fingerprint(), "node_key": node, "addresses": self.addresses() })).await
             }
             Command::AppLs => {
-                let registry = self.exchange.registry();
-                let mut apps: Vec<_> = registry.apps.iter().map(|(key, name)| (name.clone(), key.fingerprint().to_string())).collect();
-                drop(registry);
+                let known = self.exchange.registry().apps.clone();
+                let mut apps: Vec<_> = known.iter().map(|(key, name)| (name.clone(), key.fingerprint().to_string())).collect();
                 apps.sort();
-                let apps: Vec<Value> = apps.into_iter().map(|(app, key)| json!({ "app": app, "key": key })).collect();
+                let apps: Vec<Value> = apps
+                    .into_iter()
+                    .map(|(app, key)| json!({ "app": app, "key": key }))
+                    .collect();
                 out.value(&apps).await
             }
             Command::AppRemove { app } => {
-                let key = self.exchange.registry().apps.iter().find(|(_, name)| **name == app).map(|(key, _)| *key);
-                let unknown = || CommandError::new(ErrorCode::NotFound, format_args!("there is no application `{app}`"));
-                self.exchange.enrol_app(&app, key.ok_or_else(unknown)?, false).await.map_err(exchange_error)?;
+                let key = self
+                    .exchange
+                    .registry()
+                    .apps
+                    .iter()
+                    .find(|(_, name)| **name == app)
+                    .map(|(key, _)| *key);
+                let unknown = || {
+                    CommandError::new(
+                        ErrorCode::NotFound,
+                        format_args!("there is no application `{app}`"),
+                    )
+                };
+                self.exchange
+                    .enrol_app(&app, key.ok_or_else(unknown)?, false)
+                    .await
+                    .map_err(exchange_error)?;
                 out.value(&json!({ "app": app, "enrolled": false })).await
             }
             Command::PolicyCheck => out.value(&self.check_policies()?).await,
-            Command::PolicyExplain { action, principal, stream, purpose, at } => {
+            Command::PolicyExplain {
+                action,
+                principal,
+                stream,
+                purpose,
+                at,
+            } => {
                 let request = self.made_up_request(&action, &principal, &stream, purpose, at)?;
                 let policies = self.exchange.policies();
                 let decision = policies.decide(&request);
@@ -93,25 +131,49 @@ impl LocalNode {
         let action = Action::ALL
             .into_iter()
             .find(|known| known.name() == action)
-            .ok_or_else(|| usage(format!("`{action}` is no action: use discover, publish, read or request")))?;
+            .ok_or_else(|| {
+                usage(format!(
+                    "`{action}` is no action: use discover, publish, read or request"
+                ))
+            })?;
         let origin = self.stream(stream)?;
-        let settings = self.exchange.log(&origin).map(|log| log.settings().clone()).unwrap_or_default();
+        let settings = self
+            .exchange
+            .log(&origin)
+            .map(|log| log.settings().clone())
+            .unwrap_or_default();
         let purpose = purpose.unwrap_or_default();
         let mut request = match principal {
             "stranger" => self.stranger_request(action, &origin, &settings),
-            "local" => self.exchange.policy_request(&Peer::Local, action, (&origin, &settings), None, &purpose),
+            "local" => self.exchange.policy_request(
+                &Peer::Local,
+                action,
+                (&origin, &settings),
+                None,
+                &purpose,
+            ),
             name => {
                 let partner = self.partner(name)?;
                 let authority = partner.statement.authority.clone();
                 let now = self.exchange.clock().now();
-                let agreement = self.exchange.registry().active_agreement(&authority, &origin, now).cloned();
+                let agreement = self
+                    .exchange
+                    .registry()
+                    .active_agreement(&authority, &origin, now)
+                    .cloned();
                 let peer = Peer::Organization {
                     node: partner.statement.organization,
                     statement: Box::new(partner.statement),
                     envelope: Box::new(partner.envelope),
                     addresses: Vec::new(),
                 };
-                self.exchange.policy_request(&peer, action, (&origin, &settings), agreement.as_ref(), &purpose)
+                self.exchange.policy_request(
+                    &peer,
+                    action,
+                    (&origin, &settings),
+                    agreement.as_ref(),
+                    &purpose,
+                )
             }
         };
         if let Some(at) = at {
@@ -122,13 +184,18 @@ impl LocalNode {
     }
 
     fn stranger_request(&self, action: Action, origin: &Origin, settings: &LogSettings) -> Request {
-        let mut request = self.exchange.policy_request(&Peer::Local, action, (origin, settings), None, "");
+        let mut request =
+            self.exchange
+                .policy_request(&Peer::Local, action, (origin, settings), None, "");
         request.principal = Principal::Organization(Organization {
             authority: "stranger.example".to_owned(),
             name: "A stranger".to_owned(),
             ..Organization::default()
         });
-        request.context = Context { now_us: request.context.now_us, ..Context::default() };
+        request.context = Context {
+            now_us: request.context.now_us,
+            ..Context::default()
+        };
         request
     }
 
@@ -136,22 +203,42 @@ impl LocalNode {
         let mut results = Vec::new();
         let (mut passed, mut failed) = (0_u64, 0_u64);
         for file in self.case_files(files)? {
-            let io = |error: std::io::Error| CommandError::new(ErrorCode::Io, format_args!("cannot read `{}`: {error}", file.display()));
+            let io = |error: std::io::Error| {
+                CommandError::new(
+                    ErrorCode::Io,
+                    format_args!("cannot read `{}`: {error}", file.display()),
+                )
+            };
             let text = fs::read_to_string(&file).map_err(io)?;
             let invalid = |error: &dyn std::fmt::Display| {
-                CommandError::new(ErrorCode::PolicyInvalid, format_args!("`{}`: {error}", file.display()))
+                CommandError::new(
+                    ErrorCode::PolicyInvalid,
+                    format_args!("`{}`: {error}", file.display()),
+                )
             };
             let folder = file.parent().unwrap_or(Path::new("."));
             let mut texts = Vec::new();
             for named in case_policies(&text).map_err(|error| invalid(&error))? {
                 let path = folder.join(&named);
-                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-                texts.push((name, fs::read_to_string(&path).map_err(|error| invalid(&format_args!("{named}: {error}")))?));
+                let name = path
+                    .file_name()
+                    .and_then(|name| name.to_str())
+                    .unwrap_or_default()
+                    .to_owned();
+                texts.push((
+                    name,
+                    fs::read_to_string(&path)
+                        .map_err(|error| invalid(&format_args!("{named}: {error}")))?,
+                ));
             }
             let set = PolicySet::load(&texts).map_err(|error| invalid(&error))?;
             for case in run_cases(&set, &text).map_err(|error| invalid(&error))? {
-                if case.passed() { passed += 1 } else { failed += 1 }
-                results.push(json!({ "file": file, "case": case.name, "passed": case.passed() }));
+                if case.passed {
+                    passed += 1
+                } else {
+                    failed += 1
+                }
+                results.push(json!({ "file": file, "case": case.name, "passed": case.passed }));
             }
         }
         if failed > 0 {
@@ -160,22 +247,38 @@ impl LocalNode {
                 .filter(|result| result["passed"] == false)
                 .map(|result| result["case"].as_str().unwrap_or_default().to_owned())
                 .collect();
-            let message = format!("{failed} of {} example decisions came out otherwise: {}", passed + failed, names.join("; "));
+            let message = format!(
+                "{failed} of {} example decisions came out otherwise: {}",
+                passed + failed,
+                names.join("; ")
+            );
             return Err(CommandError::new(ErrorCode::VerificationFailed, message));
         }
         Ok(json!({ "passed": passed, "failed": failed, "cases": results }))
     }
 
     fn case_files(&self, files: &[String]) -> Result<Vec<PathBuf>, CommandError> {
-        let given: Vec<PathBuf> = if files.is_empty() { vec![self.policies_dir.join("tests")] } else { files.iter().map(PathBuf::from).collect() };
+        let given: Vec<PathBuf> = if files.is_empty() {
+            vec![self.policies_dir.join("tests")]
+        } else {
+            files.iter().map(PathBuf::from).collect()
+        };
         let mut found = Vec::new();
         for path in given {
             if !path.is_dir() {
                 found.push(path);
                 continue;
             }
-            let entries = fs::read_dir(&path).map_err(|error| CommandError::new(ErrorCode::Io, format_args!("cannot read `{}`: {error}", path.display())))?;
-            let mut inside: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
+            let entries = fs::read_dir(&path).map_err(|error| {
+                CommandError::new(
+                    ErrorCode::Io,
+                    format_args!("cannot read `{}`: {error}", path.display()),
+                )
+            })?;
+            let mut inside: Vec<_> = entries
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .filter(|path| path.extension().is_some_and(|e| e == "json"))
+                .collect();
             inside.sort();
             found.extend(inside);
         }

@@ -13,11 +13,22 @@ use crate::admin::{Command, Out};
 use crate::errors::{CommandError, ErrorCode};
 
 impl LocalNode {
-    pub(super) async fn on_ledger(&self, command: Command, out: &mut Out) -> Result<(), CommandError> {
+    pub(super) async fn on_ledger(
+        &self,
+        command: Command,
+        out: &mut Out,
+    ) -> Result<(), CommandError> {
         self.exchange.refresh_view().await.map_err(exchange_error)?;
         let view = self.exchange.view();
         match command {
-            Command::LedgerLs { partner, stream, kind, since, until, limit } => {
+            Command::LedgerLs {
+                partner,
+                stream,
+                kind,
+                since,
+                until,
+                limit,
+            } => {
                 let filter = EntryFilter {
                     partner: partner.map(|text| self.authority(&text)).transpose()?,
                     stream: stream.map(|text| self.stream(&text)).transpose()?,
@@ -26,7 +37,10 @@ impl LocalNode {
                     until: time(until)?,
                     after: None,
                 };
-                let rows = view.entries(&filter, u32::MAX >> 1).await.map_err(view_error)?;
+                let rows = view
+                    .entries(&filter, u32::MAX >> 1)
+                    .await
+                    .map_err(view_error)?;
                 let newest = rows.len().saturating_sub(limit as usize);
                 for row in &rows[newest..] {
                     out.item(&self.entry_value(row)?).await?;
@@ -34,23 +48,35 @@ impl LocalNode {
                 Ok(())
             }
             Command::LedgerRebuild => {
-                let opened = view.rebuild(&self.exchange.ledger_source()).await.map_err(view_error)?;
+                let opened = view
+                    .rebuild(&self.exchange.ledger_source())
+                    .await
+                    .map_err(view_error)?;
                 let digest = view.rows_digest().await.map_err(view_error)?;
                 out.value(&json!({ "rebuilt": true, "entries": opened.applied, "rows_digest": hex::encode(digest) })).await
             }
             Command::LedgerVerify => {
-                let problems = view.verify(&self.exchange.ledger_source()).await.map_err(view_error)?;
+                let problems = view
+                    .verify(&self.exchange.ledger_source())
+                    .await
+                    .map_err(view_error)?;
                 let digest = view.rows_digest().await.map_err(view_error)?;
                 if !problems.is_empty() {
                     let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
                     let error = CommandError::new(ErrorCode::VerificationFailed, texts.join("; "));
-                    return Err(error.advise("`countersign ledger rebuild` makes the view again from the logs"));
+                    return Err(error.advise(
+                        "`countersign ledger rebuild` makes the view again from the logs",
+                    ));
                 }
                 let applied = view.applied().await.map_err(view_error)?;
                 let entries: u64 = applied.values().sum();
                 out.value(&json!({ "whole": true, "logs": applied.len(), "entries": entries, "rows_digest": hex::encode(digest) })).await
             }
-            Command::ReceiptLs { partner, stream, limit } => {
+            Command::ReceiptLs {
+                partner,
+                stream,
+                limit,
+            } => {
                 let filter = ReceiptFilter {
                     partner: partner.map(|text| self.authority(&text)).transpose()?,
                     stream: stream.map(|text| self.stream(&text)).transpose()?,
@@ -59,7 +85,8 @@ impl LocalNode {
                 let rows = view.receipts(&filter, limit).await.map_err(view_error)?;
                 let mut values = Vec::with_capacity(rows.len());
                 for row in rows {
-                    let envelope = Envelope::from_json(row.envelope.as_bytes()).map_err(internal)?;
+                    let envelope =
+                        Envelope::from_json(row.envelope.as_bytes()).map_err(internal)?;
                     let receipt = Receipt::peek(&envelope).map_err(internal)?;
                     values.push(self.receipt_value(&receipt));
                 }
@@ -70,7 +97,11 @@ impl LocalNode {
     }
 
     fn receipt_value(&self, receipt: &Receipt) -> Value {
-        let partner = if receipt.consumer == *self.own() { receipt.stream.authority() } else { receipt.consumer.clone() };
+        let partner = if receipt.consumer == *self.own() {
+            receipt.stream.authority()
+        } else {
+            receipt.consumer.clone()
+        };
         json!({
             "time": receipt.made.to_rfc3339(),
             "partner": self.partner_name(&partner),
@@ -113,41 +144,84 @@ fn summary(record: &LedgerRecord) -> String {
     let peek = |envelope: &str| Envelope::from_json(envelope.as_bytes()).ok();
     match record {
         LedgerRecord::Agreement { .. } => "agreement under both signatures".to_owned(),
-        LedgerRecord::App { name, enrolled, .. } => format!("application {name} {}", if *enrolled { "enrolled" } else { "removed" }),
-        LedgerRecord::Cursor { app, next, .. } => format!("{app} has taken everything below {next}"),
-        LedgerRecord::Decision { principal, action, allowed, policies, .. } => {
+        LedgerRecord::App { name, enrolled, .. } => format!(
+            "application {name} {}",
+            if *enrolled { "enrolled" } else { "removed" }
+        ),
+        LedgerRecord::Cursor { app, next, .. } => {
+            format!("{app} has taken everything below {next}")
+        }
+        LedgerRecord::Decision {
+            principal,
+            action,
+            allowed,
+            policies,
+            ..
+        } => {
             let word = if *allowed { "may" } else { "may not" };
-            let by = if policies.is_empty() { "no policy permits it".to_owned() } else { policies.join(", ") };
+            let by = if policies.is_empty() {
+                "no policy permits it".to_owned()
+            } else {
+                policies.join(", ")
+            };
             format!("{principal} {word} {action} ({by})")
         }
         LedgerRecord::Fault { detail, .. } => detail.clone(),
         LedgerRecord::Invitation { id, .. } => format!("invitation {}", &id[..8.min(id.len())]),
-        LedgerRecord::InvitationStep { id, step, authority, reason, .. } => {
-            format!("invitation {}: {step} by {authority} {reason}", &id[..8.min(id.len())])
+        LedgerRecord::InvitationStep {
+            id,
+            step,
+            authority,
+            reason,
+            ..
+        } => {
+            format!(
+                "invitation {}: {step} by {authority} {reason}",
+                &id[..8.min(id.len())]
+            )
         }
         LedgerRecord::KeyStatement { .. } => "key statement".to_owned(),
         LedgerRecord::PolicySet { files, .. } => format!("{} policy files in force", files.len()),
-        LedgerRecord::Receipt { envelope, events, bytes, .. } => {
+        LedgerRecord::Receipt {
+            envelope,
+            events,
+            bytes,
+            ..
+        } => {
             let receipt = peek(envelope).and_then(|envelope| Receipt::peek(&envelope).ok());
-            receipt.map_or_else(|| "receipt".to_owned(), |receipt| {
-                format!("receipt {} up to {}: {events} events, {bytes} bytes more", receipt.number, receipt.size)
-            })
+            receipt.map_or_else(
+                || "receipt".to_owned(),
+                |receipt| {
+                    format!(
+                        "receipt {} up to {}: {events} events, {bytes} bytes more",
+                        receipt.number, receipt.size
+                    )
+                },
+            )
         }
         LedgerRecord::Refusal { envelope } => {
             let refusal = peek(envelope).and_then(|envelope| Refusal::peek(&envelope).ok());
-            refusal.map_or_else(|| "refusal".to_owned(), |refusal| format!("{}: {}", refusal.asked, refusal.reason))
+            refusal.map_or_else(
+                || "refusal".to_owned(),
+                |refusal| format!("{}: {}", refusal.asked, refusal.reason),
+            )
         }
         LedgerRecord::Rejection { .. } => "event rejected by the consumer".to_owned(),
         LedgerRecord::Revocation { reason, .. } => format!("access revoked: {reason}"),
         LedgerRecord::Termination { envelope } => {
             let end = peek(envelope).and_then(|envelope| Termination::peek(&envelope).ok());
-            end.map_or_else(|| "termination".to_owned(), |end| format!("agreement ended by {}: {}", end.by, end.reason))
+            end.map_or_else(
+                || "termination".to_owned(),
+                |end| format!("agreement ended by {}: {}", end.by, end.reason),
+            )
         }
     }
 }
 
 fn time(text: Option<String>) -> Result<Option<Timestamp>, CommandError> {
-    let parse = |text: String| Timestamp::parse_rfc3339(&text).map_err(|error| CommandError::new(ErrorCode::Usage, error));
+    let parse = |text: String| {
+        Timestamp::parse_rfc3339(&text).map_err(|error| CommandError::new(ErrorCode::Usage, error))
+    };
     text.map(parse).transpose()
 }
 

@@ -7,7 +7,6 @@ mod status;
 mod streams;
 
 pub(crate) use access::policies_differ;
-pub(crate) use streams::event_item;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,7 +19,9 @@ use countersign_event::documents::{Refusal, RefusalCode};
 use countersign_event::names::Origin;
 use countersign_exchange::pipeline::append::AppendError;
 use countersign_exchange::{Exchange, ExchangeError, OnboardingError, Partner, Peer, StreamError};
-use countersign_transport::{FrameGone, FrameSink, FrameSource, JoinFailure, Server, serve_publish};
+use countersign_transport::{
+    FrameGone, FrameSink, FrameSource, JoinFailure, Server, serve_publish,
+};
 
 use crate::admin::{AdminFrames, BoxFuture, Command, Handler, Out};
 use crate::config::Config;
@@ -48,7 +49,13 @@ impl LocalNode {
     /// A handler over an open exchange.
     #[must_use]
     pub fn new(exchange: Arc<Exchange>, config: Config, policies_dir: PathBuf) -> Self {
-        Self { exchange, config, policies_dir, server: None, cursors: Mutex::new(HashMap::new()) }
+        Self {
+            exchange,
+            config,
+            policies_dir,
+            server: None,
+            cursors: Mutex::new(HashMap::new()),
+        }
     }
 
     pub(crate) fn with_server(mut self, facts: ServerFacts) -> Self {
@@ -73,15 +80,25 @@ impl LocalNode {
     pub async fn flush_cursors(&self) -> Result<(), CommandError> {
         let moved: Vec<_> = {
             let cursors = self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
-            cursors.iter().map(|(key, next)| (key.clone(), *next)).collect()
+            cursors
+                .iter()
+                .map(|(key, next)| (key.clone(), *next))
+                .collect()
         };
         for ((app, stream), next) in moved {
             if let Some(log) = self.exchange.log(&stream) {
                 let leaf = match next.checked_sub(1) {
                     None => [0; 32],
-                    Some(last) => self.exchange.reader().leaf_hash(log.number(), last).map_err(internal)?,
+                    Some(last) => self
+                        .exchange
+                        .reader()
+                        .leaf_hash(log.number(), last)
+                        .map_err(internal)?,
                 };
-                self.exchange.move_cursor(&app, &stream, next, leaf).await.map_err(exchange_error)?;
+                self.exchange
+                    .move_cursor(&app, &stream, next, leaf)
+                    .await
+                    .map_err(exchange_error)?;
             }
             let mut cursors = self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
             // Unless it has moved on meanwhile.
@@ -94,19 +111,29 @@ impl LocalNode {
 
     pub(crate) fn stream(&self, text: &str) -> Result<Origin, CommandError> {
         self.exchange.resolve_origin(text).ok_or_else(|| {
-            CommandError::new(ErrorCode::NotFound, format_args!("there is no stream `{text}` here"))
-                .advise("`countersign stream ls` lists them; a partner's stream is written PARTNER/STREAM")
+            CommandError::new(
+                ErrorCode::NotFound,
+                format_args!("there is no stream `{text}` here"),
+            )
+            .advise(
+                "`countersign stream ls` lists them; a partner's stream is written PARTNER/STREAM",
+            )
         })
     }
 
     pub(crate) fn partner(&self, text: &str) -> Result<Partner, CommandError> {
-        self.exchange.registry().find_partner(text).cloned().map_err(|found| {
-            let message = match found {
-                0 => format!("there is no partner `{text}`"),
-                _ => format!("`{text}` fits {found} partners"),
-            };
-            CommandError::new(ErrorCode::NotFound, message).advise("`countersign partner ls` lists them with their names and authorities")
-        })
+        self.exchange
+            .registry()
+            .find_partner(text)
+            .cloned()
+            .map_err(|found| {
+                let message = match found {
+                    0 => format!("there is no partner `{text}`"),
+                    _ => format!("`{text}` fits {found} partners"),
+                };
+                CommandError::new(ErrorCode::NotFound, message)
+                    .advise("`countersign partner ls` lists them with their names and authorities")
+            })
     }
 
     async fn dispatch(&self, command: Command, out: &mut Out) -> Result<(), CommandError> {
@@ -141,22 +168,42 @@ impl LocalNode {
             | Command::ReceiptLs { .. } => self.on_ledger(command, out).await,
             Command::Doctor { confirm_clock } => self.doctor(confirm_clock, out).await,
             Command::Status => self.status(out).await,
-            Command::Publish => Err(CommandError::new(ErrorCode::Internal, "publishing has a channel of its own")),
+            Command::Publish => Err(CommandError::new(
+                ErrorCode::Internal,
+                "publishing has a channel of its own",
+            )),
         }
     }
 }
 
 impl Handler for LocalNode {
-    fn handle<'a>(&'a self, command: Command, out: &'a mut Out) -> BoxFuture<'a, Result<(), CommandError>> {
+    fn handle<'a>(
+        &'a self,
+        command: Command,
+        out: &'a mut Out,
+    ) -> BoxFuture<'a, Result<(), CommandError>> {
         Box::pin(self.dispatch(command, out))
     }
 
     fn publish(&self, frames: AdminFrames) -> BoxFuture<'_, Result<(), CommandError>> {
         Box::pin(async move {
-            let AdminFrames { mut incoming, mut outgoing } = frames;
+            let AdminFrames {
+                mut incoming,
+                mut outgoing,
+            } = frames;
             let gone = |error: FrameGone| CommandError::new(ErrorCode::Io, error);
-            let Some(first) = incoming.next_frame().await.map_err(gone)? else { return Ok(()) };
-            serve_publish(&self.exchange, &Peer::Local, first, &mut incoming, &mut outgoing).await.map_err(gone)
+            let Some(first) = incoming.next_frame().await.map_err(gone)? else {
+                return Ok(());
+            };
+            serve_publish(
+                &self.exchange,
+                &Peer::Local,
+                first,
+                &mut incoming,
+                &mut outgoing,
+            )
+            .await
+            .map_err(gone)
         })
     }
 
@@ -171,13 +218,17 @@ impl Handler for LocalNode {
 
 impl FrameSource for crate::admin::FrameReader {
     async fn next_frame(&mut self) -> Result<Option<(u8, bytes::Bytes)>, FrameGone> {
-        self.next().await.map_err(|error| FrameGone(error.to_string()))
+        self.next()
+            .await
+            .map_err(|error| FrameGone(error.to_string()))
     }
 }
 
 impl FrameSink for crate::admin::FrameWriter {
     async fn send_frame(&mut self, kind: u8, body: &[u8]) -> Result<(), FrameGone> {
-        self.write(kind, body).await.map_err(|error| FrameGone(error.to_string()))
+        self.write(kind, body)
+            .await
+            .map_err(|error| FrameGone(error.to_string()))
     }
 }
 
@@ -219,12 +270,19 @@ pub(crate) fn exchange_error(error: ExchangeError) -> CommandError {
         ExchangeError::Append(_) => ErrorCode::Malformed,
         ExchangeError::Ingest(_) => ErrorCode::EventInvalid,
         ExchangeError::NoLedger => ErrorCode::DataDirIncomplete,
-        ExchangeError::Read(countersign_store::journal::ReadError::Damage(_)) => ErrorCode::LogDamaged,
+        ExchangeError::Read(countersign_store::journal::ReadError::Damage(_)) => {
+            ErrorCode::LogDamaged
+        }
         ExchangeError::Receipt(_) => ErrorCode::VerificationFailed,
         ExchangeError::Stream(StreamError::Exists { .. }) => ErrorCode::StreamExists,
-        ExchangeError::Stream(StreamError::Unknown { .. }) | ExchangeError::UnknownAgreement => ErrorCode::NotFound,
+        ExchangeError::Stream(StreamError::Unknown { .. }) | ExchangeError::UnknownAgreement => {
+            ErrorCode::NotFound
+        }
         ExchangeError::Stream(_) => ErrorCode::Usage,
-        ExchangeError::Proof(_) | ExchangeError::Read(_) | ExchangeError::Record(_) | ExchangeError::View(_) => ErrorCode::Internal,
+        ExchangeError::Proof(_)
+        | ExchangeError::Read(_)
+        | ExchangeError::Record(_)
+        | ExchangeError::View(_) => ErrorCode::Internal,
     };
     CommandError::new(code, error)
 }
@@ -233,7 +291,9 @@ pub(crate) fn onboarding_error(error: OnboardingError) -> CommandError {
     match error {
         OnboardingError::Exchange(error) => exchange_error(error),
         OnboardingError::Addresses => CommandError::new(ErrorCode::ConfigValue, error),
-        OnboardingError::Agreement { .. } => CommandError::new(ErrorCode::VerificationFailed, error),
+        OnboardingError::Agreement { .. } => {
+            CommandError::new(ErrorCode::VerificationFailed, error)
+        }
         OnboardingError::Unknown { .. } => CommandError::new(ErrorCode::NotFound, error),
     }
 }
@@ -243,8 +303,13 @@ pub(crate) fn session_error(error: &SessionError) -> CommandError {
         SessionError::Identity(_) => ErrorCode::WrongIdentity,
         SessionError::Message(_) | SessionError::Frame(_) => ErrorCode::Malformed,
         SessionError::Refused(refused) => {
-            let known = ErrorCode::ALL.iter().find(|code| code.as_str() == refused.code);
-            let error = CommandError::new(known.copied().unwrap_or(ErrorCode::NotPermitted), &refused.reason);
+            let known = ErrorCode::ALL
+                .iter()
+                .find(|code| code.as_str() == refused.code);
+            let error = CommandError::new(
+                known.copied().unwrap_or(ErrorCode::NotPermitted),
+                &refused.reason,
+            );
             return match refused.advice.as_slice() {
                 [] => error,
                 advice => error.advise(format_args!("what would help: {}", advice.join("; "))),
@@ -262,11 +327,27 @@ pub(crate) fn session_error(error: &SessionError) -> CommandError {
 pub(crate) fn join_error(error: JoinFailure) -> CommandError {
     match error {
         JoinFailure::Join(JoinError::Session(error)) => session_error(&error),
-        JoinFailure::Join(JoinError::Expired { .. }) => CommandError::new(ErrorCode::InvitationExpired, error),
+        JoinFailure::Join(JoinError::Expired { .. }) => {
+            CommandError::new(ErrorCode::InvitationExpired, error)
+        }
         JoinFailure::Join(JoinError::Link(_)) => CommandError::new(ErrorCode::LinkInvalid, error),
-        JoinFailure::Join(JoinError::Declined) => CommandError::new(ErrorCode::ConfirmationNeeded, error),
+        JoinFailure::Join(JoinError::Declined) => {
+            CommandError::new(ErrorCode::ConfirmationNeeded, error)
+        }
         JoinFailure::Join(_) => CommandError::new(ErrorCode::VerificationFailed, error),
         JoinFailure::Hold(error) => onboarding_error(error),
         JoinFailure::NoSuchStream { .. } => CommandError::new(ErrorCode::NotFound, error),
     }
+}
+
+pub(crate) fn export_error(error: crate::evidence::ExportError) -> CommandError {
+    use crate::evidence::ExportError;
+    let code = match &error {
+        ExportError::CatchingUp { .. } => ErrorCode::Busy,
+        ExportError::Exists { .. } => ErrorCode::DataDirExists,
+        ExportError::Range { .. } | ExportError::NotAStream { .. } => ErrorCode::Usage,
+        ExportError::Io { .. } => ErrorCode::Io,
+        _ => ErrorCode::Internal,
+    };
+    CommandError::new(code, error)
 }

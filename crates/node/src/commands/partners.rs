@@ -27,37 +27,70 @@ struct InviteCommand {
 }
 
 impl LocalNode {
-    pub(super) async fn on_partner(&self, command: Command, out: &mut Out) -> Result<(), CommandError> {
+    pub(super) async fn on_partner(
+        &self,
+        command: Command,
+        out: &mut Out,
+    ) -> Result<(), CommandError> {
         match command {
-            Command::PartnerInvite { stream, consume, expires_s, period_s, for_key, confirm, exposure_events } => {
-                let invite = InviteCommand { stream, consume, expires_s, period_s, for_key, confirm, exposure_events };
+            Command::PartnerInvite {
+                stream,
+                consume,
+                expires_s,
+                period_s,
+                for_key,
+                confirm,
+                exposure_events,
+            } => {
+                let invite = InviteCommand {
+                    stream,
+                    consume,
+                    expires_s,
+                    period_s,
+                    for_key,
+                    confirm,
+                    exposure_events,
+                };
                 out.value(&self.invite(invite).await?).await
             }
             Command::PartnerTerms { link } => out.value(&self.terms(&link).await?).await,
-            Command::PartnerJoin { link, accept } => out.value(&self.join(&link, &accept).await?).await,
+            Command::PartnerJoin { link, accept } => {
+                out.value(&self.join(&link, &accept).await?).await
+            }
             Command::PartnerConfirm { invitation, .. } => {
-                let authority = self.exchange.confirm_join(&invitation).await.map_err(onboarding_error)?;
-                out.value(&json!({ "invitation": invitation, "confirmed": authority })).await
+                let authority = self
+                    .exchange
+                    .confirm_join(&invitation)
+                    .await
+                    .map_err(onboarding_error)?;
+                out.value(&json!({ "invitation": invitation, "confirmed": authority }))
+                    .await
             }
             Command::PartnerLs => {
-                let registry = self.exchange.registry();
-                let mut partners: Vec<_> = registry.partners.values().map(|partner| self.partner_value(partner)).collect();
-                drop(registry);
+                let partners: Vec<Partner> = self.exchange.registry().partners.values().cloned().collect();
+                let mut partners: Vec<Value> = partners.iter().map(|partner| self.partner_value(partner)).collect();
                 partners.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
                 out.value(&partners).await
             }
             Command::PartnerInfo { partner } => {
                 let partner = self.partner(&partner)?;
                 let mut value = self.partner_value(&partner);
-                let agreements = self.agreements(|state| state.counterparty(self.own()) == &partner.statement.authority);
+                let agreements = self.agreements(|state| {
+                    state.counterparty(self.own()) == &partner.statement.authority
+                });
                 value["agreements"] = agreements.into();
                 value["addresses"] = partner.addresses.clone().into();
                 value["key_statement"] = partner.statement.number.into();
                 out.value(&value).await
             }
             Command::PartnerRevoke { partner, reason } => {
-                let authority = self.exchange.revoke(&partner, &reason).await.map_err(onboarding_error)?;
-                out.value(&json!({ "partner": authority, "revoked": true, "reason": reason })).await
+                let authority = self
+                    .exchange
+                    .revoke(&partner, &reason)
+                    .await
+                    .map_err(onboarding_error)?;
+                out.value(&json!({ "partner": authority, "revoked": true, "reason": reason }))
+                    .await
             }
             Command::AgreementLs => out.value(&self.agreements(|_| true)).await,
             Command::AgreementInfo { agreement } => {
@@ -69,13 +102,21 @@ impl LocalNode {
                 value["producer"] = state.agreement.producer.authority.to_string().into();
                 value["consumer"] = state.agreement.consumer.authority.to_string().into();
                 value["from"] = state.agreement.from.to_rfc3339().into();
-                value["signatures"] = state.envelope.signatures().iter().map(|s| s.keyid.clone()).collect();
+                value["signatures"] = state
+                    .envelope
+                    .signatures()
+                    .iter()
+                    .map(|s| s.keyid.clone())
+                    .collect();
                 value["payload_sha256"] = hex::encode(state.envelope.payload_digest()).into();
                 out.value(&value).await
             }
             Command::AgreementTerminate { agreement, reason } => {
                 let id = self.agreement_id(&agreement)?;
-                self.exchange.terminate(id, &reason).await.map_err(onboarding_error)?;
+                self.exchange
+                    .terminate(id, &reason)
+                    .await
+                    .map_err(onboarding_error)?;
                 out.value(&json!({ "agreement": id.to_string(), "state": "terminated", "reason": reason })).await
             }
             Command::Ping { partner, count } => self.ping(&partner, count, out).await,
@@ -90,19 +131,37 @@ impl LocalNode {
     /// How a partner is called on the command line: its name in small letters, or its authority where that is not unique.
     pub(super) fn partner_name(&self, authority: &Authority) -> String {
         let registry = self.exchange.registry();
-        let Some(partner) = registry.partners.get(authority) else { return authority.to_string() };
+        let Some(partner) = registry.partners.get(authority) else {
+            return authority.to_string();
+        };
         let name = slug(&partner.statement.name);
-        if registry.find_partner(&name).is_ok() { name } else { authority.to_string() }
+        if registry.find_partner(&name).is_ok() {
+            name
+        } else {
+            authority.to_string()
+        }
     }
 
     /// Where this node is said to listen: as configured, else at its own address where that names one machine.
     pub(super) fn addresses(&self) -> Vec<String> {
-        let advertised: Vec<String> = self.config.advertise.iter().map(ToString::to_string).collect();
+        let advertised: Vec<String> = self
+            .config
+            .advertise
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         if !advertised.is_empty() {
             return advertised;
         }
-        let listen = self.server.as_ref().map_or(self.config.listen, |server| server.listen);
-        if listen.ip().is_unspecified() || listen.port() == 0 { Vec::new() } else { vec![listen.to_string()] }
+        let listen = self
+            .server
+            .as_ref()
+            .map_or(self.config.listen, |server| server.listen);
+        if listen.ip().is_unspecified() || listen.port() == 0 {
+            Vec::new()
+        } else {
+            vec![listen.to_string()]
+        }
     }
 
     async fn invite(&self, invite: InviteCommand) -> Result<Value, CommandError> {
@@ -111,25 +170,40 @@ impl LocalNode {
         let for_key = match invite.for_key {
             None => None,
             Some(text) => Some(fingerprint_of(&text).ok_or_else(|| {
-                usage(&format_args!("`{text}` is no organization key: give a fingerprint (`key-…`) or its base64"))
+                usage(&format_args!(
+                    "`{text}` is no organization key: give a fingerprint (`key-…`) or its base64"
+                ))
             })?),
         };
         let now = self.exchange.clock().now();
         let options = InviteOptions {
             stream,
-            side: if invite.consume { Side::Consumer } else { Side::Producer },
+            side: if invite.consume {
+                Side::Consumer
+            } else {
+                Side::Producer
+            },
             plan: Plan {
-                exposure_events: invite.exposure_events.unwrap_or(self.config.exposure_events).max(1),
+                exposure_events: invite
+                    .exposure_events
+                    .unwrap_or(self.config.exposure_events)
+                    .max(1),
                 ..Plan::default()
             },
             expires_in: Duration::from_secs(invite.expires_s),
-            until: invite.period_s.map(|period| Timestamp(now.0.saturating_add(period.saturating_mul(1_000_000)))),
+            until: invite
+                .period_s
+                .map(|period| Timestamp(now.0.saturating_add(period.saturating_mul(1_000_000)))),
             for_key,
             confirm: invite.confirm,
             addresses: self.addresses(),
         };
         let stream = options.stream.clone();
-        let invitation = self.exchange.invite(options).await.map_err(onboarding_error)?;
+        let invitation = self
+            .exchange
+            .invite(options)
+            .await
+            .map_err(onboarding_error)?;
         Ok(json!({
             "link": invitation.to_link(),
             "invitation": invitation.id_hex(),
@@ -151,13 +225,25 @@ impl LocalNode {
         match (asked, shown) {
             // Signed before: the same documents came back.
             (Ok(agreement), _) => {
-                let state = self.exchange.registry().agreements.get(&agreement.id).cloned();
-                let payload = state.map(|state| hex::encode(state.envelope.payload_digest())).unwrap_or_default();
+                let state = self
+                    .exchange
+                    .registry()
+                    .agreements
+                    .get(&agreement.id)
+                    .cloned();
+                let payload = state
+                    .map(|state| hex::encode(state.envelope.payload_digest()))
+                    .unwrap_or_default();
                 Ok(terms_value(&invitation, &agreement, None, &payload))
             }
             (Err(JoinFailure::Join(_)), Some(terms)) => {
                 let payload = hex::encode(sha256(&terms.payload));
-                Ok(terms_value(&invitation, &terms.agreement, terms.offer.title.as_deref(), &payload))
+                Ok(terms_value(
+                    &invitation,
+                    &terms.agreement,
+                    terms.offer.title.as_deref(),
+                    &payload,
+                ))
             }
             (Err(error), _) => Err(join_error(error)),
         }
@@ -166,8 +252,14 @@ impl LocalNode {
     async fn join(&self, link: &str, accept: &Accept) -> Result<Value, CommandError> {
         let invitation = parse_link(link)?;
         let agreed = |terms: &Terms| hex::encode(sha256(&terms.payload)) == accept.payload_sha256;
-        let agreement = join(&self.exchange, &invitation, self.addresses(), agreed).await.map_err(join_error)?;
-        let inviter = if agreement.producer.authority == *self.own() { &agreement.consumer } else { &agreement.producer };
+        let agreement = join(&self.exchange, &invitation, self.addresses(), agreed)
+            .await
+            .map_err(join_error)?;
+        let inviter = if agreement.producer.authority == *self.own() {
+            &agreement.consumer
+        } else {
+            &agreement.producer
+        };
         let stream = self.stream_name(&agreement.stream);
         let reads = agreement.consumer.authority == *self.own();
         Ok(json!({
@@ -183,9 +275,12 @@ impl LocalNode {
     async fn ping(&self, partner: &str, count: u32, out: &mut Out) -> Result<(), CommandError> {
         let partner = self.partner(partner)?;
         for _ in 0..count.max(1) {
-            let took = ping(&self.exchange, &partner.statement.authority).await.map_err(|error| session_error(&error))?;
+            let took = ping(&self.exchange, &partner.statement.authority)
+                .await
+                .map_err(|error| session_error(&error))?;
             let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            out.item(&json!({ "partner": partner.statement.name, "round_trip_us": took_us })).await?;
+            out.item(&json!({ "partner": partner.statement.name, "round_trip_us": took_us }))
+                .await?;
         }
         Ok(())
     }
@@ -210,9 +305,19 @@ impl LocalNode {
     }
 
     pub(super) fn agreements(&self, wanted: impl Fn(&AgreementState) -> bool) -> Vec<Value> {
-        let mut states: Vec<_> = self.exchange.registry().agreements.values().filter(|state| wanted(state)).cloned().collect();
+        let mut states: Vec<_> = self
+            .exchange
+            .registry()
+            .agreements
+            .values()
+            .filter(|state| wanted(state))
+            .cloned()
+            .collect();
         states.sort_by_key(|state| (state.agreement.made, state.agreement.id));
-        states.iter().map(|state| self.agreement_value(state)).collect()
+        states
+            .iter()
+            .map(|state| self.agreement_value(state))
+            .collect()
     }
 
     fn agreement_value(&self, state: &AgreementState) -> Value {
@@ -241,7 +346,10 @@ impl LocalNode {
             return Ok(id);
         }
         let registry = self.exchange.registry();
-        let mut fitting = registry.agreements.keys().filter(|id| text.len() >= 4 && id.to_string().starts_with(text));
+        let mut fitting = registry
+            .agreements
+            .keys()
+            .filter(|id| text.len() >= 4 && id.to_string().starts_with(text));
         match (fitting.next(), fitting.next()) {
             (Some(id), None) => Ok(*id),
             _ => Err(unknown_agreement(text)),
@@ -250,16 +358,26 @@ impl LocalNode {
 }
 
 fn unknown_agreement(text: &str) -> CommandError {
-    CommandError::new(ErrorCode::NotFound, format_args!("there is no agreement `{text}`"))
-        .advise("`countersign agreement ls` lists them")
+    CommandError::new(
+        ErrorCode::NotFound,
+        format_args!("there is no agreement `{text}`"),
+    )
+    .advise("`countersign agreement ls` lists them")
 }
 
 fn parse_link(link: &str) -> Result<Invitation, CommandError> {
-    link.parse().map_err(|error| CommandError::new(ErrorCode::LinkInvalid, error))
+    link.parse()
+        .map_err(|error| CommandError::new(ErrorCode::LinkInvalid, error))
 }
 
-fn terms_value(invitation: &Invitation, agreement: &Agreement, title: Option<&str>, payload: &str) -> Value {
-    let fingerprint = |party: &countersign_event::documents::Party| party.organization.fingerprint().to_string();
+fn terms_value(
+    invitation: &Invitation,
+    agreement: &Agreement,
+    title: Option<&str>,
+    payload: &str,
+) -> Value {
+    let fingerprint =
+        |party: &countersign_event::documents::Party| party.organization.fingerprint().to_string();
     json!({
         "inviter_fingerprint": invitation.organization,
         "producer": agreement.producer.name,

@@ -17,12 +17,16 @@ impl LocalNode {
         let count = |kind| logs.iter().filter(|log| log.kind() == kind).count();
         let entries: u64 = logs.iter().map(|log| log.size()).sum();
         let now = exchange.clock().now();
-        let registry = exchange.registry();
-        let partners = registry.partners.len();
-        let active = registry.agreements.values().filter(|state| state.is_active(now)).count();
-        drop(registry);
+        let (partners, active) = {
+            let registry = exchange.registry();
+            let agreements = registry.agreements.values();
+            (registry.partners.len(), agreements.filter(|state| state.is_active(now)).count())
+        };
         let statuses = exchange.statuses();
-        let subscriptions: Vec<Value> = statuses.iter().map(|status| self.subscription_value(status)).collect();
+        let subscriptions: Vec<Value> = statuses
+            .iter()
+            .map(|status| self.subscription_value(status))
+            .collect();
         out.value(&json!({
             "organization": identity.statement.name,
             "authority": identity.authority(),
@@ -74,7 +78,11 @@ impl LocalNode {
         }
     }
 
-    pub(super) async fn doctor(&self, confirm_clock: bool, out: &mut Out) -> Result<(), CommandError> {
+    pub(super) async fn doctor(
+        &self,
+        confirm_clock: bool,
+        out: &mut Out,
+    ) -> Result<(), CommandError> {
         if confirm_clock {
             self.exchange.writer().confirm_clock();
         }
@@ -83,32 +91,89 @@ impl LocalNode {
             checks.push(json!({ "check": what, "result": if good { "ok" } else { "look" }, "detail": detail }));
         };
         let stopped = self.exchange.appending_stopped();
-        check("appending", stopped.is_none(), stopped.unwrap_or_else(|| "entries are taken".to_owned()));
+        check(
+            "appending",
+            stopped.is_none(),
+            stopped.unwrap_or_else(|| "entries are taken".to_owned()),
+        );
         let now = self.exchange.clock().now();
-        let newest = self.exchange.logs().iter().map(|log| log.head().last_time_us).max().unwrap_or(0);
+        let newest = self
+            .exchange
+            .logs()
+            .iter()
+            .map(|log| log.head().last_time_us)
+            .max()
+            .unwrap_or(0);
         let behind = newest > now.0;
         let detail = if behind {
-            format!("the clock shows {now}, the newest entry is of {}: times are clamped until the clock has caught up", Timestamp(newest))
+            format!(
+                "the clock shows {now}, the newest entry is of {}: times are clamped until the clock has caught up",
+                Timestamp(newest)
+            )
         } else {
             format!("{now}")
         };
         check("clock", !behind, detail);
         self.exchange.refresh_view().await.map_err(exchange_error)?;
-        let problems = self.exchange.view().verify(&self.exchange.ledger_source()).await;
+        let problems = self
+            .exchange
+            .view()
+            .verify(&self.exchange.ledger_source())
+            .await;
         let problems = problems.map_err(|error| exchange_error(error.into()))?;
         let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let whole = texts.is_empty();
-        check("ledger view", whole, if whole { "the rows are those of the logs".to_owned() } else { texts.join("; ") });
-        let damaged: Vec<String> = self.exchange.logs().iter().filter_map(|log| self.first_damage(log)).collect();
+        check(
+            "ledger view",
+            whole,
+            if whole {
+                "the rows are those of the logs".to_owned()
+            } else {
+                texts.join("; ")
+            },
+        );
+        let damaged: Vec<String> = self
+            .exchange
+            .logs()
+            .iter()
+            .filter_map(|log| self.first_damage(log))
+            .collect();
         let readable = damaged.is_empty();
-        check("logs", readable, if readable { "every stored byte reads back".to_owned() } else { damaged.join("; ") });
+        check(
+            "logs",
+            readable,
+            if readable {
+                "every stored byte reads back".to_owned()
+            } else {
+                damaged.join("; ")
+            },
+        );
         let addresses = self.addresses();
         let reachable = !addresses.is_empty();
-        check("advertise", reachable, if reachable { addresses.join(", ") } else { "partners cannot dial this node: set `advertise`".to_owned() });
-        check("keys", false, "key files are mode 0600 and not encrypted: whoever steals the disk has them".to_owned());
-        check("witnesses", false, "nobody witnesses these logs yet: integrity against their own operator is not proven".to_owned());
+        check(
+            "advertise",
+            reachable,
+            if reachable {
+                addresses.join(", ")
+            } else {
+                "partners cannot dial this node: set `advertise`".to_owned()
+            },
+        );
+        check(
+            "keys",
+            false,
+            "key files are mode 0600 and not encrypted: whoever steals the disk has them"
+                .to_owned(),
+        );
+        check(
+            "witnesses",
+            false,
+            "nobody witnesses these logs yet: integrity against their own operator is not proven"
+                .to_owned(),
+        );
         check("backup", false, "back up keys and data together; compare heads with partners before a restored copy is used".to_owned());
-        out.value(&json!({ "confirmed_clock": confirm_clock, "checks": checks })).await
+        out.value(&json!({ "confirmed_clock": confirm_clock, "checks": checks }))
+            .await
     }
 
     /// Reads a whole log through.
@@ -116,7 +181,11 @@ impl LocalNode {
         let mut next = 0;
         let size = log.size();
         while next < size {
-            match self.exchange.reader().read(log.number(), next, 8192, 16 << 20) {
+            match self
+                .exchange
+                .reader()
+                .read(log.number(), next, 8192, 16 << 20)
+            {
                 Ok(runs) => match runs.last() {
                     Some(run) => next = run.first + u64::from(run.count),
                     None => return Some(format!("`{}`: entry {next} is not there", log.origin())),

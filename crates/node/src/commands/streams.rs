@@ -33,16 +33,36 @@ struct Reading {
 }
 
 impl LocalNode {
-    pub(super) async fn on_stream(&self, command: Command, out: &mut Out) -> Result<(), CommandError> {
+    pub(super) async fn on_stream(
+        &self,
+        command: Command,
+        out: &mut Out,
+    ) -> Result<(), CommandError> {
         match command {
-            Command::StreamCreate { stream, title, labels, fields } => {
+            Command::StreamCreate {
+                stream,
+                title,
+                labels,
+                fields,
+            } => {
                 if fields {
-                    let message = "streams that commit to each field by itself are not in this version";
+                    let message =
+                        "streams that commit to each field by itself are not in this version";
                     return Err(CommandError::new(ErrorCode::NotInBuild, message));
                 }
-                let name = stream.parse().map_err(|error| CommandError::new(ErrorCode::Usage, error))?;
-                let options = StreamOptions { title, labels, event_bytes_max: 0 };
-                let log = self.exchange.create_stream(&name, options).await.map_err(exchange_error)?;
+                let name = stream
+                    .parse()
+                    .map_err(|error| CommandError::new(ErrorCode::Usage, error))?;
+                let options = StreamOptions {
+                    title,
+                    labels,
+                    event_bytes_max: 0,
+                };
+                let log = self
+                    .exchange
+                    .create_stream(&name, options)
+                    .await
+                    .map_err(exchange_error)?;
                 out.value(&self.stream_value(&log)).await
             }
             Command::StreamInfo { stream } => {
@@ -52,17 +72,54 @@ impl LocalNode {
             Command::StreamLs => {
                 let logs = self.exchange.logs();
                 let streams = logs.iter().filter(|log| log.kind() != LogKind::Ledger);
-                out.value(&streams.map(|log| self.stream_value(log)).collect::<Vec<_>>()).await
+                out.value(
+                    &streams
+                        .map(|log| self.stream_value(log))
+                        .collect::<Vec<_>>(),
+                )
+                .await
             }
-            Command::StreamTail { stream, count, follow } => {
+            Command::StreamTail {
+                stream,
+                count,
+                follow,
+            } => {
                 let origin = self.stream(&stream)?;
                 let size = self.log(&origin)?.size();
                 let from = Some(StartAt::Sequence(size.saturating_sub(count)));
-                self.read(Reading { origin, from, count: None, follow, app: None, control: true }, out).await
+                self.read(
+                    Reading {
+                        origin,
+                        from,
+                        count: None,
+                        follow,
+                        app: None,
+                        control: true,
+                    },
+                    out,
+                )
+                .await
             }
-            Command::Subscribe { stream, from, count, follow, app } => {
+            Command::Subscribe {
+                stream,
+                from,
+                count,
+                follow,
+                app,
+            } => {
                 let origin = self.stream(&stream)?;
-                self.read(Reading { origin, from, count, follow, app, control: false }, out).await
+                self.read(
+                    Reading {
+                        origin,
+                        from,
+                        count,
+                        follow,
+                        app,
+                        control: false,
+                    },
+                    out,
+                )
+                .await
             }
             Command::CursorApplied { app, stream, next } => {
                 let origin = self.stream(&stream)?;
@@ -70,12 +127,18 @@ impl LocalNode {
                 self.applied(&app, &origin, next);
                 Ok(())
             }
-            Command::EvidenceExport { stream, from, to, out: path } => {
+            Command::EvidenceExport {
+                stream,
+                from,
+                to,
+                out: path,
+            } => {
                 let origin = self.stream(&stream)?;
                 self.log(&origin)?;
                 let path = std::path::PathBuf::from(path);
-                let summary = crate::evidence::export(&self.exchange, &origin, from, to, &path).await;
-                out.value(&summary.map_err(CommandError::from)?).await
+                let summary =
+                    crate::evidence::export(&self.exchange, &origin, from, to, &path).await;
+                out.value(&summary.map_err(super::export_error)?).await
             }
             _ => Err(internal("not a command about streams")),
         }
@@ -83,14 +146,20 @@ impl LocalNode {
 
     fn log(&self, origin: &Origin) -> Result<Arc<Log>, CommandError> {
         self.exchange.log(origin).ok_or_else(|| {
-            CommandError::new(ErrorCode::NotFound, format_args!("there is no stream `{origin}` here"))
-                .advise("`countersign stream ls` lists them")
+            CommandError::new(
+                ErrorCode::NotFound,
+                format_args!("there is no stream `{origin}` here"),
+            )
+            .advise("`countersign stream ls` lists them")
         })
     }
 
     /// How people write the stream: its name, with the partner's before it where it is a copy.
     pub(super) fn stream_name(&self, origin: &Origin) -> String {
-        let name = origin.stream().map(|name| name.to_string()).unwrap_or_default();
+        let name = origin
+            .stream()
+            .map(|name| name.to_string())
+            .unwrap_or_default();
         let authority = origin.authority();
         if authority == *self.exchange.identity().authority() {
             return name;
@@ -124,8 +193,12 @@ impl LocalNode {
             value["signed_size"] = signed.size.into();
         }
         let statuses = self.exchange.statuses();
-        let subscriptions = statuses.iter().filter(|status| status.stream == *log.origin());
-        value["subscriptions"] = subscriptions.map(|status| self.subscription_value(status)).collect();
+        let subscriptions = statuses
+            .iter()
+            .filter(|status| status.stream == *log.origin());
+        value["subscriptions"] = subscriptions
+            .map(|status| self.subscription_value(status))
+            .collect();
         // Nobody outside has seen this history until a witness or a partner's receipt says so.
         value["assurance"] = "integrated; unwitnessed".into();
         if let Some(key) = self.log_key(log) {
@@ -137,15 +210,30 @@ impl LocalNode {
     fn log_key(&self, log: &Log) -> Option<String> {
         let authority = log.origin().authority();
         if authority == *self.exchange.identity().authority() {
-            return Some(self.exchange.identity().log_key.public().fingerprint().to_string());
+            return Some(
+                self.exchange
+                    .identity()
+                    .log_key
+                    .public()
+                    .fingerprint()
+                    .to_string(),
+            );
         }
         let registry = self.exchange.registry();
-        let key = registry.partners.get(&authority)?.statement.keys_for(Role::Log).next()?.key;
+        let key = registry
+            .partners
+            .get(&authority)?
+            .statement
+            .keys_for(Role::Log)
+            .next()?
+            .key;
         Some(key.fingerprint().to_string())
     }
 
     async fn read(&self, reading: Reading, out: &mut Out) -> Result<(), CommandError> {
-        let Some(log) = self.wait_for(&reading).await? else { return Ok(()) };
+        let Some(log) = self.wait_for(&reading).await? else {
+            return Ok(());
+        };
         let mut next = self.start(&log, &reading)?;
         let mut left = reading.count.unwrap_or(u64::MAX);
         let mut heads = log.watch();
@@ -160,7 +248,9 @@ impl LocalNode {
                 let before = next;
                 for stored in runs.iter().flat_map(|run| run.iter()) {
                     next = stored.sequence + 1;
-                    let Some(item) = item_of(&log, &stored, reading.control)? else { continue };
+                    let Some(item) = item_of(&log, &stored, reading.control)? else {
+                        continue;
+                    };
                     out.item(&item).await?;
                     left -= 1;
                     if left == 0 {
@@ -168,7 +258,10 @@ impl LocalNode {
                     }
                 }
                 if next == before {
-                    return Err(internal(format_args!("entry {next} of `{}` could not be read", log.origin())));
+                    return Err(internal(format_args!(
+                        "entry {next} of `{}` could not be read",
+                        log.origin()
+                    )));
                 }
             }
             if !reading.follow || left == 0 || heads.changed().await.is_err() {
@@ -184,7 +277,10 @@ impl LocalNode {
         let agreed = || {
             let registry = self.exchange.registry();
             let mut agreements = registry.agreements.values();
-            agreements.any(|state| state.agreement.stream == reading.origin && state.agreement.consumer.authority == own)
+            agreements.any(|state| {
+                state.agreement.stream == reading.origin
+                    && state.agreement.consumer.authority == own
+            })
         };
         loop {
             if let Some(log) = self.exchange.log(&reading.origin) {
@@ -211,7 +307,10 @@ impl LocalNode {
             None | Some(StartAt::Start) => Ok(0),
             Some(StartAt::Now) => Ok(size),
             Some(StartAt::Sequence(sequence)) => Ok(sequence.min(size)),
-            Some(StartAt::Time(time_us)) => self.exchange.first_at(log, size, time_us).map_err(exchange_error),
+            Some(StartAt::Time(time_us)) => self
+                .exchange
+                .first_at(log, size, time_us)
+                .map_err(exchange_error),
         }
     }
 
@@ -221,23 +320,35 @@ impl LocalNode {
             return Ok(next);
         }
         let key = (app.to_owned(), log.origin().clone());
-        let Some((next, leaf)) = self.exchange.registry().cursors.get(&key).copied() else { return Ok(0) };
+        let Some((next, leaf)) = self.exchange.registry().cursors.get(&key).copied() else {
+            return Ok(0);
+        };
         let ours = match next.checked_sub(1) {
             None => [0; 32],
-            Some(last) if last < log.size() => {
-                self.exchange.reader().leaf_hash(log.number(), last).map_err(|error| exchange_error(error.into()))?
-            }
+            Some(last) if last < log.size() => self
+                .exchange
+                .reader()
+                .leaf_hash(log.number(), last)
+                .map_err(|error| exchange_error(error.into()))?,
             Some(_) => [0xff; 32],
         };
         if ours == leaf {
             return Ok(next);
         }
-        let message = format!("`{}` does not continue what `{app}` has read: it was re-created or restored", log.origin());
-        Err(CommandError::new(ErrorCode::CursorMismatch, message).advise("read on from a place of your choice with --from"))
+        let message = format!(
+            "`{}` does not continue what `{app}` has read: it was re-created or restored",
+            log.origin()
+        );
+        Err(CommandError::new(ErrorCode::CursorMismatch, message)
+            .advise("read on from a place of your choice with --from"))
     }
 }
 
-fn item_of(log: &Log, stored: &StoredEntry<'_>, control: bool) -> Result<Option<Value>, CommandError> {
+fn item_of(
+    log: &Log,
+    stored: &StoredEntry<'_>,
+    control: bool,
+) -> Result<Option<Value>, CommandError> {
     let entry = Entry::decode(stored.entry).map_err(internal)?;
     if entry.kind == Kind::Control && !control {
         return Ok(None);
@@ -246,12 +357,20 @@ fn item_of(log: &Log, stored: &StoredEntry<'_>, control: bool) -> Result<Option<
 }
 
 /// An event as it is shown: the CloudEvent, and beside its attributes where it lies and when the log took it.
-pub(crate) fn event_item(origin: &Origin, entry: &Entry, stored: &StoredEntry<'_>) -> Result<Value, CommandError> {
+fn event_item(
+    origin: &Origin,
+    entry: &Entry,
+    stored: &StoredEntry<'_>,
+) -> Result<Value, CommandError> {
     let damaged = |error: countersign_event::content::ContentError| {
-        let message = format!("entry {} of `{origin}` is damaged: {error}", stored.sequence);
+        let message = format!(
+            "entry {} of `{origin}` is damaged: {error}",
+            stored.sequence
+        );
         CommandError::new(ErrorCode::LogDamaged, message)
     };
-    let event = check_content(entry, stored.content, stored.attribute_bytes as usize).map_err(damaged)?;
+    let event =
+        check_content(entry, stored.content, stored.attribute_bytes as usize).map_err(damaged)?;
     let mut item: Value = serde_json::from_slice(&to_json(&event)).map_err(internal)?;
     item["sequence"] = stored.sequence.into();
     item["logtime"] = entry.time.to_rfc3339().into();

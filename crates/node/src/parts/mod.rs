@@ -5,8 +5,8 @@ pub mod serve;
 use std::sync::Arc;
 
 use crate::admin::{BoxFuture, Handler, OpenLocal};
-use crate::cli::{Output, Parts};
 use crate::cli::Exit;
+use crate::cli::{Output, Parts};
 use crate::commands::LocalNode;
 use crate::config::{Config, Loaded};
 use crate::data_dir::{DataDir, Environment};
@@ -18,11 +18,18 @@ use crate::open::open;
 pub struct AllParts;
 
 impl OpenLocal for AllParts {
-    fn open_local<'a>(&'a self, dir: &'a DataDir) -> BoxFuture<'a, Result<Arc<dyn Handler>, CommandError>> {
+    fn open_local<'a>(
+        &'a self,
+        dir: &'a DataDir,
+    ) -> BoxFuture<'a, Result<Arc<dyn Handler>, CommandError>> {
         Box::pin(async move {
             let settings = Config::load(Some(&dir.config_file()), &Environment::read(), &[])?;
             let exchange = open(dir, &settings.config).await?;
-            let node: Arc<dyn Handler> = Arc::new(LocalNode::new(exchange, settings.config, dir.policies_dir()));
+            let node: Arc<dyn Handler> = Arc::new(LocalNode::new(
+                exchange,
+                settings.config,
+                dir.policies_dir(),
+            ));
             Ok(node)
         })
     }

@@ -25,7 +25,11 @@ const POLICY_LOOK: Duration = Duration::from_millis(500);
 /// How often what commands acknowledged, and what is new in the ledger, is written down.
 const HOUSEKEEPING: Duration = Duration::from_millis(200);
 
-pub(crate) async fn serve(dir: &DataDir, settings: &Loaded, output: &mut Output) -> Result<Exit, CommandError> {
+pub(crate) async fn serve(
+    dir: &DataDir,
+    settings: &Loaded,
+    output: &mut Output,
+) -> Result<Exit, CommandError> {
     trace(settings);
     let io = |error: std::io::Error| CommandError::new(ErrorCode::Io, error);
     let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
@@ -34,23 +38,46 @@ pub(crate) async fn serve(dir: &DataDir, settings: &Loaded, output: &mut Output)
     let config = &settings.config;
     let exchange = open(dir, config).await?;
     let advertise: Vec<String> = config.advertise.iter().map(ToString::to_string).collect();
-    let options = ServerOptions { listen: config.listen, advertise, limits: config.quic.clone() };
+    let options = ServerOptions {
+        listen: config.listen,
+        advertise,
+        limits: config.quic.clone(),
+    };
     let unreachable = |error: &dyn std::fmt::Display| CommandError::new(ErrorCode::Io, error);
     let server = Arc::new(Server::start(&exchange, options).map_err(|error| unreachable(&error))?);
     let (stopping, stop) = watch::channel(false);
-    let door = http::serve(Arc::clone(&exchange), config.http, stop).await.map_err(|error| {
-        CommandError::new(ErrorCode::Io, format_args!("cannot listen on {}: {error}", config.http))
-    })?;
-    let facts = ServerFacts { server: Arc::clone(&server), listen: server.local_addr(), http: Some(door) };
-    let node = Arc::new(LocalNode::new(Arc::clone(&exchange), config.clone(), dir.policies_dir()).with_server(facts));
+    let door = http::serve(Arc::clone(&exchange), config.http, stop)
+        .await
+        .map_err(|error| {
+            CommandError::new(
+                ErrorCode::Io,
+                format_args!("cannot listen on {}: {error}", config.http),
+            )
+        })?;
+    let facts = ServerFacts {
+        server: Arc::clone(&server),
+        listen: server.local_addr(),
+        http: Some(door),
+    };
+    let node = Arc::new(
+        LocalNode::new(Arc::clone(&exchange), config.clone(), dir.policies_dir())
+            .with_server(facts),
+    );
     let listener = AdminListener::bind(dir, &lock)?;
     let handler: Arc<dyn Handler> = node.clone();
     let admin = tokio::spawn(serve_admin(listener, handler));
     let policies = tokio::spawn(watch_policies(Arc::clone(&exchange), dir.policies_dir()));
     let housekeeping = tokio::spawn(keep_house(Arc::clone(&node)));
     let identity = exchange.identity();
-    output.note(&format!("{} serves on {} (health and metrics on http://{door})", identity.statement.name, server.local_addr()));
-    output.note(&format!("fingerprint {}", identity.organization().fingerprint()));
+    output.note(&format!(
+        "{} serves on {} (health and metrics on http://{door})",
+        identity.statement.name,
+        server.local_addr()
+    ));
+    output.note(&format!(
+        "fingerprint {}",
+        identity.organization().fingerprint()
+    ));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -72,7 +99,10 @@ fn trace(settings: &Loaded) {
         "warn,countersign={level},countersign_exchange={level},countersign_transport={level},countersign_store={level},countersign_client={level}",
         level = settings.config.trace.as_str()
     ));
-    let built = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).finish();
+    let built = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .finish();
     // A second `serve` in one process (the demo) keeps the first one's trace.
     let _ = tracing::subscriber::set_global_default(built);
 }
@@ -84,14 +114,18 @@ pub(crate) async fn watch_policies(exchange: Arc<Exchange>, folder: PathBuf) {
     let mut refused: Option<Vec<(String, String)>> = None;
     loop {
         tick.tick().await;
-        let Ok(texts) = read_policies(&folder) else { continue };
+        let Ok(texts) = read_policies(&folder) else {
+            continue;
+        };
         if !policies_differ(&exchange.policies(), &texts) || refused.as_ref() == Some(&texts) {
             continue;
         }
         match PolicySet::load(&texts) {
             Ok(policies) => match exchange.set_policies(policies).await {
                 Ok(()) => tracing::info!("new policies are in force"),
-                Err(error) => tracing::error!(%error, "new policies could not be recorded; the old ones stay in force"),
+                Err(error) => {
+                    tracing::error!(%error, "new policies could not be recorded; the old ones stay in force")
+                }
             },
             Err(error) => {
                 tracing::error!(%error, "the policies on disk are not valid; the old ones stay in force");

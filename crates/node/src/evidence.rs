@@ -1,0 +1,243 @@
+//! Export of evidence: a stream of this node, or its verified copy of a partner's stream, as a bundle that anybody can check offline.
+//!
+//! ```text
+//! exchange ── snapshot: signed heads, ledgers first ──► survey: what the ledgers say about the stream
+//!                                                          │
+//!               PATH ◄── rename ── temporary sibling ◄── write_bundle ◄── source: entries, documents, policies, decisions
+//! ```
+//!
+//! All sizes are fixed at the start, so that what happens meanwhile changes nothing. A ledger log goes into the bundle whole or, where it
+//! speaks of entries that the bundle does not hold, as it was under an earlier signed head of its own, before it spoke of them: a range then
+//! does not look like a history with its end cut off. What is left out is counted in the summary.
+//!
+//! In scope: reading, choosing, naming the file. Elsewhere: the format (`schemas/bundle.md`, crate `audit`).
+
+mod ledger_reader;
+mod place;
+mod snapshot;
+mod source;
+mod survey;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use countersign_audit::{BundleSummary, WriteError, write_bundle};
+use countersign_crypto::Fingerprint;
+use countersign_event::names::{Authority, Origin};
+use countersign_exchange::Exchange;
+use countersign_store::journal::ReadError;
+use serde::Serialize;
+
+use self::place::Place;
+use self::snapshot::Snapshot;
+use self::source::ExchangeSource;
+use self::survey::Survey;
+use crate::errors::{CommandError, ErrorCode};
+
+/// What was exported, what an auditor has to trust, and what is not in it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ExportSummary {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is in it.
+    #[serde(flatten)]
+    pub bundle: BundleSummary,
+    /// The organizations whose fingerprints an auditor needs to have got elsewhere: the producer, and the one whose ledger logs are in it.
+    pub trust: Vec<Trusted>,
+    /// What the ledgers hold about the stream and the bundle does not.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// An organization that an auditor has to trust for the verdict *whole*.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Trusted {
+    /// Its name in origins.
+    pub authority: Authority,
+    /// What to compare and to give to `evidence verify --trust`.
+    pub fingerprint: Fingerprint,
+}
+
+/// Something that is not in the bundle.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct LeftOut {
+    /// What: `receipts`, `decisions`, `ledger entries`, …
+    pub what: &'static str,
+    /// How many.
+    pub count: u64,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// Why there is no bundle. Nothing is left at the path then.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// A copy without any signed head that it reaches: it is still catching up for the first time.
+    #[error(
+        "`{origin}` is copied up to {held} entries, and no head that its producer signed lies within them yet; try again when the subscription has caught up"
+    )]
+    CatchingUp {
+        /// The log.
+        origin: Origin,
+        /// Entries held.
+        held: u64,
+    },
+    /// There is something at the path already: evidence is never overwritten.
+    #[error("`{}` exists already; evidence is never written over anything, give another path", path.display())]
+    Exists {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The writing thread ended without an answer.
+    #[error("the export was interrupted; nothing was written to `{}`", path.display())]
+    Interrupted {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("`{}` cannot be written: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The log is a ledger: ledgers travel with the streams that they are about.
+    #[error("`{origin}` is no stream; ledger logs are exported with the streams that they speak of")]
+    NotAStream {
+        /// The log.
+        origin: Origin,
+    },
+    /// A range that the signed head does not cover, or an empty one.
+    #[error(
+        "entries {from} to {to} cannot be exported: a range begins before it ends, and the signed head covers {size} entries"
+    )]
+    Range {
+        /// First sequence asked for.
+        from: u64,
+        /// First sequence not asked for.
+        to: u64,
+        /// Entries under the signed head.
+        size: u64,
+    },
+    /// A log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// More signed documents than a bundle holds.
+    #[error(
+        "{documents} signed documents of {bytes} bytes speak of this range, and a bundle holds at most {documents_max} of {bytes_max} bytes; export smaller ranges"
+    )]
+    TooManyDocuments {
+        /// How many.
+        documents: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// The limit.
+        documents_max: u64,
+        /// The limit on their bytes.
+        bytes_max: u64,
+    },
+    /// There is no such log.
+    #[error("there is no stream `{origin}` here, neither of ours nor as a copy; `countersign stream ls` lists them")]
+    Unknown {
+        /// The log.
+        origin: Origin,
+    },
+    /// No key that the log's organization delegated to logs has signed its head.
+    #[error("the head of `{origin}` is signed by no key that its organization is known here to have delegated to logs")]
+    UnknownKey {
+        /// The log.
+        origin: Origin,
+    },
+    /// The bundle could not be made.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Exports the entries [`from`, `to`) of a stream (from its beginning, to its newest signed head where absent): into one file where `out` ends in
+/// `.tar`, else into a directory. The bundle appears at `out` complete or not at all.
+///
+/// # Errors
+/// [`ExportError`].
+pub async fn export(
+    exchange: &Arc<Exchange>,
+    stream: &Origin,
+    from: Option<u64>,
+    to: Option<u64>,
+    out: &Path,
+) -> Result<ExportSummary, ExportError> {
+    let place = exchange.with_entropy(|entropy| Place::new(out, entropy))?;
+    let (exchange, stream) = (Arc::clone(exchange), stream.clone());
+    let path = out.to_owned();
+    tokio::task::spawn_blocking(move || export_blocking(&exchange, &stream, (from, to), &place))
+        .await
+        .unwrap_or(Err(ExportError::Interrupted { path }))
+}
+
+fn export_blocking(
+    exchange: &Exchange,
+    stream: &Origin,
+    (from, to): (Option<u64>, Option<u64>),
+    place: &Place,
+) -> Result<ExportSummary, ExportError> {
+    let snapshot = Snapshot::take(exchange, stream)?;
+    let size = snapshot.stream.checkpoint.size;
+    let (from, to) = (from.unwrap_or(0), to.unwrap_or(size));
+    if from >= to || to > size {
+        return Err(ExportError::Range { from, to, size });
+    }
+    let survey = Survey::make(exchange.reader(), &snapshot, from..to)?;
+    let trust = trust(exchange, &snapshot, &survey);
+    let mut left_out = survey.left_out.clone();
+    let mut source = ExchangeSource::new(exchange, snapshot, survey, from..to);
+    let written = place
+        .sink()
+        .and_then(|sink| Ok(write_bundle(sink, &mut source)?));
+    let bundle = match written.and_then(|bundle| place.take().map(|()| bundle)) {
+        Ok(bundle) => bundle,
+        Err(error) => {
+            place.discard();
+            return Err(error);
+        }
+    };
+    left_out.extend(source.left_out());
+    Ok(ExportSummary {
+        path: place.out().to_owned(),
+        bundle,
+        trust,
+        left_out,
+    })
+}
+
+/// The producer, and ourselves where ledger logs of ours are in the bundle.
+fn trust(exchange: &Exchange, snapshot: &Snapshot, survey: &Survey) -> Vec<Trusted> {
+    let own = exchange.identity();
+    let producer = snapshot.producer.clone();
+    let with_ledgers = survey.ledgers.iter().any(|ledger| ledger.exported.is_some());
+    let ours = (with_ledgers && producer.authority != *own.authority()).then(|| Trusted {
+        authority: own.authority().clone(),
+        fingerprint: own.organization().fingerprint(),
+    });
+    std::iter::once(producer).chain(ours).collect()
+}
+
+impl From<ExportError> for CommandError {
+    fn from(error: ExportError) -> Self {
+        let code = match &error {
+            ExportError::CatchingUp { .. } => ErrorCode::Busy,
+            ExportError::Exists { .. }
+            | ExportError::NotAStream { .. }
+            | ExportError::Range { .. }
+            | ExportError::TooManyDocuments { .. } => ErrorCode::Usage,
+            ExportError::Interrupted { .. } => ErrorCode::Interrupted,
+            ExportError::Io { .. } | ExportError::Write(WriteError::Sink(_)) => ErrorCode::Io,
+            ExportError::Read(ReadError::Damage(_))
+            | ExportError::Write(WriteError::Entry { .. } | WriteError::Root { .. }) => {
+                ErrorCode::LogDamaged
+            }
+            ExportError::Unknown { .. } => ErrorCode::NotFound,
+            ExportError::UnknownKey { .. } => ErrorCode::VerificationFailed,
+            ExportError::Read(_) | ExportError::Write(_) => ErrorCode::Internal,
+        };
+        Self::new(code, error)
+    }
+}
