@@ -659,6 +659,10 @@ fn load_publishers(reader: &JournalReader) -> Result<Publishers, ReadError> {
         .and_then(|(commit, bytes)| Some((postcard::from_bytes(&bytes).ok()?, commit)))
         .unwrap_or((Publishers::default(), 0));
     reader.annotations(None, since + 1, &mut |annotation| {
+        // The open segment shows all its commits: what the snapshot holds is not added twice.
+        if annotation.commit <= since {
+            return true;
+        }
         if let Ok(runs) = postcard::from_bytes::<Vec<PublicationRun>>(&annotation.annotation) {
             for run in &runs {
                 publishers.add(annotation.log, run);
