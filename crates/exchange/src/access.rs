@@ -239,7 +239,11 @@ impl Exchange {
     ) -> LedgerRecord {
         let stream = request.resource.origin.parse::<Origin>();
         LedgerRecord::Decision {
-            principal: peer.name(),
+            // The local user acts for the organization, and an auditor finds that name among the facts.
+            principal: match peer {
+                Peer::Local => self.identity().authority().to_string(),
+                Peer::App { .. } | Peer::Organization { .. } => peer.name(),
+            },
             action: request.action.name().to_owned(),
             // INVARIANT: resources are built from origins.
             stream: stream.unwrap_or_else(|_| Origin::of_node_ledger(self.identity().authority())),

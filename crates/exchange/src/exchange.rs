@@ -209,7 +209,7 @@ impl Exchange {
         if let Some(why) = opened.why {
             tracing::info!(%why, entries = opened.applied, "the ledger's view was made anew");
         }
-        let registry = load_registry(&view).await?;
+        let registry = load_registry(&view, identity.authority()).await?;
         let parts = WriterParts {
             journal,
             reader: reader.clone(),
@@ -1078,7 +1078,7 @@ fn changes_access(record: &LedgerRecord) -> bool {
 }
 
 /// The records that the registry is made of, in the order in which they were written.
-async fn load_registry(view: &LedgerView) -> Result<Registry, ViewError> {
+async fn load_registry(view: &LedgerView, own: &Authority) -> Result<Registry, ViewError> {
     const KINDS: [&str; 7] = [
         "agreement",
         "app",
@@ -1106,7 +1106,7 @@ async fn load_registry(view: &LedgerView) -> Result<Registry, ViewError> {
         }
     }
     rows.sort_by(|a, b| (a.time, &a.log, a.sequence).cmp(&(b.time, &b.log, b.sequence)));
-    let mut registry = Registry::default();
+    let mut registry = Registry::of(own.clone());
     for row in rows {
         if let Some(record) = row.record()? {
             registry.apply(&record);

@@ -108,6 +108,8 @@ pub struct LastReceipt {
 /// All of it.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
+    /// Our own name: our own key statement makes no partner.
+    own: Option<Authority>,
     /// Partners by authority.
     pub partners: HashMap<Authority, Partner>,
     /// Agreements by id.
@@ -123,6 +125,15 @@ pub struct Registry {
 }
 
 impl Registry {
+    /// The registry of the organization `own` before anything was recorded.
+    #[must_use]
+    pub fn of(own: Authority) -> Self {
+        Self {
+            own: Some(own),
+            ..Self::default()
+        }
+    }
+
     /// Moves on by one record. Envelopes in it were verified before the record was written.
     pub fn apply(&mut self, record: &LedgerRecord) {
         match record {
@@ -244,6 +255,9 @@ impl Registry {
         let Some((statement, envelope)) = peek::<KeyStatement>(envelope) else {
             return;
         };
+        if self.own.as_ref() == Some(&statement.authority) {
+            return;
+        }
         match self.partners.get_mut(&statement.authority) {
             Some(partner) if partner.statement.number < statement.number => {
                 partner.statement = statement;

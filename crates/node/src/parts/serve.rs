@@ -102,6 +102,7 @@ fn trace(settings: &Loaded) {
     let built = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .finish();
     // A second `serve` in one process (the demo) keeps the first one's trace.
     let _ = tracing::subscriber::set_global_default(built);
