@@ -264,7 +264,9 @@ async fn a_follower_that_goes_away_ends_its_command() {
         Some(Reply::Item(json!("first")))
     );
     drop(channel);
-    handler.dropped.notified().await;
+    let limit = std::time::Duration::from_secs(20);
+    let ended = tokio::time::timeout(limit, handler.dropped.notified()).await;
+    ended.unwrap();
 }
 
 #[tokio::test]
