@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use countersign_crypto::{Hash, Signature};
+use countersign_event::content::CONTENT_SALT_BYTES;
 use countersign_event::entry::ENTRY_BYTES;
 use countersign_event::time::Timestamp;
 use countersign_protocol::SignedHead;
@@ -38,6 +39,8 @@ pub(super) struct Stage {
     leaf_hashes: Vec<Hash>,
     lengths: Vec<ContentInput>,
     content: Vec<Bytes>,
+    /// First sequence of each piece of `content`.
+    firsts: Vec<u64>,
     runs: Vec<PublicationRun>,
     cover: Vec<u8>,
     /// Identities of unnumbered events, which enter the window once they are stored.
@@ -55,6 +58,7 @@ impl Stage {
             leaf_hashes: Vec::new(),
             lengths: Vec::new(),
             content: Vec::new(),
+            firsts: Vec::new(),
             runs: Vec::new(),
             cover: Vec::new(),
             keys: Vec::new(),
@@ -95,8 +99,26 @@ impl Stage {
             .map(|(_, sequence)| *sequence)
     }
 
+    /// Attributes and data part of an event that this commit already takes.
+    pub(super) fn event_bytes(&self, sequence: u64) -> Option<&[u8]> {
+        let at = self.firsts.partition_point(|first| *first <= sequence);
+        let at = at.checked_sub(1)?;
+        let place = |sequence: u64| usize::try_from(sequence.checked_sub(self.expected_size)?).ok();
+        let (first, index) = (place(*self.firsts.get(at)?)?, place(sequence)?);
+        let bytes =
+            |part: &ContentInput| part.attribute_bytes as usize + part.data_part_bytes as usize;
+        let before = self.lengths.get(first..index)?.iter();
+        let start = before
+            .map(|part| CONTENT_SALT_BYTES + bytes(part))
+            .sum::<usize>();
+        let start = start + CONTENT_SALT_BYTES;
+        let end = start + bytes(self.lengths.get(index)?);
+        self.content.get(at)?.get(start..end)
+    }
+
     /// Gives the events their places at the end of the log; returns the last sequence.
     pub(super) fn extend(&mut self, sealed: &SealedBatch, now: Timestamp) -> u64 {
+        self.firsts.push(self.size());
         // A clock that fell back is clamped: a log's time never decreases.
         let time = Timestamp(now.0.max(self.tip.last_time_us));
         self.entries.reserve(sealed.heads.len() * ENTRY_BYTES);

@@ -47,9 +47,6 @@ pub(super) struct State {
 struct Answer {
     done: Done,
     result: Result<Appended, AppendError>,
-    /// Repeats of events of this very commit, whose bytes have to be those stored: (place in the batch, sequence).
-    compare: Vec<(usize, u64)>,
-    repeated: Option<(Arc<Log>, SealedBatch)>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -57,7 +54,6 @@ struct Answer {
 struct Staged {
     last_sequence: u64,
     duplicates: u32,
-    compare: Vec<(usize, u64)>,
 }
 
 /// What one turn of the loop found in the queue.
@@ -200,13 +196,7 @@ impl State {
             self.integrate(stage);
         }
         for answer in answers {
-            let result = answer.result.and_then(|appended| {
-                if let Some((log, sealed)) = &answer.repeated {
-                    self.check_stored(log, sealed, &answer.compare)?;
-                }
-                Ok(appended)
-            });
-            (answer.done)(result);
+            (answer.done)(answer.result);
         }
     }
 
@@ -220,7 +210,7 @@ impl State {
             .stopped
             .get()
             .map(|why| AppendError::Stopped { why: why.clone() });
-        let (done, permit, staged, repeated, count) = match work {
+        let (done, permit, staged, count) = match work {
             Work::Append {
                 log,
                 sealed,
@@ -235,7 +225,7 @@ impl State {
                     (None, Ok(now)) => self.stage_batch(stages, &log, &sealed, publisher, *now),
                 };
                 let count = sealed.count() as u32;
-                (done, permit, staged, Some((log, sealed)), count)
+                (done, permit, staged, count)
             }
             Work::Copy {
                 log,
@@ -249,32 +239,19 @@ impl State {
                     Some(error) => Err(error),
                     None => self.stage_copy(stages, &log, &batch, cover),
                 };
-                (done, permit, staged, None, count)
+                (done, permit, staged, count)
             }
             // INVARIANT: `sort` answers questions before a commit is put together.
             Work::Ask(_) => return None,
         };
-        let (result, compare) = match staged {
-            Ok(Staged {
-                last_sequence,
-                duplicates,
-                compare,
-            }) => (
-                Ok(Appended {
-                    last_sequence,
-                    duplicates,
-                    count,
-                }),
-                compare,
-            ),
-            Err(error) => (Err(error), Vec::new()),
-        };
-        let repeated = repeated.filter(|_| !compare.is_empty());
+        let result = staged.map(|staged| Appended {
+            last_sequence: staged.last_sequence,
+            duplicates: staged.duplicates,
+            count,
+        });
         Some(Answer {
             done,
             result,
-            compare,
-            repeated,
             _permit: permit,
         })
     }
@@ -297,7 +274,6 @@ impl State {
         Ok(Staged {
             last_sequence: batch.end().saturating_sub(1),
             duplicates: 0,
-            compare: Vec::new(),
         })
     }
 
@@ -319,7 +295,6 @@ impl State {
                 Ok(Staged {
                     last_sequence,
                     duplicates: 0,
-                    compare: Vec::new(),
                 })
             }
         }
@@ -374,8 +349,7 @@ impl State {
         }
         let mut last_sequence = compare.last().map_or(0, |(_, sequence)| *sequence);
         // A conflict refuses the whole batch, so it has to be known before anything of it is staged.
-        self.check_stored(log, sealed, &compare)?;
-        compare.retain(|(_, sequence)| *sequence >= log.size());
+        self.check_repeats(stage, sealed, &compare)?;
         if repeated < sealed.count() {
             if stage.runs().len() >= RUNS_PER_COMMIT_MAX {
                 return Err(AppendError::Busy);
@@ -393,11 +367,16 @@ impl State {
                 count,
                 first_sequence: last_sequence + 1 - u64::from(count),
             });
+            // Where the stream has unnumbered publishers too, the event is recognised by its identity, as it is after a restart.
+            if self.windows.contains_key(&log.number()) {
+                let first = last_sequence + 1 - u64::from(count);
+                let keys = (0..fresh.count()).filter_map(|index| key_of(&fresh, index));
+                stage.add_keys(keys.zip(first..).collect::<Vec<_>>());
+            }
         }
         Ok(Staged {
             last_sequence,
             duplicates: repeated as u32,
-            compare,
         })
     }
 
@@ -416,13 +395,10 @@ impl State {
         let stage = self.stage_of(stages, log);
         let size = stage.size();
         for index in 0..sealed.count() {
-            let attribute_bytes = sealed.lengths[index].attribute_bytes as usize;
-            let Ok(attributes) = Attributes::check(&sealed.event_bytes(index)[..attribute_bytes])
-            else {
-                // INVARIANT: drafts were checked at ingest.
+            // INVARIANT: drafts were checked at ingest, so that each has a key.
+            let Some(key) = key_of(sealed, index) else {
                 continue;
             };
-            let key = event_key(&attributes);
             let stage = self.stage_of(stages, log);
             let pending = stage.sequence_of_key(&key);
             let known = self
@@ -447,8 +423,8 @@ impl State {
             }
         }
         let duplicates = (sealed.count() - fresh.len()) as u32;
-        self.check_stored(log, sealed, &compare)?;
-        compare.retain(|(_, sequence)| *sequence >= log.size());
+        let stage = self.stage_of(stages, log);
+        self.check_repeats(stage, sealed, &compare)?;
         if !fresh.is_empty() {
             let chosen = if duplicates == 0 {
                 sealed.clone()
@@ -467,7 +443,6 @@ impl State {
         Ok(Staged {
             last_sequence,
             duplicates,
-            compare,
         })
     }
 
@@ -560,15 +535,19 @@ impl State {
         self.tips.insert(number, stage.tip);
     }
 
-    /// A repeat is answered like the first time only if it is the same event. What is not stored yet is compared when it is.
-    fn check_stored(
+    /// A repeat is answered like the first time only if it is the same event as the one stored, or as the one that this commit takes.
+    fn check_repeats(
         &self,
-        log: &Log,
+        stage: &Stage,
         sealed: &SealedBatch,
         compare: &[(usize, u64)],
     ) -> Result<(), AppendError> {
+        let log = &stage.log;
         for &(index, sequence) in compare {
             if sequence >= log.size() {
+                if stage.event_bytes(sequence) != Some(sealed.event_bytes(index)) {
+                    return Err(AppendError::Conflict { index, sequence });
+                }
                 continue;
             }
             let runs = self
@@ -671,6 +650,13 @@ fn load_publishers(reader: &JournalReader) -> Result<Publishers, ReadError> {
         true
     })?;
     Ok(publishers)
+}
+
+/// The identity of a sealed event.
+fn key_of(sealed: &SealedBatch, index: usize) -> Option<EventKey> {
+    let attribute_bytes = sealed.lengths.get(index)?.attribute_bytes as usize;
+    let attributes = sealed.event_bytes(index).get(..attribute_bytes)?;
+    Some(event_key(&Attributes::check(attributes).ok()?))
 }
 
 fn weight(work: &Work) -> usize {
