@@ -255,7 +255,13 @@ pub struct LogReader {
     last_time: u64,
     /// The largest checkpoint whose signature was verified.
     signed: Option<Checkpoint>,
+    /// Checkpoints that were signed ahead of the entries, by size: held against the entries when these reach them.
+    awaited: Vec<Checkpoint>,
 }
+
+/// Checkpoints ahead of the entries that are remembered. A producer shows one with each batch or pause; beyond this the newest of them stay
+/// unremembered but for the very last, which costs nothing but the chance to catch a fork by that one.
+const AWAITED_MAX: usize = 256;
 
 impl LogReader {
     /// A reader of the whole log, from its first entry.
@@ -281,6 +287,7 @@ impl LogReader {
             range,
             last_leaf,
             last_time,
+            awaited: newest.iter().cloned().collect(),
             signed: newest,
         }
     }
@@ -347,7 +354,7 @@ impl LogReader {
             )
             .map_err(|_| BatchFault::Contradiction { size: newest.size })?;
         }
-        reader.signed = Some(head);
+        reader.remember(head);
         Ok(reader)
     }
 
@@ -390,7 +397,7 @@ impl LogReader {
         if head.size == self.range.size() && head.root != self.range.root() {
             return Err(BatchFault::Contradiction { size: head.size });
         }
-        self.signed = Some(head);
+        self.remember(head);
         Ok(())
     }
 
@@ -428,8 +435,7 @@ impl LogReader {
             range: self.range.clone(),
             last_leaf: self.last_leaf,
             time: self.last_time,
-            // A checkpoint that was signed ahead of the entries is compared when they reach it.
-            awaited: self.signed.as_ref().filter(|signed| signed.size > first),
+            awaited: &self.awaited,
             events: 0,
             data_bytes: 0,
         };
@@ -463,7 +469,8 @@ impl LogReader {
         self.range = range.clone();
         self.last_leaf = last_leaf;
         self.last_time = time;
-        self.signed = Some(head);
+        self.awaited.retain(|awaited| awaited.size > end);
+        self.remember(head);
         Ok(VerifiedBatch {
             first,
             entries,
@@ -475,6 +482,14 @@ impl LogReader {
             events,
             data_bytes,
         })
+    }
+
+    fn remember(&mut self, head: Checkpoint) {
+        let news = self.awaited.last().is_none_or(|last| last.size < head.size);
+        if news && head.size > self.range.size() && self.awaited.len() < AWAITED_MAX {
+            self.awaited.push(head.clone());
+        }
+        self.signed = Some(head);
     }
 
     /// Verifies the signature, unless it is that of the checkpoint verified last, and that the log did not shrink or fork.
@@ -513,7 +528,7 @@ struct Rebuild<'a> {
     range: CompactRange,
     last_leaf: Hash,
     time: u64,
-    awaited: Option<&'a Checkpoint>,
+    awaited: &'a [Checkpoint],
     events: u64,
     data_bytes: u64,
 }
@@ -580,11 +595,14 @@ impl Rebuild<'_> {
         let bytes = entry.encode();
         let leaf = leaf_hash(&bytes);
         self.range.append(leaf);
-        if let Some(awaited) = self.awaited
-            && awaited.size == self.range.size()
-            && awaited.root != self.range.root()
-        {
-            return Err(BatchFault::Contradiction { size: awaited.size });
+        while let Some((awaited, later)) = self.awaited.split_first() {
+            if awaited.size > self.range.size() {
+                break;
+            }
+            if awaited.size == self.range.size() && awaited.root != self.range.root() {
+                return Err(BatchFault::Contradiction { size: awaited.size });
+            }
+            self.awaited = later;
         }
         self.entries.extend_from_slice(&bytes);
         self.leaf_hashes.push(leaf);

@@ -264,9 +264,16 @@ fn a_second_history_is_called_a_contradiction() {
         reader.take(message, bulk).map(|_| ()),
         Err(BatchFault::Contradiction { size: 8 })
     );
+    // Neither is it forgotten when a later head is shown that agrees with the entries.
+    reader.note_head(&log.head(10)).unwrap();
+    let (message, bulk) = log.batch(4, 10, 10);
+    assert!(matches!(
+        reader.take(message, bulk),
+        Err(BatchFault::Contradiction { size: 8 })
+    ));
     assert_eq!(
         reader.note_head(&log.head(7)),
-        Err(BatchFault::Shrunk { seen: 8, found: 7 })
+        Err(BatchFault::Shrunk { seen: 10, found: 7 })
     );
 }
 
