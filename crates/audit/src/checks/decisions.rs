@@ -179,7 +179,10 @@ impl Judge<'_, '_> {
             return is_false("its facts are those of another question".to_owned());
         }
         let decision = set.decide(&request);
-        if decision.allowed != allowed {
+        // Revocation stands above the policies: who is neither our own nor a partner any more may get a no from any of them.
+        let organization = request.principal.organization();
+        let may_be_revoked = !allowed && !organization.own && !organization.partner;
+        if decision.allowed != allowed && !may_be_revoked {
             let word = |allowed| if allowed { "yes" } else { "no" };
             return is_false(format!(
                 "the policies answer {} to these facts, and the record says {}",
