@@ -102,7 +102,9 @@ pub enum ExportError {
         source: std::io::Error,
     },
     /// The log is a ledger: ledgers travel with the streams that they are about.
-    #[error("`{origin}` is no stream; ledger logs are exported with the streams that they speak of")]
+    #[error(
+        "`{origin}` is no stream; ledger logs are exported with the streams that they speak of"
+    )]
     NotAStream {
         /// The log.
         origin: Origin,
@@ -137,13 +139,17 @@ pub enum ExportError {
         bytes_max: u64,
     },
     /// There is no such log.
-    #[error("there is no stream `{origin}` here, neither of ours nor as a copy; `countersign stream ls` lists them")]
+    #[error(
+        "there is no stream `{origin}` here, neither of ours nor as a copy; `countersign stream ls` lists them"
+    )]
     Unknown {
         /// The log.
         origin: Origin,
     },
     /// No key that the log's organization delegated to logs has signed its head.
-    #[error("the head of `{origin}` is signed by no key that its organization is known here to have delegated to logs")]
+    #[error(
+        "the head of `{origin}` is signed by no key that its organization is known here to have delegated to logs"
+    )]
     UnknownKey {
         /// The log.
         origin: Origin,
@@ -212,7 +218,10 @@ fn export_blocking(
 fn trust(exchange: &Exchange, snapshot: &Snapshot, survey: &Survey) -> Vec<Trusted> {
     let own = exchange.identity();
     let producer = snapshot.producer.clone();
-    let with_ledgers = survey.ledgers.iter().any(|ledger| ledger.exported.is_some());
+    let with_ledgers = survey
+        .ledgers
+        .iter()
+        .any(|ledger| ledger.exported.is_some());
     let ours = (with_ledgers && producer.authority != *own.authority()).then(|| Trusted {
         authority: own.authority().clone(),
         fingerprint: own.organization().fingerprint(),

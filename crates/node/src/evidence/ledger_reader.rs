@@ -48,7 +48,8 @@ impl LedgerReader {
         while self.page.is_empty() && self.next < self.end {
             let wanted = (self.end - self.next).min(PAGE_ENTRIES);
             for run in self.reader.read(self.log, self.next, wanted, PAGE_BYTES)? {
-                self.page.extend(run.iter().filter_map(|stored| item(&stored)));
+                self.page
+                    .extend(run.iter().filter_map(|stored| item(&stored)));
                 self.next = run.first + u64::from(run.count);
             }
         }

@@ -112,12 +112,7 @@ impl Snapshot {
             stored.root,
             Signature::from_bytes(stored.signature),
         );
-        Ok(fix(
-            ledger.number,
-            &ledger.origin,
-            &head,
-            &self.own_keys,
-        ))
+        Ok(fix(ledger.number, &ledger.origin, &head, &self.own_keys))
     }
 }
 
@@ -224,11 +219,8 @@ fn statements(
         if counterparty(&ledger.origin).is_some_and(|about| !sides.contains(&about)) {
             continue;
         }
-        let mut records = LedgerReader::new(
-            exchange.reader(),
-            ledger.number,
-            0..ledger.checkpoint.size,
-        );
+        let mut records =
+            LedgerReader::new(exchange.reader(), ledger.number, 0..ledger.checkpoint.size);
         while let Some(item) = records.next()? {
             if let LedgerRecord::KeyStatement { envelope } = item.record {
                 found.extend(Envelope::from_json(envelope.as_bytes()));

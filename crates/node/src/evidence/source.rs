@@ -70,12 +70,19 @@ impl ExchangeSource {
         survey: Survey,
         range: Range<u64>,
     ) -> Self {
-        let exported = survey.ledgers.iter().filter_map(|ledger| ledger.exported.clone());
+        let exported = survey
+            .ledgers
+            .iter()
+            .filter_map(|ledger| ledger.exported.clone());
         let mut logs = vec![snapshot.stream.clone()];
         logs.extend(exported);
         let reader = exchange.reader().clone();
-        let node = snapshot.ledgers.iter().find(|log| counterparty(&log.origin).is_none());
-        let policies = node.map(|log| LedgerReader::new(&reader, log.number, 0..log.checkpoint.size));
+        let node = snapshot
+            .ledgers
+            .iter()
+            .find(|log| counterparty(&log.origin).is_none());
+        let policies =
+            node.map(|log| LedgerReader::new(&reader, log.number, 0..log.checkpoint.size));
         Self {
             made: exchange.clock().now().to_rfc3339(),
             range,

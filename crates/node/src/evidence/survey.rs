@@ -101,12 +101,24 @@ impl Survey {
         }
         let after = "they lie in the ledger after it first speaks of entries beyond this range";
         let left_out = [
-            ("receipts", all.earlier_receipts, "they end before this range"),
-            ("documents", all.beyond, "they speak of entries beyond this range"),
+            (
+                "receipts",
+                all.earlier_receipts,
+                "they end before this range",
+            ),
+            (
+                "documents",
+                all.beyond,
+                "they speak of entries beyond this range",
+            ),
             ("documents", cut_documents, after),
             ("decisions", cut_decisions, after),
             ("ledger entries", cut_entries, after),
-            ("refusals", refusals_skipped, "only the newest 4,096 are taken"),
+            (
+                "refusals",
+                refusals_skipped,
+                "only the newest 4,096 are taken",
+            ),
             (
                 "proofs of decisions",
                 elsewhere,
