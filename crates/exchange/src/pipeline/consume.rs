@@ -331,6 +331,7 @@ impl Consumption {
             self.reached.root = done.root;
             self.reached.events += done.events;
             self.reached.bytes += done.bytes;
+            self.note_status(true);
         }
     }
 

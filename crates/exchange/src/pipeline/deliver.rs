@@ -56,6 +56,8 @@ struct State {
     start: u64,
     generation: u64,
     paused_shown: bool,
+    /// Nothing is handed out any more.
+    ended: bool,
 }
 
 /// What comes next on a subscription.
@@ -94,6 +96,8 @@ impl Exchange {
                 "an application reads through its own node",
             ));
         };
+        // Before anything is judged: what changes while the decision is written is looked at again.
+        let generation = self.access_generation();
         let agreement_id = AgreementId(request.agreement);
         let agreement = self
             .registry()
@@ -182,8 +186,9 @@ impl Exchange {
                 delivered,
                 start: last.as_ref().map_or(start, |(last, _)| last.start),
                 last,
-                generation: self.access_generation(),
+                generation,
                 paused_shown: false,
+                ended: false,
             }),
             log,
         });
@@ -409,11 +414,17 @@ impl Delivery {
     /// A batch, if there is something and the window has room; the head, once, if the window is used up.
     fn step(&self, head: &LogHead, receipted: u64) -> Result<Option<Next>, ExchangeError> {
         let mut state = self.state();
+        if state.ended {
+            // The refusal that names the position is being signed.
+            return Ok(None);
+        }
         // One event is always allowed: the exposure is at least 1.
         let end = head.size.min(receipted.saturating_add(self.exposure));
         if state.position < end {
             let next = self.batch(&mut state, head, end)?;
             state.paused_shown = false;
+            drop(state);
+            self.note_status(true, String::new());
             return Ok(Some(next));
         }
         if head.size <= state.position || state.paused_shown {
@@ -729,9 +740,14 @@ impl Delivery {
     }
 
     fn end(&self, code: RefusalCode, reason: String) {
-        if self.ended.borrow().is_some() {
-            return;
-        }
+        // Under the lock that hands out batches: none is handed out at or above the position that is signed.
+        let position = {
+            let mut state = self.state();
+            if std::mem::replace(&mut state.ended, true) {
+                return;
+            }
+            state.position
+        };
         let refusal = Refusal {
             asked: "subscribe".to_owned(),
             principal: Some(self.consumer.clone()),
@@ -740,7 +756,7 @@ impl Delivery {
             reason,
             policies: Vec::new(),
             advice: Vec::new(),
-            position: Some(self.state().position),
+            position: Some(position),
             made: self.exchange.clock().now(),
         };
         let refused = Refused::sign(refusal, &self.exchange.identity().agreement_key);
