@@ -50,7 +50,8 @@ impl ClockGuard {
                 ahead_seconds: ahead.as_secs(),
             });
         }
-        self.known = now.max(self.known);
+        // Where the clock fell back, the time that passed still counts: setting it right later is no jump.
+        self.known = now.max(Timestamp(expected));
         self.at = at;
         Ok(now)
     }
