@@ -1,0 +1,19 @@
+//! The pipeline between whole nodes, without sockets: what is promised, and what hostile partners, disks and clocks try.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "a test may panic; each file uses its part of the harness"
+)]
+
+mod access;
+mod deliver;
+mod disk_and_clock;
+mod hostile;
+mod ledger;
+mod onboarding;
+mod power_loss;
+mod publish;
+mod support;
