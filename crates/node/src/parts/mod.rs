@@ -1,12 +1,14 @@
 //! What the program does beside commands to a node: serving, publishing files, reading without a node, verifying evidence.
 
+mod profile;
+mod publish;
 pub mod serve;
+mod verify;
 
 use std::sync::Arc;
 
-use crate::admin::{BoxFuture, Handler, OpenLocal};
-use crate::cli::Exit;
-use crate::cli::{Output, Parts};
+use crate::admin::{BoxFuture, Handler, Node, OpenLocal};
+use crate::cli::{Exit, JoinArgs, Output, Parts, PublishArgs, SubscribeArgs, VerifyArgs};
 use crate::commands::LocalNode;
 use crate::config::{Config, Loaded};
 use crate::data_dir::{DataDir, Environment};
@@ -43,5 +45,38 @@ impl Parts for AllParts {
         output: &'a mut Output,
     ) -> BoxFuture<'a, Result<Exit, CommandError>> {
         Box::pin(serve::serve(dir, settings, output))
+    }
+
+    fn publish<'a>(
+        &'a self,
+        args: &'a PublishArgs,
+        node: &'a Node,
+        output: &'a mut Output,
+    ) -> BoxFuture<'a, Result<Exit, CommandError>> {
+        Box::pin(publish::publish(args, node, output))
+    }
+
+    fn join_profile<'a>(
+        &'a self,
+        args: &'a JoinArgs,
+        output: &'a mut Output,
+    ) -> BoxFuture<'a, Result<Exit, CommandError>> {
+        Box::pin(profile::join_profile(args, output))
+    }
+
+    fn subscribe_profile<'a>(
+        &'a self,
+        args: &'a SubscribeArgs,
+        output: &'a mut Output,
+    ) -> BoxFuture<'a, Result<Exit, CommandError>> {
+        Box::pin(profile::subscribe_profile(args, output))
+    }
+
+    fn evidence_verify<'a>(
+        &'a self,
+        args: &'a VerifyArgs,
+        output: &'a mut Output,
+    ) -> BoxFuture<'a, Result<Exit, CommandError>> {
+        Box::pin(verify::evidence_verify(args, output))
     }
 }
