@@ -15,6 +15,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -50,9 +51,9 @@ const BATCH_EVENTS_MAX: u32 = 16_384;
 /// # Errors
 /// [`ErrorCode::EventInvalid`], [`ErrorCode::EventTooLarge`], [`ErrorCode::Conflict`] where the input was edited, what the node refuses, what reading
 /// reports. What was acknowledged before stays, and the message says how much that is.
-pub async fn publish(args: &PublishArgs, node: &Node, output: &mut Output) -> CommandResult {
+pub(crate) async fn publish(args: &PublishArgs, node: &Node, output: &mut Output) -> CommandResult {
     let summary = if args.file == Path::new("-") {
-        hand_in(args, node, tokio::io::stdin(), None, output).await?
+        hand_in(args, node, stdin()?, None, output).await?
     } else {
         let (file, bytes) = open_file(&args.file).await?;
         hand_in(args, node, file, bytes, output).await?
@@ -82,6 +83,15 @@ struct Summary {
     bytes: u64,
     seconds: f64,
     events_per_second: u64,
+}
+
+/// Stdin without the lock and the small buffer of the library's own.
+fn stdin() -> Result<File, CommandError> {
+    let cloned = std::io::stdin().as_fd().try_clone_to_owned();
+    let stdin = cloned.map_err(|error| {
+        CommandError::new(ErrorCode::Io, format_args!("stdin cannot be read: {error}"))
+    })?;
+    Ok(File::from_std(stdin.into()))
 }
 
 async fn open_file(path: &Path) -> Result<(File, Option<u64>), CommandError> {
@@ -163,7 +173,7 @@ async fn hand_in<D: Door>(
         duplicates: stored.duplicates + before,
         first_sequence: stored.first_sequence,
         last_sequence: stored.last_sequence,
-        bytes: input.done,
+        bytes: input.read,
         seconds: (seconds * 1_000.0).round() / 1_000.0,
         // A rate for people: below 2^53 the cast is exact enough, and it saturates above.
         events_per_second: (stored.published as f64 / seconds.max(0.001)) as u64,
@@ -219,6 +229,10 @@ fn explain(
     args: &PublishArgs,
     series: &[u8; 16],
 ) -> CommandError {
+    if error.code == ErrorCode::Conflict {
+        // How much of this very input is stored is just what is not known.
+        return error;
+    }
     let events = stored
         .published
         .saturating_add(stored.duplicates)
@@ -231,9 +245,13 @@ fn explain(
     };
     error.message = format!("{}; {so_far}", error.message);
     if error.advice.is_none() {
-        let mut advice = "correct it and hand in the same input again: it goes on where it stopped".to_owned();
+        let mut advice =
+            "correct it and hand in the same input again: it goes on where it stopped".to_owned();
         if args.again {
-            advice = format!("{advice}, with `--series {}` in place of `--again`", hex::encode(series));
+            advice = format!(
+                "{advice}, with `--series {}` in place of `--again`",
+                hex::encode(series)
+            );
         }
         error.advice = Some(advice);
     }
@@ -431,6 +449,8 @@ struct Input {
     splitter: Splitter,
     /// Bytes up to the end of the text taken last.
     done: u64,
+    /// Bytes that came.
+    read: u64,
     _reader: JoinSet<()>,
 }
 
@@ -453,6 +473,7 @@ impl Input {
             pieces,
             splitter: Splitter::new(TEXT_BYTES_MAX),
             done: 0,
+            read: 0,
             _reader: reader,
         }
     }
@@ -496,6 +517,7 @@ impl Input {
         if piece.is_empty() {
             self.splitter.finish();
         } else {
+            self.read += piece.len() as u64;
             self.splitter.push(&piece);
         }
         Ok(true)

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use countersign_audit::{EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_WHOLE, Finding, Report, Severity, Trust, verify};
+use countersign_audit::{
+    EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_WHOLE, Finding, Report, Severity, Trust, verify,
+};
 use countersign_crypto::Fingerprint;
 use tokio::sync::mpsc;
 
@@ -22,7 +24,7 @@ const SHOWN_MAX: usize = 20;
 /// # Errors
 /// [`ErrorCode::NotFound`] where there is nothing at the path, [`ErrorCode::Usage`] for something to trust that is no key. A bundle that is false or
 /// incomplete is no error: the report says so, and the exit code is 6 or 9.
-pub async fn evidence_verify(args: &VerifyArgs, output: &mut Output) -> CommandResult {
+pub(crate) async fn evidence_verify(args: &VerifyArgs, output: &mut Output) -> CommandResult {
     let trust = args.trust.iter().try_fold(Trust::none(), |trust, text| {
         Ok::<_, CommandError>(trust.and(trust_of(text)?))
     })?;
@@ -35,7 +37,11 @@ pub async fn evidence_verify(args: &VerifyArgs, output: &mut Output) -> CommandR
             let _ = sender.blocking_send(finding.clone());
         })
     });
-    let shown_max = if output.verbose() > 0 { usize::MAX } else { SHOWN_MAX };
+    let shown_max = if output.verbose() > 0 {
+        usize::MAX
+    } else {
+        SHOWN_MAX
+    };
     let mut shown = 0_usize;
     while let Some(finding) = findings.recv().await {
         if finding.severity != Severity::Note && shown < shown_max && !output.is_json() {

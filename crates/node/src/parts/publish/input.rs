@@ -73,7 +73,10 @@ pub(super) struct Splitter {
 #[derive(Debug)]
 enum Form {
     /// What came so far does not tell.
-    Undecided { held: Vec<u8>, searched: usize },
+    Undecided {
+        held: Vec<u8>,
+        searched: usize,
+    },
     Lines(LineSplitter),
     Values(Values),
 }
@@ -345,10 +348,9 @@ impl Values {
         }
         let (what, line) = match (self.open, self.place) {
             (Some((_, line)), _) => ("event", line),
-            (
-                None,
-                Place::First { opened } | Place::Next { opened } | Place::After { opened },
-            ) => ("batch", opened),
+            (None, Place::First { opened } | Place::Next { opened } | Place::After { opened }) => {
+                ("batch", opened)
+            }
             (None, Place::Start | Place::Outside | Place::End) => return Ok(()),
         };
         Err(InputError::Incomplete { what, line })
@@ -396,8 +398,10 @@ mod tests {
     fn check(input: &str, expected: &[(&str, u64)], error: Option<InputError>) {
         for size in [1, 2, 3, 7, 1 << 20] {
             let (texts, found) = split_in(input, size, 64);
-            let texts: Vec<(&str, u64)> =
-                texts.iter().map(|(text, line, _)| (&**text, *line)).collect();
+            let texts: Vec<(&str, u64)> = texts
+                .iter()
+                .map(|(text, line, _)| (&**text, *line))
+                .collect();
             assert_eq!(texts, expected, "in pieces of {size}");
             assert_eq!(found, error, "in pieces of {size}");
         }
@@ -408,7 +412,11 @@ mod tests {
         check("", &[], None);
         check(" \n\n", &[], None);
         check("{\"a\":1}", &[("{\"a\":1}", 1)], None);
-        check("\n {\"a\":1}\r\n\n{}\n", &[(" {\"a\":1}", 2), ("{}", 4)], None);
+        check(
+            "\n {\"a\":1}\r\n\n{}\n",
+            &[(" {\"a\":1}", 2), ("{}", 4)],
+            None,
+        );
         check("{\n\"a\": 1\n}\n", &[("{\n\"a\": 1\n}", 1)], None);
         check("{\n}\n{\n}", &[("{\n}", 1), ("{\n}", 3)], None);
         check("[]", &[], None);
@@ -422,7 +430,11 @@ mod tests {
 
     #[test]
     fn a_broken_line_does_not_swallow_the_next() {
-        check("{}\n{\"a\":\n{}\n", &[("{}", 1), ("{\"a\":", 2), ("{}", 3)], None);
+        check(
+            "{}\n{\"a\":\n{}\n",
+            &[("{}", 1), ("{\"a\":", 2), ("{}", 3)],
+            None,
+        );
         check("nonsense\n{}", &[("nonsense", 1), ("{}", 2)], None);
     }
 
@@ -434,19 +446,39 @@ mod tests {
         check("\n[{},", &[("{}", 2)], incomplete("batch", 2));
         check("[{},\n{\"a\"", &[("{}", 1)], incomplete("event", 2));
         check("{\n\"a\"", &[], incomplete("event", 1));
-        check("[{}\n{}]", &[("{}", 1)], unexpected(2, "a comma or the end of the batch"));
+        check(
+            "[{}\n{}]",
+            &[("{}", 1)],
+            unexpected(2, "a comma or the end of the batch"),
+        );
         check("[{},]", &[("{}", 1)], unexpected(1, "a JSON object"));
-        check("[7]", &[], unexpected(1, "a JSON object or the end of the batch"));
-        check("[{}]\n{}", &[("{}", 1)], unexpected(2, "nothing after the end of the batch"));
+        check(
+            "[7]",
+            &[],
+            unexpected(1, "a JSON object or the end of the batch"),
+        );
+        check(
+            "[{}]\n{}",
+            &[("{}", 1)],
+            unexpected(2, "nothing after the end of the batch"),
+        );
         check("{\n}7", &[("{\n}", 1)], unexpected(2, "a JSON object"));
     }
 
     #[test]
     fn what_is_longer_than_the_limit_is_refused_before_its_end_comes() {
         let long = "x".repeat(100);
-        for input in [format!("{{\"{long}"), format!("[{{\"{long}"), format!("{{\n\"{long}"), long] {
+        for input in [
+            format!("{{\"{long}"),
+            format!("[{{\"{long}"),
+            format!("{{\n\"{long}"),
+            long,
+        ] {
             let (texts, error) = split_in(&input, 16, 64);
-            assert_eq!((texts.len(), error), (0, Some(InputError::TooLong { line: 1, max: 64 })));
+            assert_eq!(
+                (texts.len(), error),
+                (0, Some(InputError::TooLong { line: 1, max: 64 }))
+            );
         }
     }
 

@@ -63,7 +63,11 @@ impl Batch {
 
     /// Whether an event of these lengths still belongs into it.
     pub(super) fn has_room(&self, event_bytes: usize, events_max: u32) -> bool {
-        let bytes = self.bulk.len().saturating_add(EVENT_HEADER_BYTES).saturating_add(event_bytes);
+        let bytes = self
+            .bulk
+            .len()
+            .saturating_add(EVENT_HEADER_BYTES)
+            .saturating_add(event_bytes);
         self.count == 0 || (self.count < events_max && bytes <= BATCH_BYTES)
     }
 
@@ -172,7 +176,11 @@ impl<'a, D: Door> Session<'a, D> {
     ///
     /// # Errors
     /// The node's refusal; what the connection reports.
-    pub(super) async fn send(&mut self, batch: Batch, output: &mut Output) -> Result<(), CommandError> {
+    pub(super) async fn send(
+        &mut self,
+        batch: Batch,
+        output: &mut Output,
+    ) -> Result<(), CommandError> {
         let head = PublishBatch {
             first_number: batch.first_number,
             count: batch.count,
@@ -185,7 +193,11 @@ impl<'a, D: Door> Session<'a, D> {
             last_line: batch.last_line,
             body,
         };
-        let written = self.link.outgoing.write(PublishBatch::KIND, &sent.body).await;
+        let written = self
+            .link
+            .outgoing
+            .write(PublishBatch::KIND, &sent.body)
+            .await;
         self.flight_bytes = self.flight_bytes.saturating_add(sent.body.len());
         self.flight.push_back(sent);
         match written {
@@ -197,14 +209,24 @@ impl<'a, D: Door> Session<'a, D> {
 
     /// Waits for one answer. Cancel-safe until the answer is there.
     pub(super) async fn answer(&mut self) -> Answer {
-        Answer(self.link.answers.recv().await.unwrap_or(Err(AdminError::Closed)))
+        Answer(
+            self.link
+                .answers
+                .recv()
+                .await
+                .unwrap_or(Err(AdminError::Closed)),
+        )
     }
 
     /// Books an answer. Where the node is busy, this waits and sends again what is not acknowledged.
     ///
     /// # Errors
     /// The node's refusal; an answer that does not fit what was sent; what the connection reports.
-    pub(super) async fn settle(&mut self, answer: Answer, output: &mut Output) -> Result<(), CommandError> {
+    pub(super) async fn settle(
+        &mut self,
+        answer: Answer,
+        output: &mut Output,
+    ) -> Result<(), CommandError> {
         let (kind, body) = answer.0.map_err(lost)?;
         if kind != Refused::KIND {
             let ack = PublishAck::read(kind, &body).map_err(AdminError::from)?;
@@ -253,7 +275,9 @@ impl<'a, D: Door> Session<'a, D> {
 
     fn acknowledge(&mut self, ack: &PublishAck) -> Result<(), CommandError> {
         let fits = self.flight.front().is_some_and(|sent| {
-            sent.first_number == ack.first_number && sent.count == ack.count && ack.duplicates <= ack.count
+            sent.first_number == ack.first_number
+                && sent.count == ack.count
+                && ack.duplicates <= ack.count
         });
         let Some(sent) = self.flight.pop_front().filter(|_| fits) else {
             return Err(CommandError::new(
@@ -300,7 +324,12 @@ impl<'a, D: Door> Session<'a, D> {
     /// Sends what is not acknowledged once more; the node recognises what it had stored.
     async fn send_again(&mut self) -> Result<(), CommandError> {
         for sent in &self.flight {
-            match self.link.outgoing.write(PublishBatch::KIND, &sent.body).await {
+            match self
+                .link
+                .outgoing
+                .write(PublishBatch::KIND, &sent.body)
+                .await
+            {
                 // The node has refused again; its reason is read with the answers.
                 Err(AdminError::Io(_)) => return Ok(()),
                 written => written?,
@@ -373,7 +402,8 @@ async fn wait_busy(
     output: &mut Output,
 ) -> Result<(), CommandError> {
     if *attempts >= BUSY_ATTEMPTS_MAX {
-        return Err(refusal(refused).advise("hand in the same input again later: it goes on where it stopped"));
+        return Err(refusal(refused)
+            .advise("hand in the same input again later: it goes on where it stopped"));
     }
     *attempts += 1;
     let wait = Duration::from_millis(refused.retry_after_ms).min(BUSY_WAIT_MAX);
@@ -393,9 +423,8 @@ fn refusal(refused: &Refused) -> CommandError {
     let code = known.map_or(ErrorCode::Malformed, ErrorCode::from);
     let error = CommandError::new(code, printable(&refused.reason));
     match known {
-        Some(RefusalCode::NotFound) => {
-            error.advise("`--create` opens the stream; `countersign stream ls` lists those there are")
-        }
+        Some(RefusalCode::NotFound) => error
+            .advise("`--create` opens the stream; `countersign stream ls` lists those there are"),
         Some(RefusalCode::NotPermitted) => {
             error.advise("`countersign policy explain publish` says which policy decides")
         }

@@ -1,0 +1,433 @@
+//! Joining and reading without a node: one file holds key, agreement and cursor.
+
+mod errors;
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use countersign_client::join::Terms;
+use countersign_client::profile::{Profile, Subscription};
+use countersign_client::subscriber::{DeliveredEvent, EventBatch, Start, SubscribeError};
+use countersign_client::{Clock, Subscriber, SubscriberOptions};
+use countersign_crypto::OsEntropy;
+use countersign_event::cloudevents::to_json_line;
+use countersign_event::data::DataState;
+use countersign_event::documents::Party;
+use countersign_event::names::Origin;
+use countersign_event::time::Timestamp;
+use countersign_exchange::Clock as _;
+use countersign_protocol::invitation::Invitation;
+use serde_json::{Value, json};
+
+use self::errors::{of_profile, of_subscription};
+use crate::admin::StartAt;
+use crate::cli::{Column, CommandResult, Exit, JoinArgs, Output, Shape, SubscribeArgs, View};
+use crate::clock::SystemClock;
+use crate::errors::{CommandError, ErrorCode};
+
+/// `partner join LINK --profile FILE`: makes the file where there is none, shows the terms, asks, and stores the agreement under both signatures.
+/// The same link with the same file is safe at any time.
+///
+/// # Errors
+/// [`ErrorCode::LinkInvalid`], [`ErrorCode::InvitationExpired`], [`ErrorCode::ConfirmationNeeded`], [`ErrorCode::Interrupted`] where the person said
+/// no; the inviter's refusal; what the file or the network reports.
+pub(crate) async fn join_profile(args: &JoinArgs, output: &mut Output) -> CommandResult {
+    let path = profile_path(args.profile.as_deref())?;
+    let invitation: Invitation = args
+        .link
+        .parse()
+        .map_err(|error| CommandError::new(ErrorCode::LinkInvalid, error))?;
+    let clock = clock();
+    // Before the file is made: an old link leaves nothing behind.
+    if clock().0 / 1_000_000 >= invitation.expires {
+        let message = "the invitation is over; ask for a new one";
+        return Err(CommandError::new(ErrorCode::InvitationExpired, message));
+    }
+    let profile = open_or_create(path, args.org.as_deref(), clock(), output)?;
+    let ours = profile.party();
+
+    let mut asked: Result<(), CommandError> = Ok(());
+    let joined = profile.join(&invitation, clock, |terms| {
+        output.note(&View::FIELDS.render(&shown_terms(terms, &ours)));
+        if args.yes {
+            return true;
+        }
+        asked = match output
+            .confirm("Compare the fingerprints. Accept these terms and sign the agreement?")
+        {
+            Ok(true) => return true,
+            Ok(false) => Err(CommandError::new(
+                ErrorCode::Interrupted,
+                "not accepted; nothing was signed",
+            )),
+            Err(error) => Err(error),
+        };
+        false
+    });
+    let joined = joined.await;
+    // That the terms were declined is known here better than there.
+    asked?;
+    let joined = joined.map_err(of_profile)?;
+    output.value(&View::FIELDS, &shown_joined(&joined, &ours, path))?;
+    Ok(Exit::Ok)
+}
+
+/// `subscribe [ORG/STREAM|ORIGIN] --profile FILE`: prints verified events, each acknowledged once it has been written to stdout.
+///
+/// # Errors
+/// [`ErrorCode::VerificationFailed`] where the producer sent what is not its signed log (the bytes are kept beside the profile),
+/// [`ErrorCode::NotFound`] where the profile holds no such subscription, [`ErrorCode::Interrupted`] on Ctrl-C; the producer's refusal; what the file
+/// or the network reports.
+pub(crate) async fn subscribe_profile(args: &SubscribeArgs, output: &mut Output) -> CommandResult {
+    let path = profile_path(args.profile.as_deref())?;
+    if !path.exists() {
+        let message = format!("there is no profile `{}`", path.display());
+        return Err(CommandError::new(ErrorCode::NotFound, message)
+            .advise("`countersign partner join LINK --profile FILE` makes one"));
+    }
+    if args.count == Some(0) {
+        return Ok(Exit::Ok);
+    }
+    let profile = Profile::open(path).map_err(of_profile)?;
+    let stream = find(&profile.list(), &args.stream)?;
+    let entropy =
+        OsEntropy::new().map_err(|error| CommandError::new(ErrorCode::Internal, error))?;
+    let options = profile
+        .subscriber(&stream, clock(), Box::new(entropy))
+        .map_err(of_profile)?;
+    let options = SubscriberOptions {
+        start: start(args.from),
+        follow: args.follow,
+        ..options
+    };
+    let failed = |error: SubscribeError| {
+        let kept = keep_evidence(path, &error);
+        of_subscription(error, kept)
+    };
+    let mut subscriber = Subscriber::subscribe(options).await.map_err(failed)?;
+    // Ctrl-C ends the reading, not the last receipt.
+    let read = tokio::select! {
+        read = read(&mut subscriber, args.count, output) => read,
+        _ = tokio::signal::ctrl_c() => Err(ReadEnd::Command(CommandError::new(ErrorCode::Interrupted, "interrupted"))),
+    };
+    let closed = subscriber.close().await;
+    match read {
+        Ok(()) => closed.map_err(failed)?,
+        Err(ReadEnd::Command(error)) => return Err(error),
+        Err(ReadEnd::Subscription(error)) => return Err(failed(error)),
+    }
+    Ok(Exit::Ok)
+}
+
+fn profile_path(path: Option<&Path>) -> Result<&Path, CommandError> {
+    path.ok_or_else(|| CommandError::new(ErrorCode::Usage, "`--profile FILE` is missing"))
+}
+
+fn clock() -> Clock {
+    let clock = SystemClock::new();
+    Arc::new(move || clock.now())
+}
+
+// Joining.
+
+fn open_or_create(
+    path: &Path,
+    org: Option<&str>,
+    now: Timestamp,
+    output: &mut Output,
+) -> Result<Profile, CommandError> {
+    if path.exists() {
+        let profile = Profile::open(path).map_err(of_profile)?;
+        let name = &profile.statement().name;
+        if org.is_some_and(|org| org != name) {
+            let message = format!("`{}` is the profile of `{name}`", path.display());
+            return Err(CommandError::new(ErrorCode::Usage, message)
+                .advise("leave out `--org`, or choose another file"));
+        }
+        return Ok(profile);
+    }
+    // A name for people; who it is, the key says.
+    let stem = path.file_stem().and_then(|stem| stem.to_str());
+    let name = org.or(stem).unwrap_or("reader");
+    let mut entropy =
+        OsEntropy::new().map_err(|error| CommandError::new(ErrorCode::Internal, error))?;
+    let profile = Profile::create(path, name, now, &mut entropy).map_err(of_profile)?;
+    output.note(&format!(
+        "Made keys for {name} in {}; whoever has this file is {name}",
+        path.display()
+    ));
+    Ok(profile)
+}
+
+fn shown_party(party: &Party) -> Value {
+    json!({
+        "name": party.name,
+        "authority": party.authority.to_string(),
+        "fingerprint": party.organization.fingerprint().to_string(),
+    })
+}
+
+fn shown_terms(terms: &Terms, ours: &Party) -> Value {
+    let Terms {
+        offer, agreement, ..
+    } = terms;
+    json!({
+        "inviter": shown_party(&offer.organization),
+        "you": shown_party(ours),
+        "stream": agreement.stream.to_string(),
+        "title": offer.title,
+        "way": "the inviter publishes, you read",
+        "plan": agreement.plan.name,
+        "exposure_events": agreement.plan.exposure_events,
+        "from": agreement.from.to_rfc3339(),
+        "until": agreement.until.map_or_else(|| "it is ended".to_owned(), Timestamp::to_rfc3339),
+        "confirmed_by_a_person": offer.confirm,
+        "agreement": agreement.id.to_string(),
+    })
+}
+
+fn shown_joined(joined: &Subscription, ours: &Party, path: &Path) -> Value {
+    let agreement = &joined.agreement;
+    json!({
+        "agreement": agreement.id.to_string(),
+        "stream": agreement.stream.to_string(),
+        "producer": shown_party(&agreement.producer),
+        "consumer": shown_party(ours),
+        "profile": path.display().to_string(),
+        "next": format!("countersign subscribe {} --profile {} --follow", agreement.stream, path.display()),
+    })
+}
+
+// Reading.
+
+/// The subscription meant: by origin, by `ORG/STREAM` (the producer's name or authority), by the stream's name alone where only one has it.
+fn find(subscriptions: &[Subscription], wanted: &str) -> Result<Origin, CommandError> {
+    let is_meant = |one: &&Subscription| {
+        let agreement = &one.agreement;
+        if agreement.stream.as_str() == wanted || wanted.is_empty() {
+            return true;
+        }
+        let stream = agreement.stream.stream();
+        let name = stream.as_ref().map_or("", |stream| stream.as_str());
+        match wanted.rsplit_once('/') {
+            None => name == wanted,
+            Some((org, stream)) => {
+                let producer = &agreement.producer;
+                let is_producer =
+                    producer.name.eq_ignore_ascii_case(org) || producer.authority.as_str() == org;
+                is_producer && name == stream
+            }
+        }
+    };
+    let mut found: Vec<&Origin> = subscriptions
+        .iter()
+        .filter(is_meant)
+        .map(|one| &one.agreement.stream)
+        .collect();
+    // Joined twice, it is still one log.
+    found.sort_unstable_by_key(|origin| origin.as_str());
+    found.dedup();
+    let list = |origins: &[&Origin]| {
+        let texts: Vec<&str> = origins.iter().map(|origin| origin.as_str()).collect();
+        texts.join(", ")
+    };
+    match found.as_slice() {
+        [origin] => Ok((*origin).clone()),
+        [] => {
+            let held: Vec<&Origin> = subscriptions
+                .iter()
+                .map(|one| &one.agreement.stream)
+                .collect();
+            let message = format!("the profile holds no agreement for `{wanted}`");
+            let advice = if held.is_empty() {
+                "join by an invitation first: `countersign partner join LINK --profile FILE`"
+                    .to_owned()
+            } else {
+                format!("it holds {}", list(&held))
+            };
+            Err(CommandError::new(ErrorCode::NotFound, message).advise(advice))
+        }
+        several => {
+            let message = format!("`{wanted}` may be any of {}", list(several));
+            Err(CommandError::new(ErrorCode::Usage, message).advise("give the whole origin"))
+        }
+    }
+}
+
+fn start(from: Option<StartAt>) -> Start {
+    match from {
+        None => Start::Resume,
+        Some(StartAt::Now) => Start::Now,
+        Some(StartAt::Sequence(sequence)) => Start::Sequence(sequence),
+        Some(StartAt::Start) => Start::Sequence(0),
+        Some(StartAt::Time(micros)) => Start::Time(Timestamp(micros)),
+    }
+}
+
+/// Why reading ended before its end.
+enum ReadEnd {
+    Command(CommandError),
+    Subscription(SubscribeError),
+}
+
+async fn read(
+    subscriber: &mut Subscriber,
+    count: Option<u64>,
+    output: &mut Output,
+) -> Result<(), ReadEnd> {
+    let mut left = count.unwrap_or(u64::MAX);
+    let mut status = subscriber.status().clone();
+    let mut is_watched = true;
+    loop {
+        let batch = tokio::select! {
+            batch = subscriber.next() => batch.map_err(ReadEnd::Subscription)?,
+            changed = status.changed(), if is_watched => {
+                is_watched = changed.is_ok();
+                let why = status.borrow_and_update().paused_because.clone();
+                if !why.is_empty() {
+                    output.note(&format!("the producer waits: {why}"));
+                }
+                continue;
+            }
+        };
+        let Some(batch) = batch else {
+            return Ok(());
+        };
+        left = print(subscriber, &batch, left, output)?;
+        if left == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Writes a batch to stdout and acknowledges it: in this order, so that a crash in between shows events twice and loses none.
+fn print(
+    subscriber: &Subscriber,
+    batch: &EventBatch,
+    left: u64,
+    output: &mut Output,
+) -> Result<u64, ReadEnd> {
+    let mut text = String::new();
+    let mut left = left;
+    let mut cursor = batch.cursor();
+    for event in batch.events() {
+        if output.is_json() {
+            json_line(&event, &mut text).map_err(ReadEnd::Command)?;
+        } else {
+            text.push_str(&EVENTS.line(&shown_event(&event).map_err(ReadEnd::Command)?));
+        }
+        left -= 1;
+        if left == 0 {
+            cursor = event.cursor();
+            break;
+        }
+    }
+    if !text.is_empty() {
+        output.data(&text).map_err(ReadEnd::Command)?;
+    }
+    subscriber.ack(cursor).map_err(ReadEnd::Subscription)?;
+    Ok(left)
+}
+
+/// `{"sequence":…,"time":…,"leaf":…,"event":{…}}`: the payload is the producer's text, digit by digit.
+fn json_line(event: &DeliveredEvent<'_>, out: &mut String) -> Result<(), CommandError> {
+    let content = event.event().map_err(unreadable)?;
+    let json = to_json_line(&content, &[]);
+    let json = std::str::from_utf8(&json).map_err(unreadable)?;
+    let head = format!(
+        "{{\"sequence\":{},\"time\":\"{}\",\"leaf\":\"{}\",\"event\":",
+        event.sequence,
+        event.time.to_rfc3339(),
+        hex::encode(event.leaf)
+    );
+    out.extend([&head, json, "}\n"]);
+    Ok(())
+}
+
+/// The event as a line for people.
+fn shown_event(event: &DeliveredEvent<'_>) -> Result<Value, CommandError> {
+    let content = event.event().map_err(unreadable)?;
+    let (attributes, data) = (content.attributes(), content.data());
+    let data = match (data.state, std::str::from_utf8(data.data)) {
+        (DataState::Absent, _) => String::new(),
+        (DataState::Null, _) => "null".to_owned(),
+        (DataState::Text, Ok(text)) => text.to_owned(),
+        (DataState::Text | DataState::Binary, _) => format!("{} bytes", data.data.len()),
+    };
+    Ok(json!({
+        "sequence": event.sequence,
+        "time": event.time.to_rfc3339(),
+        "type": attributes.kind(),
+        "source": attributes.source(),
+        "id": attributes.id(),
+        "data": data,
+    }))
+}
+
+const EVENTS: View = View {
+    shape: Shape::Table,
+    columns: &[
+        Column {
+            key: "sequence",
+            title: "sequence",
+        },
+        Column {
+            key: "time",
+            title: "time",
+        },
+        Column {
+            key: "type",
+            title: "type",
+        },
+        Column {
+            key: "source",
+            title: "source",
+        },
+        Column {
+            key: "id",
+            title: "id",
+        },
+        Column {
+            key: "data",
+            title: "data",
+        },
+    ],
+};
+
+/// The verifying reader has let it through: if it cannot be read now, the mistake is ours.
+fn unreadable(error: impl std::fmt::Display) -> CommandError {
+    CommandError::new(
+        ErrorCode::Internal,
+        format_args!("a verified event cannot be read: {error}"),
+    )
+}
+
+/// Keeps the bytes that break the producer's word, in a file beside the profile.
+fn keep_evidence(profile: &Path, error: &SubscribeError) -> Option<PathBuf> {
+    let (SubscribeError::Fault { kind, frame, .. } | SubscribeError::Message { kind, frame, .. }) =
+        error
+    else {
+        return None;
+    };
+    let mut path = profile.as_os_str().to_owned();
+    path.push(format!(".evidence-{}-kind{kind}", clock()().0));
+    let path = PathBuf::from(path);
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)?;
+        file.write_all(frame)?;
+        file.sync_all()
+    };
+    match write() {
+        Ok(()) => Some(path),
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "the evidence cannot be kept");
+            None
+        }
+    }
+}
