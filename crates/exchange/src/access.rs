@@ -314,8 +314,7 @@ impl Exchange {
 
     /// Partners' refusals are in their ledger log; those of strangers are counted only.
     pub(crate) fn note_refusal(self: &Arc<Self>, peer: &Peer, refused: &Refused) {
-        let known = |authority: &&Authority| self.registry().partners.contains_key(*authority);
-        match peer.authority().filter(known).cloned() {
+        match self.partner_of(peer) {
             Some(authority) => {
                 let envelope = String::from_utf8(refused.envelope.to_json()).unwrap_or_default();
                 self.record_lazily(Some(authority), LedgerRecord::Refusal { envelope });
@@ -338,6 +337,18 @@ impl Exchange {
         }
     }
 
+    /// The partner that a peer belongs to; nobody where it is a stranger or our own.
+    fn partner_of(&self, peer: &Peer) -> Option<Authority> {
+        let known = |authority: &&Authority| self.registry().partners.contains_key(*authority);
+        peer.authority().filter(known).cloned()
+    }
+
+    /// Whether a peer belongs to the organization that runs this node.
+    pub(crate) fn is_own(&self, peer: &Peer) -> bool {
+        peer.authority()
+            .is_none_or(|authority| authority == self.identity().authority())
+    }
+
     /// The stream that a peer may know of by this name; the answer for one that it may not discover is that of one that does not exist.
     pub(crate) fn discover(
         self: &Arc<Self>,
@@ -345,7 +356,7 @@ impl Exchange {
         asked: &str,
         origin: &str,
         agreement: Option<&AgreementState>,
-    ) -> Result<Arc<Log>, Refused> {
+    ) -> Result<Arc<Log>, Box<Refused>> {
         let found = origin
             .parse::<Origin>()
             .ok()
@@ -354,7 +365,16 @@ impl Exchange {
             .filter(|log| {
                 let request =
                     self.policy_request(peer, Action::Discover, log.described(), agreement, "");
-                self.decide(&request).0.allowed
+                let (decision, digest) = self.decide(&request);
+                if !decision.allowed
+                    && let Some(partner) = self.partner_of(peer)
+                {
+                    // The answer says nothing; the full reason is for us.
+                    let agreed = agreement.map(|state| state.agreement.id);
+                    let record = self.decision_record(peer, &request, &decision, digest, agreed);
+                    self.record_lazily(Some(partner), record);
+                }
+                decision.allowed
             });
         found.ok_or_else(|| {
             let shown: String = origin
@@ -363,7 +383,7 @@ impl Exchange {
                 .take(200)
                 .collect();
             let reason = format!("there is no stream `{shown}` here that you may see");
-            self.refuse(peer, asked, origin, RefusalCode::NotFound, reason)
+            Box::new(self.refuse(peer, asked, origin, RefusalCode::NotFound, reason))
         })
     }
 
@@ -379,10 +399,12 @@ impl Exchange {
     ) -> Result<(), ExchangeError> {
         let request = self.policy_request(peer, Action::Publish, (origin, settings), None, "");
         let (decision, digest) = self.decide(&request);
-        self.record_lazily(
-            None,
-            self.decision_record(peer, &request, &decision, digest, None),
-        );
+        let partner = self.partner_of(peer);
+        // Attempts of strangers are counted with their refusals.
+        if partner.is_some() || self.is_own(peer) {
+            let record = self.decision_record(peer, &request, &decision, digest, None);
+            self.record_lazily(partner, record);
+        }
         if decision.allowed {
             return Ok(());
         }

@@ -135,6 +135,12 @@ pub enum ExchangeError {
     View(#[from] ViewError),
 }
 
+impl From<Box<Refused>> for ExchangeError {
+    fn from(refused: Box<Refused>) -> Self {
+        Self::Refused(refused)
+    }
+}
+
 impl From<Refused> for ExchangeError {
     fn from(refused: Refused) -> Self {
         Self::Refused(Box::new(refused))
@@ -441,23 +447,24 @@ impl Exchange {
         peer: &Peer,
         open: &PublishOpen,
     ) -> Result<(PublishReady, PublishSession), ExchangeError> {
+        if !self.is_own(peer) {
+            // Whether there is such a stream is not told by how publishing to it fails.
+            let own = self.identity.authority();
+            let name = open.stream.parse::<StreamName>().ok();
+            let origin = name.map(|name| Origin::of_stream(own, &name).to_string());
+            let asked = origin.as_ref().unwrap_or(&open.stream);
+            self.discover(peer, "publish", asked, None)?;
+        }
         let log = match self.own_stream(&open.stream) {
-            Ok(log) => log,
+            Ok(log) => {
+                self.allow_publish(peer, log.origin(), log.settings())?;
+                log
+            }
             Err(StreamError::Unknown { .. }) if open.create => {
-                let name: StreamName = open.stream.parse().map_err(StreamError::from)?;
-                // Who may not publish may not make streams either: judged on a stream of that name before it exists.
-                let origin = Origin::of_stream(self.identity.authority(), &name);
-                self.allow_publish(peer, &origin, &LogSettings::default())?;
-                match self.create_stream(&name, StreamOptions::default()).await {
-                    Err(ExchangeError::Stream(StreamError::Exists { .. })) => {
-                        self.own_stream(&open.stream)?
-                    }
-                    created => created?,
-                }
+                self.create_for(peer, &open.stream).await?
             }
             Err(error) => return Err(error.into()),
         };
-        self.allow_publish(peer, log.origin(), log.settings())?;
         let key = match peer {
             Peer::App { key, .. } => *key.as_bytes(),
             Peer::Local => *self.identity.node_key.public().as_bytes(),
@@ -494,6 +501,21 @@ impl Exchange {
                 limits,
             },
         ))
+    }
+
+    /// Makes a stream for a publisher. Who may not publish may not make streams either: that is judged on a stream of that name before it exists.
+    async fn create_for(
+        self: &Arc<Self>,
+        peer: &Peer,
+        stream: &str,
+    ) -> Result<Arc<Log>, ExchangeError> {
+        let name: StreamName = stream.parse().map_err(StreamError::from)?;
+        let origin = Origin::of_stream(self.identity.authority(), &name);
+        self.allow_publish(peer, &origin, &LogSettings::default())?;
+        match self.create_stream(&name, StreamOptions::default()).await {
+            Err(ExchangeError::Stream(StreamError::Exists { .. })) => Ok(self.own_stream(stream)?),
+            created => created,
+        }
     }
 
     /// Appends a record to the ledger log of a counterparty (or the node's own) with the next commit.

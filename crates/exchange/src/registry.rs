@@ -35,6 +35,8 @@ pub struct AgreementState {
     pub envelope: Envelope,
     /// Why and when it was ended, if it was.
     pub ended: Option<EndedAgreement>,
+    /// Why it ended with the whole access of the partner, if it did. A later agreement does not bring it back.
+    pub revoked: Option<String>,
     /// The invitation it came from.
     pub invitation: Option<String>,
 }
@@ -56,7 +58,7 @@ impl AgreementState {
     /// Whether it covers `time` and was not ended.
     #[must_use]
     pub fn is_active(&self, time: Timestamp) -> bool {
-        self.ended.is_none() && self.agreement.covers_time(time)
+        self.ended.is_none() && self.revoked.is_none() && self.agreement.covers_time(time)
     }
 
     /// The side that is not `own`.
@@ -199,6 +201,13 @@ impl Registry {
             LedgerRecord::KeyStatement { envelope } => self.apply_statement(envelope),
             LedgerRecord::Receipt { envelope, .. } => self.apply_receipt(envelope),
             LedgerRecord::Revocation { partner, reason } => {
+                for state in self.agreements.values_mut() {
+                    let terms = &state.agreement;
+                    let theirs = [&terms.producer.authority, &terms.consumer.authority];
+                    if theirs.contains(&partner) && state.ended.is_none() {
+                        state.revoked.get_or_insert_with(|| reason.clone());
+                    }
+                }
                 if let Some(partner) = self.partners.get_mut(partner) {
                     partner.revoked = Some(reason.clone());
                 }
@@ -233,6 +242,7 @@ impl Registry {
         let state = AgreementState {
             envelope,
             ended: None,
+            revoked: None,
             invitation: invitation.cloned(),
             agreement,
         };
