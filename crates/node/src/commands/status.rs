@@ -68,6 +68,9 @@ impl LocalNode {
         if !status.paused_because.is_empty() {
             return status.paused_because.clone();
         }
+        if let Some(over) = self.over(&status.agreement) {
+            return over;
+        }
         if self.server.is_none() {
             return "the node is not running".to_owned();
         }
@@ -75,6 +78,20 @@ impl LocalNode {
             (true, _) => String::new(),
             (false, Direction::In) => "no session with the producer; dialling goes on".to_owned(),
             (false, Direction::Out) => "the consumer is not connected".to_owned(),
+        }
+    }
+
+    /// Why an agreement gives nothing any more, if that is so.
+    fn over(&self, agreement: &str) -> Option<String> {
+        let id = agreement.parse().ok()?;
+        let now = self.exchange.clock().now();
+        let registry = self.exchange.registry();
+        let state = registry.agreements.get(&id)?;
+        match &state.ended {
+            Some(ended) => Some(format!("the agreement was ended: {}", ended.why)),
+            None if state.agreement.covers_time(now) => None,
+            None if now < state.agreement.from => Some("the agreement has not begun".to_owned()),
+            None => Some("the agreement has expired".to_owned()),
         }
     }
 
