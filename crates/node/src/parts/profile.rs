@@ -13,7 +13,6 @@ use countersign_client::subscriber::{DeliveredEvent, EventBatch, Start, Subscrib
 use countersign_client::{Clock, Subscriber, SubscriberOptions};
 use countersign_crypto::OsEntropy;
 use countersign_event::cloudevents::to_json_line;
-use countersign_event::data::DataState;
 use countersign_event::documents::Party;
 use countersign_event::names::Origin;
 use countersign_event::time::Timestamp;
@@ -313,10 +312,14 @@ fn print(
     let mut left = left;
     let mut cursor = batch.cursor();
     for event in batch.events() {
+        let line = json_line(&event).map_err(ReadEnd::Command)?;
         if output.is_json() {
-            json_line(&event, &mut text).map_err(ReadEnd::Command)?;
+            text.push_str(&line);
+            text.push('\n');
         } else {
-            text.push_str(&EVENTS.line(&shown_event(&event).map_err(ReadEnd::Command)?));
+            let item =
+                serde_json::from_str(&line).map_err(|error| ReadEnd::Command(unreadable(error)))?;
+            text.push_str(&EVENTS.line(&item));
         }
         left -= 1;
         if left == 0 {
@@ -331,39 +334,34 @@ fn print(
     Ok(left)
 }
 
-/// `{"sequence":…,"time":…,"leaf":…,"event":{…}}`: the payload is the producer's text, digit by digit.
-fn json_line(event: &DeliveredEvent<'_>, out: &mut String) -> Result<(), CommandError> {
+/// The CloudEvent with its position (`sequence`), the log's time (`logtime`) and its leaf hash (`leaf`), as a node's `subscribe` prints it. The payload
+/// is the producer's text, digit by digit.
+fn json_line(event: &DeliveredEvent<'_>) -> Result<String, CommandError> {
     let content = event.event().map_err(unreadable)?;
     let json = to_json_line(&content, &[]);
-    let json = std::str::from_utf8(&json).map_err(unreadable)?;
-    let head = format!(
-        "{{\"sequence\":{},\"time\":\"{}\",\"leaf\":\"{}\",\"event\":",
+    let (sequence, time, leaf) = (
         event.sequence,
         event.time.to_rfc3339(),
-        hex::encode(event.leaf)
+        hex::encode(event.leaf),
     );
-    out.extend([&head, json, "}\n"]);
-    Ok(())
-}
-
-/// The event as a line for people.
-fn shown_event(event: &DeliveredEvent<'_>) -> Result<Value, CommandError> {
-    let content = event.event().map_err(unreadable)?;
-    let (attributes, data) = (content.attributes(), content.data());
-    let data = match (data.state, std::str::from_utf8(data.data)) {
-        (DataState::Absent, _) => String::new(),
-        (DataState::Null, _) => "null".to_owned(),
-        (DataState::Text, Ok(text)) => text.to_owned(),
-        (DataState::Text | DataState::Binary, _) => format!("{} bytes", data.data.len()),
-    };
-    Ok(json!({
-        "sequence": event.sequence,
-        "time": event.time.to_rfc3339(),
-        "type": attributes.kind(),
-        "source": attributes.source(),
-        "id": attributes.id(),
-        "data": data,
-    }))
+    let attributes = content.attributes();
+    if ["sequence", "logtime", "leaf"]
+        .iter()
+        .any(|name| attributes.get(name).is_some())
+    {
+        // The position is what readers go on from: it stands before an attribute of the same name.
+        let mut item: Value = serde_json::from_slice(&json).map_err(unreadable)?;
+        item["sequence"] = sequence.into();
+        item["logtime"] = time.into();
+        item["leaf"] = leaf.into();
+        return Ok(item.to_string());
+    }
+    // An event has members, so that a comma follows.
+    let members = json.strip_prefix(b"{").unwrap_or(&json);
+    let members = std::str::from_utf8(members).map_err(unreadable)?;
+    Ok(format!(
+        "{{\"sequence\":{sequence},\"logtime\":\"{time}\",\"leaf\":\"{leaf}\",{members}"
+    ))
 }
 
 const EVENTS: View = View {

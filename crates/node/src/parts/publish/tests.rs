@@ -644,3 +644,59 @@ fn the_command_can_run_on_any_thread() {
     }
     let _ = check;
 }
+
+/// A node with a data directory of its own, in this process.
+async fn real_node(directory: &tempfile::TempDir) -> (crate::data_dir::DataDir, Node) {
+    let options = crate::init::InitOptions {
+        name: "Acme".to_owned(),
+        domain: None,
+        config: crate::config::Config::default(),
+        data: directory.path().join("node"),
+    };
+    let now = countersign_event::time::Timestamp(1_800_000_000_000_000);
+    crate::init::init(&options, now).unwrap();
+    let dir = crate::data_dir::DataDir::open(&options.data).unwrap();
+    let node = Node::find(&dir, &crate::parts::AllParts).await.unwrap();
+    (dir, node)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_node_takes_it_and_recognises_it_again() {
+    const COUNT: usize = 200;
+    let directory = tempfile::tempdir().unwrap();
+    let (_dir, node) = real_node(&directory).await;
+    let filler = "x".repeat(900);
+    let input: String = (0..COUNT)
+        .map(|n| event(n).replace("\"n\":", &format!("\"{filler}\":")) + "\n")
+        .collect();
+    let create = PublishArgs {
+        create: true,
+        ..args()
+    };
+    let hand = |input: String| {
+        let (create, node) = (&create, &node);
+        async move {
+            hand_in(
+                create,
+                node,
+                io::Cursor::new(input.into_bytes()),
+                None,
+                &mut quiet(),
+            )
+            .await
+        }
+    };
+    let first = hand(input.clone()).await.unwrap();
+    assert_eq!((first.published, first.duplicates), (COUNT as u64, 0));
+    // The genesis is before them.
+    assert_eq!(
+        (first.first_sequence, first.last_sequence),
+        (Some(1), Some(COUNT as u64))
+    );
+    let second = hand(input.clone() + &lines(COUNT, 1)).await.unwrap();
+    assert_eq!((second.published, second.duplicates), (1, COUNT as u64));
+    let edited = hand(input).await.unwrap();
+    assert_eq!((edited.published, edited.duplicates), (0, COUNT as u64));
+    let other = event(0).replace("\"n\":", &format!("\"{filler}\":")) + "\n" + &lines(7, 1);
+    hand(other).await.unwrap_err();
+}
