@@ -15,6 +15,7 @@ use countersign_event::names::{Authority, Origin};
 use countersign_protocol::delivery::{BatchFault, BatchMessage, Cover, LogReader};
 use countersign_protocol::{Heads, Message as _, StartAt, Subscribe, SubscribeReady};
 use countersign_store::journal::{Birth, LogKind};
+use countersign_tlog::{Checkpoint, verify_consistency};
 use tokio::sync::oneshot;
 
 use super::append::{AppendError, Appended};
@@ -220,7 +221,9 @@ impl Consumption {
             };
             return Err(self.fault(fault, &ready.to_body()));
         }
-        if let Err(fault) = self.reader.note_head(&ready.head) {
+        let newest = self.reader.signed().cloned();
+        let noted = self.reader.note_head(&ready.head);
+        if let Err(fault) = noted.and_then(|()| self.check_continues(newest.as_ref(), ready)) {
             return Err(self.fault(fault, &ready.to_body()));
         }
         self.exposure = ready.exposure_events.max(1);
@@ -431,6 +434,22 @@ impl Consumption {
             receipted: self.series.size(),
             paused_because: self.paused.clone(),
         });
+    }
+
+    /// The head shown is one of the history that is held here: of the newest checkpoint, and of the copy.
+    fn check_continues(
+        &self,
+        newest: Option<&Checkpoint>,
+        ready: &SubscribeReady,
+    ) -> Result<(), BatchFault> {
+        let (size, root) = (ready.head.size, &ready.head.root);
+        if let Some(newest) = newest {
+            verify_consistency(newest.size, &newest.root, size, root, &ready.from_newest)
+                .map_err(|_| BatchFault::Contradiction { size: newest.size })?;
+        }
+        let end = self.reader.next();
+        verify_consistency(end, &self.reader.root(), size, root, &ready.consistency)
+            .map_err(|error| BatchFault::Tree { end, size, error })
     }
 
     async fn copy_log(&mut self) -> Result<Arc<Log>, ExchangeError> {
