@@ -141,6 +141,12 @@ impl Exchange {
                 Err(other_key())
             }
             Some(known) if known.statement.number > statement.number => Err(other_key()),
+            // Two statements under one number: an auditor calls one of them false, and we would hold it.
+            Some(known)
+                if known.statement.number == statement.number && known.statement != *statement =>
+            {
+                Err(other_key())
+            }
             _ => Ok(()),
         }
     }

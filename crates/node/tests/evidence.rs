@@ -5,6 +5,7 @@
     dead_code,
     unreachable_pub,
     missing_docs,
+    unused_imports,
     reason = "a test may panic; the harness of the exchange's own tests is used in part"
 )]
 
@@ -16,7 +17,9 @@ use std::path::Path;
 
 use countersign::evidence::{ExportError, ExportSummary, export};
 use countersign_audit::{Check, Outcome, Report, Trust, Verdict, verify};
-use countersign_event::documents::{AgreementId, Document as _, Plan, Refusal, RefusalCode, Side};
+use countersign_event::documents::{
+    AgreementId, Digest, Document as _, Plan, Refusal, RefusalCode, Rejection, Side,
+};
 use countersign_event::names::Origin;
 use countersign_exchange::ExchangeError;
 use support::*;
@@ -247,6 +250,35 @@ async fn what_comes_after_an_export_changes_nothing_about_it_and_is_in_the_next(
 }
 
 #[tokio::test]
+async fn an_export_while_events_and_receipts_come_in_is_of_one_moment() {
+    let (producer, consumer, agreement) = exchanged(11, 300).await;
+    let dir = tempfile::tempdir().unwrap();
+    let origin = producer.origin("s");
+    let exports = async {
+        let mut sizes = Vec::new();
+        for number in 0..6 {
+            for node in [&producer, &consumer] {
+                let out = dir.path().join(format!("{number}-{}.tar", node.authority()));
+                sizes.push(exported(node, &origin, (None, None), &out).await.bundle.size);
+                assert_whole(&out, &[&producer, &consumer]);
+            }
+        }
+        sizes
+    };
+    let traffic = async {
+        let mut wire = Wire::open(&producer, &consumer, agreement).await;
+        for batch in 0..40 {
+            producer.publish("s", 301 + batch * 30, 30).await.unwrap();
+            wire.pump().await;
+        }
+    };
+    let (sizes, ()) = tokio::join!(exports, traffic);
+    // Some exports were made while the log grew.
+    let (first, last) = (sizes.first().unwrap(), sizes.last().unwrap());
+    assert!(first < last, "{sizes:?}");
+}
+
+#[tokio::test]
 async fn a_copy_that_lags_is_exported_up_to_the_last_head_within_it() {
     let (producer, consumer, agreement) = partners(6, "s", WINDOW).await;
     let origin = producer.origin("s");
@@ -468,6 +500,53 @@ async fn a_refusal_that_nobody_known_signed_does_not_spoil_the_evidence() {
         (summary.left_out[0].what, summary.left_out[0].count),
         ("refusals", 2)
     );
+}
+
+#[tokio::test]
+async fn rejections_are_in_it_and_a_false_one_never_gets_into_the_ledger() {
+    let (producer, consumer, agreement) = exchanged(12, 60).await;
+    let origin = producer.origin("s");
+    let wire = Wire::open(&producer, &consumer, agreement).await;
+    let log = producer.log("s");
+    let leaf = |sequence| producer.exchange.reader().leaf_hash(log.number(), sequence).unwrap();
+    let rejection = |sequence, leaf| {
+        let rejection = Rejection {
+            agreement,
+            stream: origin.clone(),
+            sequence,
+            leaf: Digest(leaf),
+            reason: "not what was agreed".to_owned(),
+            made: START,
+        };
+        rejection.sign(&consumer.org.identity.receipt_key)
+    };
+    for (sequence, leaf) in [(7, leaf(8)), (61, leaf(60)), (u64::MAX, leaf(0))] {
+        let result = wire.send(&rejection(sequence, leaf)).await;
+        assert!(matches!(result, Err(ExchangeError::Receipt(_))), "{result:?}");
+    }
+    for sequence in [7, 50] {
+        wire.send(&rejection(sequence, leaf(sequence))).await.unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for (to, rejected) in [(61, true), (50, false)] {
+        let out = dir.path().join(to.to_string());
+        exported(&producer, &origin, (None, Some(to)), &out).await;
+        let report = assert_whole(&out, &[&producer]);
+        let documents = done(&report, Check::Documents);
+        assert_eq!(documents.contains("2 rejections"), rejected, "{report}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_statement_under_one_number_is_not_taken() {
+    let (producer, consumer, agreement) = exchanged(13, 20).await;
+    let mut statement = consumer.org.identity.statement.clone();
+    statement.name = "Consumer, differently".to_owned();
+    let mut hello = consumer.hello();
+    hello.key_statement = statement.sign_with(&consumer.org.key).to_json();
+    let key = consumer.org.identity.node_key.public();
+    assert!(producer.exchange.identify(&hello, &key).is_err());
+    assert!(producer.exchange.registry().agreements.contains_key(&agreement));
 }
 
 #[tokio::test]

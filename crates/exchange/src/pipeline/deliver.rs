@@ -529,6 +529,13 @@ impl Delivery {
                 }
                 .into());
             }
+            // Once it is in our ledger, an auditor holds it against the log: what speaks of an entry that is not ours is not kept.
+            let log = self.log.number();
+            let ours = rejection.sequence < self.log.size()
+                && self.exchange.reader().leaf_hash(log, rejection.sequence)? == rejection.leaf.0;
+            if !ours {
+                return Err(ReceiptFault::Foreign { field: "entry" }.into());
+            }
             self.exchange
                 .record_and_wait(partner, LedgerRecord::Rejection { envelope: text })
                 .await?;
