@@ -270,12 +270,8 @@ impl Exchange {
     async fn record_policies(self: &Arc<Self>) -> Result<(), ExchangeError> {
         let policies = self.policies();
         self.refresh_view().await?;
-        let newest = self
-            .view
-            .policy_sets()
-            .await?
-            .into_iter()
-            .max_by_key(|row| row.last);
+        // The first is the one that came into force last; by time alone two may be equal.
+        let newest = self.view.policy_sets().await?.into_iter().next();
         if newest.is_some_and(|row| row.digest == policies.digest()) {
             return Ok(());
         }
