@@ -71,6 +71,49 @@ impl Wire {
         })
     }
 
+    /// As [`Wire::open`], where the disks may fail: then there is no session.
+    pub async fn open_if_disks_allow(
+        producer: &Node,
+        consumer: &Node,
+        agreement: AgreementId,
+    ) -> Option<Self> {
+        let mut consumption = Consumption::open(&consumer.exchange, agreement).ok()?;
+        let request = consumption.request();
+        let peer = consumer.at(producer);
+        let (ready, delivery) = match producer.exchange.open_delivery(&peer, &request).await {
+            Err(ExchangeError::Refused(refused)) => panic!("{refused:?}"),
+            opened => opened.ok()?,
+        };
+        let resent = match consumption.begin(&ready).await {
+            Err(fault @ ConsumeError::Fault { .. }) => panic!("{fault:?}"),
+            begun => begun.ok()?,
+        };
+        Some(Self {
+            delivery,
+            consumption,
+            resent,
+            paused: None,
+            ended: None,
+        })
+    }
+
+    /// As [`Wire::batch`], where the disk may fail.
+    pub async fn batch_if_disk_allows(&mut self) -> Option<(BatchMessage, Bytes)> {
+        let next = tokio::select! {
+            biased;
+            next = self.delivery.next() => next.ok()?,
+            () = std::future::ready(()) => return None,
+        };
+        match next {
+            Next::Batch { message, bulk } => Some((message, bulk.concat().into())),
+            Next::Heads(heads) => {
+                self.consumption.take_heads(&heads).unwrap();
+                None
+            }
+            Next::Ended(refused) => panic!("{refused:?}"),
+        }
+    }
+
     /// The next batch, as it would travel.
     pub async fn batch(&mut self) -> Option<(BatchMessage, Bytes)> {
         match next_now(&self.delivery).await? {
