@@ -258,8 +258,15 @@ async fn an_export_while_events_and_receipts_come_in_is_of_one_moment() {
         let mut sizes = Vec::new();
         for number in 0..6 {
             for node in [&producer, &consumer] {
-                let out = dir.path().join(format!("{number}-{}.tar", node.authority()));
-                sizes.push(exported(node, &origin, (None, None), &out).await.bundle.size);
+                let out = dir
+                    .path()
+                    .join(format!("{number}-{}.tar", node.authority()));
+                sizes.push(
+                    exported(node, &origin, (None, None), &out)
+                        .await
+                        .bundle
+                        .size,
+                );
                 assert_whole(&out, &[&producer, &consumer]);
             }
         }
@@ -508,7 +515,13 @@ async fn rejections_are_in_it_and_a_false_one_never_gets_into_the_ledger() {
     let origin = producer.origin("s");
     let wire = Wire::open(&producer, &consumer, agreement).await;
     let log = producer.log("s");
-    let leaf = |sequence| producer.exchange.reader().leaf_hash(log.number(), sequence).unwrap();
+    let leaf = |sequence| {
+        producer
+            .exchange
+            .reader()
+            .leaf_hash(log.number(), sequence)
+            .unwrap()
+    };
     let rejection = |sequence, leaf| {
         let rejection = Rejection {
             agreement,
@@ -522,10 +535,15 @@ async fn rejections_are_in_it_and_a_false_one_never_gets_into_the_ledger() {
     };
     for (sequence, leaf) in [(7, leaf(8)), (61, leaf(60)), (u64::MAX, leaf(0))] {
         let result = wire.send(&rejection(sequence, leaf)).await;
-        assert!(matches!(result, Err(ExchangeError::Receipt(_))), "{result:?}");
+        assert!(
+            matches!(result, Err(ExchangeError::Receipt(_))),
+            "{result:?}"
+        );
     }
     for sequence in [7, 50] {
-        wire.send(&rejection(sequence, leaf(sequence))).await.unwrap();
+        wire.send(&rejection(sequence, leaf(sequence)))
+            .await
+            .unwrap();
     }
     let dir = tempfile::tempdir().unwrap();
     for (to, rejected) in [(61, true), (50, false)] {
@@ -546,7 +564,13 @@ async fn a_second_statement_under_one_number_is_not_taken() {
     hello.key_statement = statement.sign_with(&consumer.org.key).to_json();
     let key = consumer.org.identity.node_key.public();
     assert!(producer.exchange.identify(&hello, &key).is_err());
-    assert!(producer.exchange.registry().agreements.contains_key(&agreement));
+    assert!(
+        producer
+            .exchange
+            .registry()
+            .agreements
+            .contains_key(&agreement)
+    );
 }
 
 #[tokio::test]
