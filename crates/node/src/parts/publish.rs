@@ -107,6 +107,9 @@ async fn open_file(path: &Path) -> Result<(File, Option<u64>), CommandError> {
     };
     let file = File::open(path).await.map_err(failed)?;
     let metadata = file.metadata().await.map_err(failed)?;
+    if metadata.is_dir() {
+        return Err(failed(std::io::ErrorKind::IsADirectory.into()));
+    }
     // A pipe has no length to measure progress by.
     let bytes = metadata.is_file().then(|| metadata.len());
     Ok((file, bytes))
@@ -377,11 +380,11 @@ impl<D: Door> Run<'_, D> {
         };
         self.batch = Batch::new(number.saturating_add(1));
         checked.map_err(|error| match error.code {
+            // The same event was taken before: all that can be wrong with it is that it is not the same.
             ErrorCode::Malformed => CommandError::new(
                 ErrorCode::Conflict,
                 format_args!(
-                    "line {line} differs from what was published from this input before ({})",
-                    error.message
+                    "line {line} differs from what was published from this input before; nothing new was stored"
                 ),
             )
             .advise("`--again` publishes the whole input once more, in a new series"),
