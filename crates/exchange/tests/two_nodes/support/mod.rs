@@ -19,7 +19,9 @@ use countersign_event::time::Timestamp;
 use countersign_exchange::{Clock, Evidence, Exchange, Identity, Log};
 use countersign_protocol::publish::write_event;
 
-pub use self::node::{EXPORTER, Node, NodeOptions, invite_options, join, join_query, partners};
+pub use self::node::{
+    EXPORTER, Node, NodeOptions, invite_options, join, join_query, partners, partners_with,
+};
 pub use self::wire::{Wire, next_now, subscribe_at};
 
 /// The policies of a new node.

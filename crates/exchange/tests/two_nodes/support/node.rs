@@ -339,8 +339,19 @@ pub async fn join(
 
 /// A producer with a stream, a consumer, and an agreement between them.
 pub async fn partners(seed: u64, stream: &str, exposure_events: u64) -> (Node, Node, AgreementId) {
-    let producer = Node::new(seed * 2 + 1000, "Producer").await;
-    let consumer = Node::new(seed * 2 + 1001, "Consumer").await;
+    partners_with(seed, stream, exposure_events, NodeOptions::default()).await
+}
+
+/// As [`partners`], with other options than the default.
+pub async fn partners_with(
+    seed: u64,
+    stream: &str,
+    exposure_events: u64,
+    options: NodeOptions,
+) -> (Node, Node, AgreementId) {
+    let (one, two) = (seed * 2 + 1000, seed * 2 + 1001);
+    let producer = Node::with(Org::new(one, "Producer"), one, options.clone()).await;
+    let consumer = Node::with(Org::new(two, "Consumer"), two, options).await;
     producer.create(stream).await;
     let plan = Plan {
         exposure_events,
