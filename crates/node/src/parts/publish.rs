@@ -111,7 +111,7 @@ async fn open_file(path: &Path) -> Result<(File, Option<u64>), CommandError> {
         return Err(failed(std::io::ErrorKind::IsADirectory.into()));
     }
     // A pipe has no length to measure progress by.
-    let bytes = metadata.is_file().then(|| metadata.len());
+    let bytes = metadata.is_file().then_some(metadata.len());
     Ok((file, bytes))
 }
 
