@@ -1,5 +1,7 @@
 //! What the program does beside commands to a node: serving, publishing files, reading without a node, verifying evidence.
 
+mod demo;
+mod bench;
 mod profile;
 mod publish;
 pub mod serve;
@@ -8,7 +10,7 @@ mod verify;
 use std::sync::Arc;
 
 use crate::admin::{BoxFuture, Handler, Node, OpenLocal};
-use crate::cli::{Exit, JoinArgs, Output, Parts, PublishArgs, SubscribeArgs, VerifyArgs};
+use crate::cli::{BenchVerb, CommandResult, DemoArgs, Exit, JoinArgs, Output, Parts, PublishArgs, SubscribeArgs, VerifyArgs};
 use crate::commands::LocalNode;
 use crate::config::{Config, Loaded};
 use crate::data_dir::{DataDir, Environment};
@@ -78,5 +80,21 @@ impl Parts for AllParts {
         output: &'a mut Output,
     ) -> BoxFuture<'a, Result<Exit, CommandError>> {
         Box::pin(verify::evidence_verify(args, output))
+    }
+
+    fn demo<'a>(
+        &'a self,
+        args: &'a DemoArgs,
+        output: &'a mut Output,
+    ) -> BoxFuture<'a, Result<Exit, CommandError>> {
+        Box::pin(demo::demo(args, output))
+    }
+
+    fn bench<'a>(
+        &'a self,
+        verb: &'a BenchVerb,
+        output: &'a mut Output,
+    ) -> BoxFuture<'a, CommandResult> {
+        Box::pin(bench::bench(verb, output))
     }
 }

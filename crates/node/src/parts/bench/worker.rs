@@ -1,0 +1,232 @@
+//! The processes of a measurement: how they are started, told, heard and ended.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use super::publisher::{self, PublishTask};
+use super::reader::{self, ReadTask};
+use crate::cli::{CommandResult, Output};
+use crate::config::Config;
+use crate::data_dir::{DataDir, Environment};
+use crate::errors::{CommandError, ErrorCode};
+
+/// What a process is there for. Sent to it as one line of JSON.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Task {
+    /// A node: what `serve` runs, unchanged.
+    Node {
+        /// Its data directory.
+        data: PathBuf,
+    },
+    /// An application that publishes.
+    Publish(PublishTask),
+    /// A program that reads with the client library.
+    Read(ReadTask),
+}
+
+/// Moments that a process tells of.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Mark {
+    /// Everything is connected.
+    Ready,
+    /// From here on everything counts.
+    Begin,
+    /// Up to here everything counted.
+    End,
+}
+
+/// A line that a process writes.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Line {
+    Mark(Mark),
+    Result(Value),
+}
+
+/// A process that was started here. It ends when this is dropped.
+pub(super) struct Worker {
+    child: Child,
+    /// The process ends by itself when this closes, so that none outlives a parent that was killed.
+    _stdin: ChildStdin,
+    lines: mpsc::UnboundedReceiver<String>,
+}
+
+impl Worker {
+    /// Starts this program once more and gives it its task.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Io`].
+    pub(super) fn start(task: &Task) -> Result<Self, CommandError> {
+        let io = |error: std::io::Error| {
+            CommandError::new(
+                ErrorCode::Io,
+                format_args!("cannot start a process of the measurement: {error}"),
+            )
+        };
+        let mut child = Command::new(std::env::current_exe().map_err(io)?)
+            .args(["bench", "worker", "--quiet"])
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(io)?;
+        let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(CommandError::new(
+                ErrorCode::Internal,
+                "a process without its pipes",
+            ));
+        };
+        let (sender, lines) = mpsc::unbounded_channel();
+        // A handful of lines; the thread ends with the process.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let task = serde_json::to_string(task)
+            .map_err(|error| CommandError::new(ErrorCode::Internal, error))?;
+        let told = writeln!(stdin, "{task}")
+            .and_then(|()| stdin.flush())
+            .map_err(io);
+        // Made before the answer is looked at: whatever goes wrong, the process is ended.
+        let worker = Self {
+            child,
+            _stdin: stdin,
+            lines,
+        };
+        told.map(|()| worker)
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended.
+    pub(super) fn is_over(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits for a moment.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Internal`] where the process ends before; it has said why on stderr.
+    pub(super) async fn mark(&mut self, wanted: Mark) -> Result<(), CommandError> {
+        loop {
+            if matches!(self.line().await?, Line::Mark(mark) if mark == wanted) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for what it measured.
+    ///
+    /// # Errors
+    /// As [`Worker::mark`].
+    pub(super) async fn result<T: DeserializeOwned>(&mut self) -> Result<T, CommandError> {
+        loop {
+            if let Line::Result(value) = self.line().await? {
+                return serde_json::from_value(value)
+                    .map_err(|error| CommandError::new(ErrorCode::Internal, error));
+            }
+        }
+    }
+
+    async fn line(&mut self) -> Result<Line, CommandError> {
+        let ended = || {
+            CommandError::new(
+                ErrorCode::Internal,
+                "a process of the measurement ended before it was done; what it said is above",
+            )
+        };
+        let line = self.lines.recv().await.ok_or_else(ended)?;
+        serde_json::from_str(&line).map_err(|error| CommandError::new(ErrorCode::Internal, error))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // One that has ended by itself cannot be killed, and is reaped all the same.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `bench worker`: plays the part that stdin names, until it is played or stdin closes.
+///
+/// # Errors
+/// [`ErrorCode::Usage`] where stdin holds no task; what the part reports.
+pub(super) async fn run(output: &mut Output) -> CommandResult {
+    let (task, closed) = read_task()?;
+    tokio::select! {
+        result = play(task, output) => result,
+        _ = closed => Err(CommandError::new(ErrorCode::Interrupted, "whoever measured is gone")),
+    }
+}
+
+async fn play(task: Task, output: &mut Output) -> CommandResult {
+    let mut stage = Stage { output };
+    let result = match task {
+        Task::Node { data } => {
+            let dir = DataDir::open(&data)?;
+            let settings = Config::load(Some(&dir.config_file()), &Environment::default(), &[])?;
+            return crate::parts::serve::serve(&dir, &settings, stage.output).await;
+        }
+        Task::Publish(task) => json!(publisher::run(task, &mut stage).await?),
+        Task::Read(task) => json!(reader::run(task, &mut stage).await?),
+    };
+    stage.say(&Line::Result(result))?;
+    // What is measured last, memory, is read while the process is still there.
+    std::future::pending().await
+}
+
+fn read_task() -> Result<(Task, oneshot::Receiver<()>), CommandError> {
+    let mut stdin = BufReader::new(std::io::stdin());
+    let mut line = String::new();
+    let usage = |error: &dyn std::fmt::Display| {
+        CommandError::new(
+            ErrorCode::Usage,
+            format_args!("a task is expected on stdin: {error}"),
+        )
+        .advise("use `bench publish`, `bench deliver` or `bench verify`")
+    };
+    stdin.read_line(&mut line).map_err(|error| usage(&error))?;
+    let task = serde_json::from_str(&line).map_err(|error| usage(&error))?;
+    let (sender, closed) = oneshot::channel();
+    std::thread::spawn(move || {
+        // Until the other end closes, however it does.
+        let _ = stdin.read_to_end(&mut Vec::new());
+        let _ = sender.send(());
+    });
+    Ok((task, closed))
+}
+
+/// Where a part tells of its moments.
+pub(super) struct Stage<'a> {
+    output: &'a mut Output,
+}
+
+impl Stage<'_> {
+    /// Tells of one.
+    ///
+    /// # Errors
+    /// Where nobody listens any more.
+    pub(super) fn mark(&mut self, mark: Mark) -> Result<(), CommandError> {
+        self.say(&Line::Mark(mark))
+    }
+
+    fn say(&mut self, line: &Line) -> Result<(), CommandError> {
+        let text = serde_json::to_string(line)
+            .map_err(|error| CommandError::new(ErrorCode::Internal, error))?;
+        self.output.data(&format!("{text}\n"))
+    }
+}
