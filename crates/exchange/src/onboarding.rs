@@ -558,8 +558,8 @@ impl Exchange {
         };
         let envelope =
             Envelope::from_json(envelope).map_err(|_| malformed("not a signed document"))?;
-        let end: Termination = statement
-            .open_signed(Role::Agreement, &envelope)
+        let end = statement
+            .open_dated(Role::Agreement, &envelope, |end: &Termination| end.made)
             .map_err(|_| malformed("not a termination signed by an agreement key of its sender"))?;
         let known = self.registry().agreements.get(&end.agreement).cloned();
         let own = self.identity().authority();

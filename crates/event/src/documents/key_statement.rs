@@ -181,6 +181,33 @@ impl KeyStatement {
         }
     }
 
+    /// Reads a document that one of the organization's keys for `role` signed, dated within that key's period: what an auditor accepts.
+    ///
+    /// # Errors
+    /// As [`KeyStatement::open_signed`]; also where the date lies outside the period.
+    pub fn open_dated<D: Document>(
+        &self,
+        role: Role,
+        envelope: &Envelope,
+        made: fn(&D) -> Timestamp,
+    ) -> Result<D, StatementError> {
+        let document: D = self.open_signed(role, envelope)?;
+        let time = made(&document);
+        let signed_by = |delegated: &RoleKey| {
+            delegated.from <= time
+                && delegated.until.is_none_or(|until| time < until)
+                && envelope.open(D::PAYLOAD_TYPE, &delegated.key).is_ok()
+        };
+        if self.keys_for(role).any(signed_by) {
+            Ok(document)
+        } else {
+            Err(StatementError::NotDelegated {
+                authority: self.authority.clone(),
+                role,
+            })
+        }
+    }
+
     /// Reads a document that one of the organization's keys for `role` signed.
     ///
     /// # Errors

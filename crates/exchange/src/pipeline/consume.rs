@@ -385,7 +385,14 @@ impl Consumption {
             ..self.reached
         };
         let from = self.series.size();
-        let made = self.exchange.clock().now();
+        let identity = self.exchange.identity();
+        // A clock behind the key's own beginning would date the receipt before it, and nobody would accept it.
+        let since = identity
+            .statement
+            .keys_for(Role::Receipt)
+            .map(|key| key.from)
+            .min();
+        let made = self.exchange.clock().now().max(since.unwrap_or_default());
         let envelope = self
             .series
             .sign_next(&reached, made, &self.exchange.identity().receipt_key);

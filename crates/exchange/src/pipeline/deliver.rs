@@ -520,8 +520,8 @@ impl Delivery {
         };
         let partner = Some(self.consumer.clone());
         if envelope.payload_type() == Rejection::PAYLOAD_TYPE {
-            let rejection: Rejection = statement
-                .open_signed(Role::Receipt, &envelope)
+            let rejection = statement
+                .open_dated(Role::Receipt, &envelope, |rejection: &Rejection| rejection.made)
                 .map_err(|_| signature())?;
             if rejection.agreement != self.agreement || rejection.stream != *self.log.origin() {
                 return Err(ReceiptFault::Foreign {
@@ -541,8 +541,8 @@ impl Delivery {
                 .await?;
             return Ok(0);
         }
-        let receipt: Receipt = statement
-            .open_signed(Role::Receipt, &envelope)
+        let receipt = statement
+            .open_dated(Role::Receipt, &envelope, |receipt: &Receipt| receipt.made)
             .map_err(|_| signature())?;
         let added = self.accept(&receipt, envelope.payload_digest())?;
         // The window moves at once; the consumer is told when the receipt is durable here.
