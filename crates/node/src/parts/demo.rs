@@ -33,7 +33,10 @@ const STEPS: [(&str, &str); 9] = [
     ("follow", "Harbor Insurance follows live"),
     ("refusal", "Curious Corp is refused, with the reason"),
     ("receipts", "Both sides hold the same receipts"),
-    ("audit", "The auditor verifies a file, without node or network"),
+    (
+        "audit",
+        "The auditor verifies a file, without node or network",
+    ),
     ("tampering", "One byte of a copy is changed"),
     ("next", "Your turn"),
 ];
@@ -110,7 +113,7 @@ async fn tell(cast: &Cast, place: &Place, teller: &mut Teller<'_>) -> Result<(),
     }
     let look = look_around(cast, place);
     if !look.is_empty() {
-        teller.say("")?;
+        teller.gap()?;
         teller.say(&format!(
             "The four folders stay in {}. To look around:",
             place.path().display()
@@ -119,7 +122,11 @@ async fn tell(cast: &Cast, place: &Place, teller: &mut Teller<'_>) -> Result<(),
             teller.command(command, what)?;
         }
     }
-    let commands = |list: &[(String, &str)]| list.iter().map(|(command, _)| command.clone()).collect::<Vec<_>>();
+    let commands = |list: &[(String, &str)]| {
+        list.iter()
+            .map(|(command, _)| command.clone())
+            .collect::<Vec<_>>()
+    };
     teller.end(json!({
         "commands": commands(&next),
         "kept": place.is_kept().then(|| place.path()),
@@ -207,7 +214,11 @@ fn broken(what: impl std::fmt::Display) -> CommandError {
 
 /// Goes on only where what the story says is so.
 fn ensure(holds: bool, otherwise: &str) -> Result<(), CommandError> {
-    if holds { Ok(()) } else { Err(broken(otherwise)) }
+    if holds {
+        Ok(())
+    } else {
+        Err(broken(otherwise))
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ use crate::open::open;
 use crate::parts::serve::keep_house;
 
 /// What lets everybody know that a stream exists: one of the examples that come with the program.
-const DISCOVERY_POLICY: &str = include_str!("../../../../../policies/examples/discover-listed.cedar");
+const DISCOVERY_POLICY: &str =
+    include_str!("../../../../../policies/examples/discover-listed.cedar");
 
 /// Its name in the folder of policies.
 const DISCOVERY_FILE: &str = "discover-listed.cedar";
@@ -83,7 +84,9 @@ impl Made {
         let config = Config {
             listen,
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            advertise: vec![advertise.map_err(|error| CommandError::new(ErrorCode::Internal, error))?],
+            advertise: vec![
+                advertise.map_err(|error| CommandError::new(ErrorCode::Internal, error))?,
+            ],
             ..Config::default()
         };
         let data = place.path().join(folder);
@@ -95,11 +98,19 @@ impl Made {
         };
         let report = init(&options, SystemClock::new().now())?;
         let dir = DataDir::open(&data)?;
-        Ok(Self { report, dir, config })
+        Ok(Self {
+            report,
+            dir,
+            config,
+        })
     }
 
     async fn start(self) -> Result<Actor, CommandError> {
-        let Self { report, dir, config } = self;
+        let Self {
+            report,
+            dir,
+            config,
+        } = self;
         let lock = dir.lock()?;
         let exchange = open(&dir, &config).await?;
         let options = ServerOptions {
@@ -107,7 +118,8 @@ impl Made {
             advertise: config.advertise.iter().map(ToString::to_string).collect(),
             limits: config.quic.clone(),
         };
-        let server = Server::start(&exchange, options).map_err(|error| CommandError::new(ErrorCode::Io, error))?;
+        let server = Server::start(&exchange, options)
+            .map_err(|error| CommandError::new(ErrorCode::Io, error))?;
         let server = Arc::new(server);
         let facts = ServerFacts {
             server: Arc::clone(&server),
@@ -121,7 +133,10 @@ impl Made {
             report,
             exchange,
             server,
-            node: Node::Local { handler: node, lock },
+            node: Node::Local {
+                handler: node,
+                lock,
+            },
             house,
         })
     }
@@ -195,7 +210,12 @@ pub(super) struct Stranger {
 fn free_address() -> Result<SocketAddr, CommandError> {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|socket| socket.local_addr())
-        .map_err(|error| CommandError::new(ErrorCode::Io, format_args!("there is no port to be had on loopback: {error}")))
+        .map_err(|error| {
+            CommandError::new(
+                ErrorCode::Io,
+                format_args!("there is no port to be had on loopback: {error}"),
+            )
+        })
 }
 
 pub(super) fn write_private(path: &Path, text: &str) -> Result<(), CommandError> {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use countersign_audit::{Outcome, Report, Trust, Verdict, verify};
+use countersign_audit::{Check, Outcome, Report, Trust, Verdict, verify};
 use serde_json::{Value, json};
 
 use super::cast::{Cast, io_error, write_private};
@@ -24,7 +24,10 @@ pub(super) const ALTERED: &str = "earthquakes-altered.tar";
 pub(super) const FINGERPRINT: &str = "fingerprint.txt";
 
 /// Evidence is exported to a file, and verified with nothing but that file and the producer's fingerprint.
-pub(super) async fn verify_whole(cast: &Cast, teller: &mut Teller<'_>) -> Result<Value, CommandError> {
+pub(super) async fn verify_whole(
+    cast: &Cast,
+    teller: &mut Teller<'_>,
+) -> Result<Value, CommandError> {
     let (path, fingerprint) = (cast.auditor.join(WHOLE), cast.auditor.join(FINGERPRINT));
     write_private(&fingerprint, &format!("{}\n", cast.producer.fingerprint()))?;
     let export = Command::EvidenceExport {
@@ -34,9 +37,11 @@ pub(super) async fn verify_whole(cast: &Cast, teller: &mut Teller<'_>) -> Result
         out: path.display().to_string(),
     };
     let summary = cast.producer.call(&export).await?;
-    let bytes = fs::metadata(&path).map_err(|error| io_error(&path, &error))?.len();
+    let bytes = fs::metadata(&path)
+        .map_err(|error| io_error(&path, &error))?
+        .len();
     teller.say(&format!(
-        "{} exports the stream's log, contents, documents, policies and decisions into one file of {} kB; the auditor checks it:",
+        "{} exports the stream's log, contents, documents, policies and decisions into one file of {} kB. The auditor checks it:",
         cast.producer.name(),
         bytes.div_ceil(1000)
     ))?;
@@ -44,17 +49,39 @@ pub(super) async fn verify_whole(cast: &Cast, teller: &mut Teller<'_>) -> Result
     let trust = fs::read(&fingerprint).map_err(|error| io_error(&fingerprint, &error))?;
     let trust = Trust::from_file(&trust).map_err(internal)?;
     let report = judged(path, trust).await?;
+    teller.verbatim(
+        "trust",
+        &format!(
+            "{} of {}, told by another way",
+            cast.producer.fingerprint(),
+            cast.producer.name()
+        ),
+    )?;
     for line in &report.checks {
         match &line.outcome {
-            Outcome::Done { what } => teller.check(line.check.name(), what)?,
-            Outcome::Skipped { why } => teller.check(line.check.name(), &format!("skipped: {why}"))?,
-            Outcome::Missing { first, .. } | Outcome::Failed { first, .. } => teller.check(line.check.name(), &first.to_string())?,
+            Outcome::Done { what } => teller.check(line.check.name(), &shown(line.check, what))?,
+            Outcome::Skipped { why } => {
+                teller.check(line.check.name(), &format!("skipped: {why}"))?
+            }
+            Outcome::Missing { first, .. } | Outcome::Failed { first, .. } => {
+                teller.check(line.check.name(), &first.to_string())?
+            }
         }
     }
     ensure(report.verdict == Verdict::Whole, &report.sentence())?;
-    ensure(report.trusted, "the producer's key is not among those that the auditor trusts")?;
-    teller.proof(&format!("verdict {}: {}", report.verdict.exit_code(), report.sentence()))?;
-    ensure(matches!(blind.verdict, Verdict::Inconclusive { .. }), "without a trusted key the verdict should be inconclusive")?;
+    ensure(
+        report.trusted,
+        "the producer's key is not among those that the auditor trusts",
+    )?;
+    teller.proof(&format!(
+        "verdict {}: {}",
+        report.verdict.exit_code(),
+        report.sentence()
+    ))?;
+    ensure(
+        matches!(blind.verdict, Verdict::Inconclusive { .. }),
+        "without a trusted key the verdict should be inconclusive",
+    )?;
     teller.say(&format!(
         "Without the fingerprint the same file is inconclusive ({}): trust comes from outside.",
         blind.verdict.exit_code()
@@ -71,8 +98,15 @@ pub(super) async fn verify_whole(cast: &Cast, teller: &mut Teller<'_>) -> Result
 }
 
 /// Somebody makes the strongest earthquake of a copy a weaker one.
-pub(super) async fn verify_altered(cast: &Cast, published: &Published, teller: &mut Teller<'_>) -> Result<Value, CommandError> {
-    let strongest = published.read.iter().find(|item| item["data"]["id"] == quakes::STRONGEST);
+pub(super) async fn verify_altered(
+    cast: &Cast,
+    published: &Published,
+    teller: &mut Teller<'_>,
+) -> Result<Value, CommandError> {
+    let strongest = published
+        .read
+        .iter()
+        .find(|item| item["data"]["id"] == quakes::STRONGEST);
     let sequence = strongest.and_then(|item| item["sequence"].as_u64());
     let sequence = sequence.ok_or_else(|| broken("the strongest earthquake was not read"))?;
     let (whole, altered) = (cast.auditor.join(WHOLE), cast.auditor.join(ALTERED));
@@ -81,13 +115,27 @@ pub(super) async fn verify_altered(cast: &Cast, published: &Published, teller: &
     bytes[offset] = b'5';
     fs::write(&altered, &bytes).map_err(|error| io_error(&altered, &error))?;
     teller.say(&format!("In a copy of the file, byte {offset} is changed: the magnitude of entry {sequence} is now 5.4 in place of 6.4."))?;
-    let report = judged(altered, Trust::of_fingerprints([cast.producer.fingerprint().clone()])).await?;
+    let report = judged(
+        altered,
+        Trust::of_fingerprints([cast.producer.fingerprint().clone()]),
+    )
+    .await?;
     let Verdict::Failed { first } = &report.verdict else {
         return Err(broken("the altered copy was not found false"));
     };
-    teller.refusal(&format!("verdict {}: {}", report.verdict.exit_code(), report.sentence()))?;
-    ensure(first.sequence == Some(sequence), "the verifier names another entry than the one that was changed")?;
-    teller.proof(&format!("the verifier names entry {sequence}, {}", quakes::place(&published.read, sequence)))?;
+    teller.refusal(&format!(
+        "verdict {}: {}",
+        report.verdict.exit_code(),
+        report.sentence()
+    ))?;
+    ensure(
+        first.sequence == Some(sequence),
+        "the verifier names another entry than the one that was changed",
+    )?;
+    teller.proof(&format!(
+        "the verifier names entry {sequence}, {}",
+        quakes::place(&published.read, sequence)
+    ))?;
     Ok(json!({
         "file": ALTERED,
         "byte": offset,
@@ -98,6 +146,21 @@ pub(super) async fn verify_altered(cast: &Cast, published: &Published, teller: &
         "named_entry": first.sequence,
         "finding": first,
     }))
+}
+
+/// What was checked. Where it is the same for each log, the stream's is enough for people; `evidence verify` shows all.
+fn shown(check: Check, what: &str) -> String {
+    let is_each_log = matches!(
+        check,
+        Check::Checkpoint | Check::Chain | Check::Tree | Check::Content
+    );
+    match what.split_once("; ") {
+        Some((first, others)) if is_each_log => {
+            let others = others.split("; ").count();
+            format!("{first}; the same for {others} ledger logs")
+        }
+        _ => what.to_owned(),
+    }
 }
 
 /// Where the first digit of the strongest magnitude lies in the file: contents are in it as they were handed in.
@@ -118,7 +181,9 @@ fn magnitude_at(bytes: &[u8]) -> Result<usize, CommandError> {
 async fn judged(path: PathBuf, trust: Trust) -> Result<Report, CommandError> {
     let shown = path.clone();
     let report = tokio::task::spawn_blocking(move || verify(&path, &trust, &mut |_| ())).await;
-    report.map_err(internal)?.map_err(|error| cannot_read(&shown, &error))
+    report
+        .map_err(internal)?
+        .map_err(|error| cannot_read(&shown, &error))
 }
 
 fn cannot_read(path: &Path, error: &countersign_audit::OpenError) -> CommandError {

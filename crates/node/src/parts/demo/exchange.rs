@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use countersign_client::publisher::{Publisher, PublisherOptions, PublishError};
+use countersign_client::publisher::{PublishError, Publisher, PublisherOptions};
 use countersign_client::session::{Expected, SessionOptions};
 use countersign_crypto::{Entropy as _, OsEntropy, SigningKey};
 use countersign_event::content::Event;
@@ -49,7 +49,10 @@ pub(super) struct Published {
 }
 
 /// The stream is made, an application enrolled, and the first half of the events handed in over QUIC.
-pub(super) async fn publish(cast: &Cast, teller: &mut Teller<'_>) -> Result<(Published, Value), CommandError> {
+pub(super) async fn publish(
+    cast: &Cast,
+    teller: &mut Teller<'_>,
+) -> Result<(Published, Value), CommandError> {
     let producer = &cast.producer;
     let create = Command::StreamCreate {
         stream: STREAM.to_owned(),
@@ -69,7 +72,10 @@ pub(super) async fn publish(cast: &Cast, teller: &mut Teller<'_>) -> Result<(Pub
         read: Vec::new(),
     };
     let first: Vec<Event> = published.events[..published.events.len() / 2].to_vec();
-    let data_bytes: usize = first.iter().map(|event| event.data_part_bytes().len()).sum();
+    let data_bytes: usize = first
+        .iter()
+        .map(|event| event.data_part_bytes().len())
+        .sum();
     let begun = Instant::now();
     hand_in(&published, &first).await?;
     let took = begun.elapsed();
@@ -84,11 +90,21 @@ pub(super) async fn publish(cast: &Cast, teller: &mut Teller<'_>) -> Result<(Pub
     ))?;
     let head = checkpoint(producer, &published)?;
     teller.fact("stream", published.origin.as_str())?;
-    teller.fact("size", &format!("{} entries: the genesis and {} events", head.size, first.len()))?;
+    teller.fact(
+        "size",
+        &format!(
+            "{} entries: the genesis and {} events",
+            head.size,
+            first.len()
+        ),
+    )?;
     teller.fact("root", &hex::encode(head.root))?;
     teller.fact("signature", &head.signature)?;
     teller.proof("the signature over size and root holds under the log key")?;
-    ensure(head.size == first.len() as u64 + 1, "the log has another size than what was acknowledged")?;
+    ensure(
+        head.size == first.len() as u64 + 1,
+        "the log has another size than what was acknowledged",
+    )?;
     let facts = json!({
         "stream": published.origin,
         "events": first.len(),
@@ -104,7 +120,11 @@ pub(super) async fn publish(cast: &Cast, teller: &mut Teller<'_>) -> Result<(Pub
 }
 
 /// The partner catches up, then sees the second half while it is published; receipts for all of it come back.
-pub(super) async fn follow(cast: &Cast, published: &mut Published, teller: &mut Teller<'_>) -> Result<Value, CommandError> {
+pub(super) async fn follow(
+    cast: &Cast,
+    published: &mut Published,
+    teller: &mut Teller<'_>,
+) -> Result<Value, CommandError> {
     let (producer, partner) = (&cast.producer, &cast.partner);
     let mut channel = partner.node.channel().await?;
     let name = format!("seismic-survey/{STREAM}");
@@ -124,6 +144,14 @@ pub(super) async fn follow(cast: &Cast, published: &mut Published, teller: &mut 
     for item in read.iter().rev().take(3).rev() {
         teller.row(&quakes::shown(item))?;
     }
+    let first_receipt = receipt_for(producer, &published.origin, published.log.size()).await?;
+    teller.proof(&format!(
+        "receipt {}: {} has signed for {} events, and {} holds it",
+        first_receipt.number,
+        partner.name(),
+        first_receipt.events,
+        producer.name()
+    ))?;
     let second: Vec<Event> = published.events[published.done..].to_vec();
     let mut arrived = Vec::with_capacity(second.len());
     let (handed, live) = tokio::join!(hand_in(published, &second), async {
@@ -140,28 +168,60 @@ pub(super) async fn follow(cast: &Cast, published: &mut Published, teller: &mut 
     if let Some(publisher) = published.publisher.take() {
         publisher.close().await.map_err(publish_error)?;
     }
-    let mut lags: Vec<Duration> = arrived.iter().zip(&handed).map(|(arrived, handed)| arrived.saturating_duration_since(*handed)).collect();
+    let mut lags: Vec<Duration> = arrived
+        .iter()
+        .zip(&handed)
+        .map(|(arrived, handed)| arrived.saturating_duration_since(*handed))
+        .collect();
     lags.sort_unstable();
     let middle = lags[lags.len() / 2].as_secs_f64() * 1e3;
     let longest = lags[lags.len() - 1].as_secs_f64() * 1e3;
-    teller.say(&format!("While it followed, {} more were published; the strongest of the week is among them:", second.len()))?;
-    let strongest = read.iter().find(|item| item["data"]["id"] == quakes::STRONGEST).cloned();
+    teller.say(&format!(
+        "While it follows, {} more are published, the strongest of the week among them:",
+        second.len()
+    ))?;
+    let strongest = read
+        .iter()
+        .find(|item| item["data"]["id"] == quakes::STRONGEST)
+        .cloned();
     let strongest = strongest.ok_or_else(|| broken("the strongest earthquake did not arrive"))?;
     teller.row(&quakes::shown(&strongest))?;
-    teller.fact("delay", &format!("from the application's hand-in to the reader: median {middle:.1} ms, longest {longest:.1} ms"))?;
+    teller.fact(
+        "delay",
+        &format!(
+            "from hand-in to the partner's reader: median {middle:.1} ms, longest {longest:.1} ms"
+        ),
+    )?;
 
     let size = published.log.size();
-    ensure(size == published.events.len() as u64 + 1, "not every event was published")?;
+    ensure(
+        size == published.events.len() as u64 + 1,
+        "not every event was published",
+    )?;
     let receipt = receipt_for(producer, &published.origin, size).await?;
     receipt_for(partner, &published.origin, size).await?;
-    let copy = partner.exchange.log(&published.origin).ok_or_else(|| broken("the partner holds no copy"))?;
-    let same = copy.head().root == published.log.head().root && leaves_agree(producer, &published.log, &read)?;
+    let copy = partner
+        .exchange
+        .log(&published.origin)
+        .ok_or_else(|| broken("the partner holds no copy"))?;
+    let same = copy.head().root == published.log.head().root
+        && leaves_agree(producer, &published.log, &read)?;
     ensure(same, "the partner's copy differs from the producer's log")?;
     let status = partner.call(&Command::Status).await?;
-    let lag = status["subscriptions"][0]["lag"].as_u64().ok_or_else(|| broken("the partner's status shows no subscription"))?;
-    ensure(lag == 0, "the partner's copy lags behind though it is receipted")?;
-    teller.proof(&format!("the copy has the same {size} entries and the same root; lag {lag}"))?;
-    teller.proof(&format!("receipt {} is signed by {} for all {} events, and the producer holds it", receipt.number, partner.name(), receipt.events))?;
+    let lag = status["subscriptions"][0]["lag"]
+        .as_u64()
+        .ok_or_else(|| broken("the partner's status shows no subscription"))?;
+    ensure(
+        lag == 0,
+        "the partner's copy lags behind though it is receipted",
+    )?;
+    teller.proof(&format!(
+        "the copy has the same {size} entries and the same root; lag {lag}"
+    ))?;
+    teller.proof(&format!(
+        "receipt {} follows on receipt {} and stands for all {} events",
+        receipt.number, first_receipt.number, receipt.events
+    ))?;
     let facts = json!({
         "stream": name,
         "caught_up_events": caught_up,
@@ -174,6 +234,8 @@ pub(super) async fn follow(cast: &Cast, published: &mut Published, teller: &mut 
         "root": hex::encode(copy.head().root),
         "leaves_equal": true,
         "lag": lag,
+        "first_receipt_number": first_receipt.number,
+        "first_receipted_events": first_receipt.events,
         "receipt_number": receipt.number,
         "receipted_size": receipt.size,
         "receipted_events": receipt.events,
@@ -183,29 +245,56 @@ pub(super) async fn follow(cast: &Cast, published: &mut Published, teller: &mut 
 }
 
 /// The last receipt and the ledger's rows, as each side holds them.
-pub(super) async fn receipts(cast: &Cast, published: &Published, teller: &mut Teller<'_>) -> Result<Value, CommandError> {
+pub(super) async fn receipts(
+    cast: &Cast,
+    published: &Published,
+    teller: &mut Teller<'_>,
+) -> Result<Value, CommandError> {
     let size = published.log.size();
     let signer = &cast.partner.exchange.identity().statement;
     let mut sides = Vec::new();
-    for (actor, other) in [(&cast.producer, &cast.partner), (&cast.partner, &cast.producer)] {
+    for (actor, other) in [
+        (&cast.producer, &cast.partner),
+        (&cast.partner, &cast.producer),
+    ] {
         let row = receipt_for(actor, &published.origin, size).await?;
         let envelope = Envelope::from_json(row.envelope.as_bytes()).map_err(internal)?;
         let receipt: Receipt = signer
             .open_signed(Role::Receipt, &envelope)
-            .map_err(|error| broken(format_args!("the receipt that {} holds is not in order: {error}", actor.name())))?;
+            .map_err(|error| {
+                broken(format_args!(
+                    "the receipt that {} holds is not in order: {error}",
+                    actor.name()
+                ))
+            })?;
         let digest = hex::encode(envelope.payload_digest());
         let ledger = ledger_rows(actor, other).await?;
         let verified = actor.call(&Command::LedgerVerify).await?;
+        ensure(
+            verified["whole"] == true,
+            "a ledger does not agree with its logs",
+        )?;
         teller.say(&format!(
-            "{}: receipt {}, {} events, {} data bytes, level {}",
-            actor.name(), receipt.number, receipt.events, receipt.bytes, word(&receipt.level)
+            "{} holds receipt {}: {} events, {} data bytes, level {}",
+            actor.name(),
+            receipt.number,
+            receipt.events,
+            receipt.bytes,
+            word(&receipt.level)
         ))?;
         teller.fact("sha256", &digest)?;
+        teller.fact(
+            "ledger",
+            &format!("what it says of {} (times in UTC)", other.name()),
+        )?;
         for row in &ledger {
             let time = row["time"].as_str().unwrap_or_default();
             let time: String = time.chars().skip(11).take(12).collect();
-            let what: String = row["summary"].as_str().unwrap_or_default().chars().take(200).collect();
-            teller.row(&format!("{time}  {:<10} {what}", row["kind"].as_str().unwrap_or_default()))?;
+            let what = row["summary"].as_str().unwrap_or("this ledger log begins");
+            teller.row(&format!(
+                "{time}  {:<14} {what}",
+                row["kind"].as_str().unwrap_or_default()
+            ))?;
         }
         sides.push(json!({
             "organization": actor.name(),
@@ -219,7 +308,10 @@ pub(super) async fn receipts(cast: &Cast, published: &Published, teller: &mut Te
             "ledger_verified": verified["whole"],
         }));
     }
-    ensure(sides[0]["receipt_sha256"] == sides[1]["receipt_sha256"], "the two sides hold different receipts")?;
+    ensure(
+        sides[0]["receipt_sha256"] == sides[1]["receipt_sha256"],
+        "the two sides hold different receipts",
+    )?;
     teller.proof("the same receipt on both sides, verified under the partner's key: neither can deny what was delivered")?;
     Ok(json!({ "sides": { "producer": sides[0], "partner": sides[1] }, "receipts_equal": true }))
 }
@@ -260,7 +352,10 @@ async fn enrolled(producer: &Actor) -> Result<Publisher, CommandError> {
 
 /// Hands events in and waits until all are acknowledged; when each was handed in comes back.
 async fn hand_in(published: &Published, events: &[Event]) -> Result<Vec<Instant>, CommandError> {
-    let publisher = published.publisher.as_ref().ok_or_else(|| broken("the publisher is closed"))?;
+    let publisher = published
+        .publisher
+        .as_ref()
+        .ok_or_else(|| broken("the publisher is closed"))?;
     let work = async {
         let mut handed = Vec::with_capacity(events.len());
         for event in events {
@@ -270,12 +365,17 @@ async fn hand_in(published: &Published, events: &[Event]) -> Result<Vec<Instant>
         publisher.flush().await?;
         Ok(handed)
     };
-    timeout(PATIENCE, work).await.map_err(|_| late("acknowledgements"))?.map_err(publish_error)
+    timeout(PATIENCE, work)
+        .await
+        .map_err(|_| late("acknowledgements"))?
+        .map_err(publish_error)
 }
 
 async fn next_event(channel: &mut Channel) -> Result<Value, CommandError> {
     loop {
-        let reply = timeout(PATIENCE, channel.next()).await.map_err(|_| late("an event at the partner"))??;
+        let reply = timeout(PATIENCE, channel.next())
+            .await
+            .map_err(|_| late("an event at the partner"))??;
         match reply {
             Some(Reply::Item(item)) => return Ok(item),
             Some(_) => {}
@@ -285,7 +385,11 @@ async fn next_event(channel: &mut Channel) -> Result<Value, CommandError> {
 }
 
 /// The receipt for `size` entries as this side's ledger holds it, as soon as it does.
-async fn receipt_for(actor: &Actor, stream: &Origin, size: u64) -> Result<ReceiptRow, CommandError> {
+async fn receipt_for(
+    actor: &Actor,
+    stream: &Origin,
+    size: u64,
+) -> Result<ReceiptRow, CommandError> {
     let filter = ReceiptFilter {
         stream: Some(stream.clone()),
         ..ReceiptFilter::default()
@@ -295,22 +399,39 @@ async fn receipt_for(actor: &Actor, stream: &Origin, size: u64) -> Result<Receip
         loop {
             // Marked before looking, so that what comes in between is not missed.
             moved.mark_unchanged();
-            actor.exchange.refresh_view().await.map_err(exchange_error)?;
-            let rows = actor.exchange.view().receipts(&filter, RECEIPTS_MAX).await.map_err(internal)?;
+            actor
+                .exchange
+                .refresh_view()
+                .await
+                .map_err(exchange_error)?;
+            let rows = actor
+                .exchange
+                .view()
+                .receipts(&filter, RECEIPTS_MAX)
+                .await
+                .map_err(internal)?;
             if let Some(row) = rows.into_iter().find(|row| row.size == size) {
                 return Ok(row);
             }
             moved.changed().await.map_err(internal)?;
         }
     };
-    timeout(PATIENCE, wait).await.map_err(|_| late("the receipt"))?
+    timeout(PATIENCE, wait)
+        .await
+        .map_err(|_| late("the receipt"))?
 }
 
 /// Whether the entries that the partner read are those of the producer's log.
 fn leaves_agree(producer: &Actor, log: &Log, read: &[Value]) -> Result<bool, CommandError> {
     for item in read {
-        let sequence = item["sequence"].as_u64().ok_or_else(|| broken("an event came without its sequence"))?;
-        let leaf = producer.exchange.reader().leaf_hash(log.number(), sequence).map_err(internal)?;
+        let sequence = item["sequence"]
+            .as_u64()
+            .ok_or_else(|| broken("an event came without its sequence"))?;
+        let leaf = producer
+            .exchange
+            .reader()
+            .leaf_hash(log.number(), sequence)
+            .map_err(internal)?;
         if item["leaf"] != hex::encode(leaf) {
             return Ok(false);
         }
@@ -328,11 +449,18 @@ struct Head {
 }
 
 fn checkpoint(producer: &Actor, published: &Published) -> Result<Head, CommandError> {
-    let signed = published.log.head().signed().ok_or_else(|| broken("the log's head is not signed"))?;
-    let signature = signed.signature().ok_or_else(|| broken("the head's signature is malformed"))?;
+    let signed = published
+        .log
+        .head()
+        .signed()
+        .ok_or_else(|| broken("the log's head is not signed"))?;
+    let signature = signed
+        .signature()
+        .ok_or_else(|| broken("the head's signature is malformed"))?;
     let checkpoint = signed.checkpoint(published.origin.as_str());
     let key = producer.exchange.identity().log_key.public();
-    verify_signature(&checkpoint, &key, &signature).map_err(|_| broken("the head's signature does not hold"))?;
+    verify_signature(&checkpoint, &key, &signature)
+        .map_err(|_| broken("the head's signature does not hold"))?;
     let note = note_from_signature(&checkpoint, &key, signature);
     let line = note.lines().last().and_then(|line| line.rsplit(' ').next());
     Ok(Head {
@@ -344,8 +472,11 @@ fn checkpoint(producer: &Actor, published: &Published) -> Result<Head, CommandEr
 }
 
 fn late(what: &str) -> CommandError {
-    CommandError::new(ErrorCode::Busy, format_args!("{what} did not come within {} s", PATIENCE.as_secs()))
-        .advise("the machine may be very busy: try again")
+    CommandError::new(
+        ErrorCode::Busy,
+        format_args!("{what} did not come within {} s", PATIENCE.as_secs()),
+    )
+    .advise("the machine may be very busy: try again")
 }
 
 fn publish_error(error: PublishError) -> CommandError {

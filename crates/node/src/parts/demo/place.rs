@@ -19,18 +19,29 @@ impl Place {
     /// [`ErrorCode::DataDirExists`], [`ErrorCode::Io`].
     pub(super) fn make(keep: Option<&Path>) -> Result<Self, CommandError> {
         let io = |path: &Path, error: std::io::Error| {
-            CommandError::new(ErrorCode::Io, format_args!("cannot make `{}`: {error}", path.display()))
+            CommandError::new(
+                ErrorCode::Io,
+                format_args!("cannot make `{}`: {error}", path.display()),
+            )
         };
         if let Some(wanted) = keep {
             let path = std::path::absolute(wanted).map_err(|error| io(wanted, error))?;
-            let is_taken = fs::read_dir(&path).map_or(path.exists(), |mut entries| entries.next().is_some());
+            let is_taken =
+                fs::read_dir(&path).map_or(path.exists(), |mut entries| entries.next().is_some());
             if is_taken {
-                let message = format!("`{}` is not empty; the demo makes four folders of its own", path.display());
-                return Err(CommandError::new(ErrorCode::DataDirExists, message).advise("name a folder that does not exist yet"));
+                let message = format!(
+                    "`{}` is not empty; the demo makes four folders of its own",
+                    path.display()
+                );
+                return Err(CommandError::new(ErrorCode::DataDirExists, message)
+                    .advise("name a folder that does not exist yet"));
             }
             let made = DirBuilder::new().mode(0o700).recursive(true).create(&path);
             made.map_err(|error| io(&path, error))?;
-            return Ok(Self { path, is_kept: true });
+            return Ok(Self {
+                path,
+                is_kept: true,
+            });
         }
         let mut random = [0; 8];
         OsEntropy::new()
@@ -39,7 +50,10 @@ impl Place {
         let path = std::env::temp_dir().join(format!("countersign-demo-{}", hex::encode(random)));
         let made = DirBuilder::new().mode(0o700).create(&path);
         made.map_err(|error| io(&path, error))?;
-        Ok(Self { path, is_kept: false })
+        Ok(Self {
+            path,
+            is_kept: false,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {

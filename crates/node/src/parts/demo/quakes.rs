@@ -36,7 +36,8 @@ pub(super) fn events() -> Result<Vec<Event>, CommandError> {
                 number,
                 end_offset,
             };
-            wrap.event(&line, &Limits::FORMAT).map_err(|error| invalid(&error))
+            wrap.event(&line, &Limits::FORMAT)
+                .map_err(|error| invalid(&error))
         })
         .collect()
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Output;
 use crate::data_dir::Environment;
-use crate::errors::CommandError;
+use crate::errors::{CommandError, ErrorCode};
 
 /// Columns of the text; identifiers that are longer than a line stay whole.
 const WIDTH: usize = 88;
@@ -30,7 +30,8 @@ pub(super) struct Teller<'a> {
 
 impl<'a> Teller<'a> {
     pub(super) fn new(output: &'a mut Output) -> Self {
-        let has_color = io::stdout().is_terminal() && Environment::read().value("NO_COLOR").is_none();
+        let has_color =
+            io::stdout().is_terminal() && Environment::read().value("NO_COLOR").is_none();
         Self {
             output,
             has_color,
@@ -49,20 +50,32 @@ impl<'a> Teller<'a> {
 
     pub(super) fn opening(&mut self, lines: &[&str]) -> Result<(), CommandError> {
         for (number, line) in lines.iter().enumerate() {
-            let style = if number == 0 { Style::Bold } else { Style::Plain };
+            let style = if number == 0 {
+                Style::Bold
+            } else {
+                Style::Plain
+            };
             self.line(&self.paint(style, line))?;
         }
         Ok(())
     }
 
     /// A step begins.
-    pub(super) fn begin(&mut self, (name, title): (&'static str, &str)) -> Result<(), CommandError> {
+    pub(super) fn begin(
+        &mut self,
+        (name, title): (&'static str, &str),
+    ) -> Result<(), CommandError> {
         self.step += 1;
         self.name = name;
         self.step_started = Instant::now();
         let heading = format!("{}  {title}", self.step);
         self.line("")?;
         self.line(&self.paint(Style::Heading, &heading))
+    }
+
+    /// An empty line.
+    pub(super) fn gap(&mut self) -> Result<(), CommandError> {
+        self.line("")
     }
 
     /// A sentence or two.
@@ -76,8 +89,12 @@ impl<'a> Teller<'a> {
     /// A label and what belongs to it.
     pub(super) fn fact(&mut self, label: &str, text: &str) -> Result<(), CommandError> {
         let text = self.named(text);
-        let mut label = label;
-        for line in wrapped(&text, WIDTH - INDENT.len() - LABEL) {
+        self.verbatim(label, &text)
+    }
+
+    /// The same, with fingerprints as they are.
+    pub(super) fn verbatim(&mut self, mut label: &str, text: &str) -> Result<(), CommandError> {
+        for line in wrapped(text, WIDTH - INDENT.len() - LABEL) {
             let painted = self.paint(Style::Faint, &format!("{label:<LABEL$}"));
             self.line(format!("{INDENT}{painted}{line}").trim_end())?;
             label = "";
@@ -129,7 +146,10 @@ impl<'a> Teller<'a> {
     }
 
     pub(super) fn closing(&mut self) -> Result<(), CommandError> {
-        let text = format!("Told and checked in {:.1} s.", self.started.elapsed().as_secs_f64());
+        let text = format!(
+            "Told and checked in {:.1} s.",
+            self.started.elapsed().as_secs_f64()
+        );
         self.line("")?;
         self.line(&self.paint(Style::Faint, &text))
     }
@@ -140,9 +160,14 @@ impl<'a> Teller<'a> {
     /// The failure.
     pub(super) fn done<T>(&mut self, result: Result<T, CommandError>) -> Result<T, CommandError> {
         result.map_err(|mut error| {
+            // Who closed the pipe or pressed Ctrl-C knows why it ends.
+            if error.code == ErrorCode::Interrupted {
+                return error;
+            }
             error.message = format!("step {} ({}): {}", self.step, self.name, error.message);
             let mut object = self.head(false);
-            object["error"] = json!({ "code": error.code, "message": error.message, "advice": error.advice });
+            object["error"] =
+                json!({ "code": error.code, "message": error.message, "advice": error.advice });
             // The first failure is the one to be told.
             let _ = self.object(&object);
             error
@@ -184,9 +209,14 @@ impl<'a> Teller<'a> {
     }
 
     fn named(&self, text: &str) -> String {
-        self.names.iter().fold(text.to_owned(), |text, (authority, name)| {
-            text.replace(authority, name)
-        })
+        self.names
+            .iter()
+            .fold(text.to_owned(), |text, (authority, name)| {
+                // Where a text says both, once is enough.
+                text.replace(&format!("{name} ({authority})"), name)
+                    .replace(&format!("{authority} ({name})"), name)
+                    .replace(authority, name)
+            })
     }
 
     fn paint(&self, style: Style, text: &str) -> String {
