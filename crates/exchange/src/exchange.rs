@@ -29,6 +29,7 @@ use crate::identity::Identity;
 use crate::log::{Log, LogHead, LogSettings};
 use crate::pipeline::append::{AppendError, Appended, Done, Writer, WriterParts, answer};
 use crate::pipeline::duplicates::{Publisher, RUNS_MAX, UNNUMBERED_WINDOW};
+use crate::pipeline::exposure::Exposure;
 use crate::pipeline::ingest::{Drafts, IngestError};
 use crate::pipeline::ledger::{RecordError, read_entry, seal_control_entry, seal_record};
 use crate::pipeline::receipt::ReceiptFault;
@@ -91,6 +92,8 @@ pub struct Exchange {
     refused_strangers: AtomicU64,
     /// Receipts on their way to the ledger, given and got: what follows in a series follows them.
     receipts_under_way: Mutex<HashMap<SeriesKey, (Receipt, Hash)>>,
+    /// What is handed out and not receipted, by agreement. Begins anew with the process, but for what a subscriber's own last receipt says.
+    exposures: Mutex<HashMap<AgreementId, Exposure>>,
     /// The last refusal got for each stream.
     refusals_got: Mutex<HashMap<Origin, String>>,
     /// Moves whenever the ledger has something new for the view.
@@ -241,6 +244,7 @@ impl Exchange {
             statuses: Mutex::new(HashMap::new()),
             refused_strangers: AtomicU64::new(0),
             receipts_under_way: Mutex::new(HashMap::new()),
+            exposures: Mutex::new(HashMap::new()),
             refusals_got: Mutex::new(HashMap::new()),
             ledger_moved: watch::Sender::new(0),
         });
@@ -782,6 +786,18 @@ impl Exchange {
 
     pub(crate) fn count_refused_stranger(&self) {
         self.refused_strangers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn with_exposure<T>(
+        &self,
+        agreement: AgreementId,
+        change: impl FnOnce(&mut Exposure) -> T,
+    ) -> T {
+        let mut exposures = self
+            .exposures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        change(exposures.entry(agreement).or_default())
     }
 
     /// Whether this refusal differs from the last one got for the stream.

@@ -432,8 +432,8 @@ impl Exchange {
             addresses,
             invitation: invitation.map(str::to_owned),
         };
-        // In this order in the log; the second is durable only after the first.
-        self.queue_record(about, statement).await?;
+        // First who the partner is: an agreement with nobody known would be of no use after a failure in between.
+        self.record_and_wait(about.cloned(), statement).await?;
         self.record_and_wait(about.cloned(), held).await?;
         Ok(terms)
     }

@@ -163,6 +163,10 @@ impl Exchange {
         let last = self.last_receipt(&(agreement_id, series));
         let delivered = self.delivered_so_far(&log, start, last.as_ref())?;
         let exposure = agreement.agreement.plan.exposure_events.max(1);
+        // What the series itself says was handed out counts, whatever this process remembers.
+        if let Some((last, _)) = &last {
+            self.with_exposure(agreement_id, |exposure| exposure.hand_out(last.size, start));
+        }
         let ready = self.ready(
             &log,
             &head,
@@ -419,7 +423,15 @@ impl Delivery {
             return Ok(None);
         }
         // One event is always allowed: the exposure is at least 1.
-        let end = head.size.min(receipted.saturating_add(self.exposure));
+        // What the series has receipted may be read again at no risk.
+        let room = if state.position < receipted {
+            receipted
+        } else {
+            self.exchange.with_exposure(self.agreement, |exposure| {
+                exposure.end_for(state.position, self.exposure)
+            })
+        };
+        let end = head.size.min(room);
         if state.position < end {
             let next = self.batch(&mut state, head, end)?;
             state.paused_shown = false;
@@ -493,6 +505,9 @@ impl Delivery {
         bulk[0] = descriptors.into();
         // From here on it counts as handed to the transport.
         state.position = batch_end;
+        self.exchange.with_exposure(self.agreement, |exposure| {
+            exposure.hand_out(first.max(*self.receipted.borrow()), batch_end);
+        });
         if batch_end > state.delivered.end() {
             state.delivered.add(batch_end, events, bytes);
         }
@@ -674,6 +689,9 @@ impl Delivery {
         state.delivered.forget_below(receipt.size);
         state.last = Some((receipt.clone(), digest));
         under_way.insert(key, (receipt.clone(), digest));
+        self.exchange.with_exposure(self.agreement, |exposure| {
+            exposure.receipt(receipt.start, receipt.size);
+        });
         Ok(Some((
             from,
             receipt.events.saturating_sub(events),
@@ -702,6 +720,10 @@ impl Delivery {
         let now = exchange.clock().now();
         let active = agreement.as_ref().is_some_and(|state| state.is_active(now));
         let changed = std::mem::replace(&mut self.state().generation, generation) != generation;
+        if self.state().paused_shown {
+            // Receipts of another session under the same agreement may have made room.
+            self.receipted.send_modify(|_| ());
+        }
         if active && !changed && !exchange.policies().mentions_time() {
             return;
         }

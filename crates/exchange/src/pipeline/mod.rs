@@ -8,6 +8,7 @@ pub mod append;
 pub mod consume;
 pub mod deliver;
 pub mod duplicates;
+pub(crate) mod exposure;
 pub mod ingest;
 pub mod ledger;
 pub mod receipt;

@@ -406,3 +406,29 @@ async fn a_cursor_of_another_history_and_a_log_that_shrank_are_refused() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_reader_that_never_receipts_gets_one_window_under_whatever_series_or_start() {
+    use countersign_exchange::pipeline::deliver::Next;
+    use countersign_protocol::StartAt;
+    let (producer, consumer, agreement) = partners(12, "s", 10).await;
+    producer.publish("s", 1, 100).await.unwrap();
+    let peer = consumer.at(&producer);
+    let mut handed_out = 0;
+    for (attempt, start) in [0, 10, 40, 0, 90].into_iter().enumerate() {
+        let mut request = subscribe_at(&producer, "s", agreement, StartAt::Sequence(start));
+        request.series = [attempt as u8 + 1; 16];
+        let (_, delivery) = producer
+            .exchange
+            .open_delivery(&peer, &request)
+            .await
+            .unwrap();
+        while let Some(Next::Batch { message, .. }) = next_now(&delivery).await {
+            // The first window again is no further risk.
+            if start > 0 || attempt == 0 {
+                handed_out += u64::from(message.count);
+            }
+        }
+    }
+    assert_eq!(handed_out, 10);
+}

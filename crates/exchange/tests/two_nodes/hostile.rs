@@ -204,6 +204,10 @@ fn consume_fault(result: Result<(), ConsumeError>) -> BatchFault {
 
 /// The faults that the consumer recorded about the producer, in all.
 async fn faults(consumer: &Node, producer: &Node) -> usize {
+    // Faults ride on the next commit: what is queued after them is durable after them.
+    let origin = producer.origin("s");
+    let after = consumer.exchange.move_cursor("after", &origin, 0, [0; 32]);
+    after.await.unwrap();
     let faults = consumer.records("fault").await;
     for fault in &faults {
         let LedgerRecord::Fault {
