@@ -136,6 +136,7 @@ impl JournalReader {
             let published = self.shared.read();
             (sealed_segments(&published), open_parts(&published, None))
         };
+        parts.retain(|part| part.commit >= from);
         sealed.sort_unstable();
         sealed.dedup();
         for segment in sealed.into_iter().rev() {
