@@ -1,23 +1,19 @@
 //! The machine's clock: the one place of the product where time comes in.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use countersign_event::time::Timestamp;
 use countersign_exchange::Clock;
 
-/// Time of day from the system, and time since this value was made from its monotonic clock.
+/// Time of day from the system, and time since the machine started, sleep included: a laptop that wakes up is no clock that jumped.
 #[derive(Clone, Copy, Debug)]
-pub struct SystemClock {
-    started: Instant,
-}
+pub struct SystemClock;
 
 impl SystemClock {
-    /// A clock whose uptime begins now.
+    /// The machine's clock.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            started: Instant::now(),
-        }
+        Self
     }
 }
 
@@ -37,7 +33,9 @@ impl Clock for SystemClock {
     }
 
     fn uptime(&self) -> Duration {
-        self.started.elapsed()
+        let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(since.tv_sec).unwrap_or(0);
+        Duration::new(seconds, u32::try_from(since.tv_nsec).unwrap_or(0))
     }
 }
 

@@ -1,13 +1,10 @@
 use std::io;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use countersign_protocol::{FrameError, HEADER_BYTES, frame_bytes_max};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::io::{
-    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
-    BufWriter,
-};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufWriter};
 
 use super::{Command, Reply};
 use crate::errors::{CommandError, ErrorCode};
@@ -74,7 +71,11 @@ pub enum AdminError {
 }
 
 /// Reads frames. The length is checked before anything is allocated, and memory grows only with what arrives.
-pub struct FrameReader(BufReader<Box<dyn AsyncRead + Send + Unpin>>);
+pub struct FrameReader {
+    from: Box<dyn AsyncRead + Send + Unpin>,
+    /// What has arrived and was not taken yet. It stays here when a waiting future is dropped, so that no byte of a frame is lost.
+    arrived: BytesMut,
+}
 
 /// Writes frames; each is on its way when `write` returns.
 pub struct FrameWriter(BufWriter<Box<dyn AsyncWrite + Send + Unpin>>);
@@ -95,7 +96,10 @@ impl AdminFrames {
         write: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Self {
         Self {
-            incoming: FrameReader(BufReader::with_capacity(BUFFER_BYTES, Box::new(read))),
+            incoming: FrameReader {
+                from: Box::new(read),
+                arrived: BytesMut::new(),
+            },
             outgoing: FrameWriter(BufWriter::with_capacity(BUFFER_BYTES, Box::new(write))),
         }
     }
@@ -129,17 +133,30 @@ impl AdminFrames {
 }
 
 impl FrameReader {
-    /// The next frame; `None` where the other side has closed.
+    /// The next frame; `None` where the other side has closed. Cancel-safe: dropping the future loses nothing of what has arrived.
     ///
     /// # Errors
     /// [`AdminError::Frame`], [`AdminError::Closed`] within a frame, [`AdminError::Io`].
     pub async fn next(&mut self) -> Result<Option<(u8, Bytes)>, AdminError> {
-        if self.0.fill_buf().await?.is_empty() {
-            return Ok(None);
+        loop {
+            if let Some(frame) = self.take_frame()? {
+                return Ok(Some(frame));
+            }
+            if self.read().await? == 0 {
+                return if self.arrived.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(AdminError::Closed)
+                };
+            }
         }
-        let mut header = [0; HEADER_BYTES];
-        self.0.read_exact(&mut header).await.map_err(within_frame)?;
-        let [a, b, c, d, kind] = header;
+    }
+
+    /// The frame that has arrived as a whole, without a copy.
+    fn take_frame(&mut self) -> Result<Option<(u8, Bytes)>, AdminError> {
+        let Some(&[a, b, c, d, kind]) = self.arrived.first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
         let limit = bytes_max(kind);
         // The length counts the kind, which is here already.
@@ -151,21 +168,24 @@ impl FrameReader {
             }
             .into());
         };
-        let mut body = Vec::new();
-        (&mut self.0)
-            .take(bytes as u64)
-            .read_to_end(&mut body)
-            .await?;
-        if body.len() < bytes {
-            return Err(AdminError::Closed);
+        if self.arrived.len() - HEADER_BYTES < bytes {
+            return Ok(None);
         }
-        Ok(Some((kind, body.into())))
+        let mut frame = self.arrived.split_to(HEADER_BYTES + bytes);
+        let body = frame.split_off(HEADER_BYTES);
+        Ok(Some((kind, body.freeze())))
+    }
+
+    /// Adds what comes next to what has arrived; 0 at the end. Cancel-safe.
+    async fn read(&mut self) -> Result<usize, AdminError> {
+        self.arrived.reserve(BUFFER_BYTES);
+        Ok(self.from.read_buf(&mut self.arrived).await?)
     }
 
     /// Waits until the other side has closed, or has sent what nobody has asked for yet, which is left where it is; true = closed. Losing
     /// the future loses nothing.
     pub(super) async fn is_closed(&mut self) -> bool {
-        self.0.fill_buf().await.map_or(true, <[u8]>::is_empty)
+        self.arrived.is_empty() && !matches!(self.read().await, Ok(1..))
     }
 
     /// The next reply.
@@ -284,12 +304,4 @@ fn read_json<'a, T: serde::Deserialize<'a>>(
         kind: found,
         column: error.column(),
     })
-}
-
-fn within_frame(error: io::Error) -> AdminError {
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        AdminError::Closed
-    } else {
-        error.into()
-    }
 }

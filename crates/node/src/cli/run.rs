@@ -27,8 +27,13 @@ pub(super) async fn run(
     parts: &dyn Parts,
     output: &mut Output,
 ) -> CommandResult {
-    // `serve` finishes its work when it is told to stop, and listens for that itself.
-    if matches!(cli.command, Noun::Serve(_)) {
+    // `serve` finishes its work when it is told to stop, a reader without a node keeps its last receipt: both listen for that themselves.
+    let listens_itself = match &cli.command {
+        Noun::Serve(_) => true,
+        Noun::Subscribe(args) => args.profile.is_some(),
+        _ => false,
+    };
+    if listens_itself {
         return dispatch(cli, environment, parts, output).await;
     }
     tokio::select! {
