@@ -116,8 +116,14 @@ impl Server {
     /// Ends all sessions.
     pub async fn shut_down(&self) {
         self.shared.stopping.send_replace(true);
-        self.shared.endpoint.close(CLOSE_SHUTDOWN, "the node is going down");
-        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.shared
+            .endpoint
+            .close(CLOSE_SHUTDOWN, "the node is going down");
+        let tasks = self
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(tasks) = tasks {
             let _ = tasks.await;
         }

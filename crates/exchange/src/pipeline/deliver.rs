@@ -536,7 +536,9 @@ impl Delivery {
         let partner = Some(self.consumer.clone());
         if envelope.payload_type() == Rejection::PAYLOAD_TYPE {
             let rejection = statement
-                .open_dated(Role::Receipt, &envelope, |rejection: &Rejection| rejection.made)
+                .open_dated(Role::Receipt, &envelope, |rejection: &Rejection| {
+                    rejection.made
+                })
                 .map_err(|_| signature())?;
             if rejection.agreement != self.agreement || rejection.stream != *self.log.origin() {
                 return Err(ReceiptFault::Foreign {

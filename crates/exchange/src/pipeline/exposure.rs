@@ -91,7 +91,9 @@ mod tests {
     fn ranges_are_those_of_a_plain_set() {
         let mut state: u64 = 7;
         let mut next = |below: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (state >> 33) % below
         };
         let (mut exposure, mut plain) = (Exposure::default(), BTreeSet::new());

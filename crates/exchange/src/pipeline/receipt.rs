@@ -60,7 +60,10 @@ impl ReceiptSeries {
             .map_or((0, 0), |(last, _)| (last.events, last.bytes));
         let applied = reached.applied.max(self.applied()).min(reached.size);
         // A clock that fell back must not date a receipt before the one it follows.
-        let made = self.last.as_ref().map_or(made, |(last, _)| made.max(last.made));
+        let made = self
+            .last
+            .as_ref()
+            .map_or(made, |(last, _)| made.max(last.made));
         let receipt = Receipt {
             agreement: self.agreement,
             stream: self.stream.clone(),

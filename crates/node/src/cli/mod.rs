@@ -12,8 +12,8 @@ mod render;
 mod run;
 
 pub use args::{
-    BenchArgs, BenchDeliverArgs, BenchVerb, BenchVerifyArgs, Cli, Color, Consumer, DemoArgs, Global,
-    InitArgs, JoinArgs, PublishArgs, ServeArgs, SubscribeArgs, VerifyArgs,
+    BenchArgs, BenchDeliverArgs, BenchVerb, BenchVerifyArgs, Cli, Color, Consumer, DemoArgs,
+    Global, InitArgs, JoinArgs, PublishArgs, ServeArgs, SubscribeArgs, VerifyArgs,
 };
 pub use exit::Exit;
 pub use output::Output;

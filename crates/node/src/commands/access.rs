@@ -52,7 +52,10 @@ impl LocalNode {
             }
             Command::AppLs => {
                 let known = self.exchange.registry().apps.clone();
-                let mut apps: Vec<_> = known.iter().map(|(key, name)| (name.clone(), key.fingerprint().to_string())).collect();
+                let mut apps: Vec<_> = known
+                    .iter()
+                    .map(|(key, name)| (name.clone(), key.fingerprint().to_string()))
+                    .collect();
                 apps.sort();
                 let apps: Vec<Value> = apps
                     .into_iter()

@@ -84,7 +84,8 @@ impl LocalNode {
                 };
                 let rows = view.receipts(&filter, limit).await.map_err(view_error)?;
                 let mut values = Vec::with_capacity(rows.len());
-                for row in rows {
+                // The view gives the newest first, so that the limit cuts the oldest; people read them as they came.
+                for row in rows.into_iter().rev() {
                     let envelope =
                         Envelope::from_json(row.envelope.as_bytes()).map_err(internal)?;
                     let receipt = Receipt::peek(&envelope).map_err(internal)?;

@@ -67,8 +67,17 @@ impl LocalNode {
                     .await
             }
             Command::PartnerLs => {
-                let partners: Vec<Partner> = self.exchange.registry().partners.values().cloned().collect();
-                let mut partners: Vec<Value> = partners.iter().map(|partner| self.partner_value(partner)).collect();
+                let partners: Vec<Partner> = self
+                    .exchange
+                    .registry()
+                    .partners
+                    .values()
+                    .cloned()
+                    .collect();
+                let mut partners: Vec<Value> = partners
+                    .iter()
+                    .map(|partner| self.partner_value(partner))
+                    .collect();
                 partners.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
                 out.value(&partners).await
             }

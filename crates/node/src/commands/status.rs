@@ -20,7 +20,10 @@ impl LocalNode {
         let (partners, active) = {
             let registry = exchange.registry();
             let agreements = registry.agreements.values();
-            (registry.partners.len(), agreements.filter(|state| state.is_active(now)).count())
+            (
+                registry.partners.len(),
+                agreements.filter(|state| state.is_active(now)).count(),
+            )
         };
         let statuses = exchange.statuses();
         let subscriptions: Vec<Value> = statuses

@@ -1,7 +1,7 @@
 //! What the program does beside commands to a node: serving, publishing files, reading without a node, verifying evidence.
 
-mod demo;
 mod bench;
+mod demo;
 mod profile;
 mod publish;
 pub mod serve;
@@ -10,7 +10,10 @@ mod verify;
 use std::sync::Arc;
 
 use crate::admin::{BoxFuture, Handler, Node, OpenLocal};
-use crate::cli::{BenchVerb, CommandResult, DemoArgs, Exit, JoinArgs, Output, Parts, PublishArgs, SubscribeArgs, VerifyArgs};
+use crate::cli::{
+    BenchVerb, CommandResult, DemoArgs, Exit, JoinArgs, Output, Parts, PublishArgs, SubscribeArgs,
+    VerifyArgs,
+};
 use crate::commands::LocalNode;
 use crate::config::{Config, Loaded};
 use crate::data_dir::{DataDir, Environment};
