@@ -695,7 +695,7 @@ async fn real_node(directory: &tempfile::TempDir) -> (crate::data_dir::DataDir, 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_node_takes_it_and_recognises_it_again() {
-    const COUNT: u64 = 20_000;
+    const COUNT: usize = 20_000;
     let directory = tempfile::tempdir().unwrap();
     let (_dir, node) = real_node(&directory).await;
     let filler = "x".repeat(900);
