@@ -1,0 +1,7 @@
+//! Nodes as processes of their own: made, started, killed, asked. Every process ends with its handle, on panic too.
+
+mod process;
+mod publisher;
+
+pub(crate) use process::{Node, Root, wait_until};
+pub(crate) use publisher::{Publisher, expected_data, publish_as_child};
