@@ -255,6 +255,8 @@ pub struct LogReader {
     last_time: u64,
     /// The largest checkpoint whose signature was verified.
     signed: Option<Checkpoint>,
+    /// The signature that was verified last, over `signed`; none where that was verified before this reader began.
+    signature: Option<Vec<u8>>,
     /// Checkpoints that were signed ahead of the entries, by size: held against the entries when these reach them.
     awaited: Vec<Checkpoint>,
 }
@@ -289,6 +291,7 @@ impl LogReader {
             last_time,
             awaited: newest.iter().cloned().collect(),
             signed: newest,
+            signature: None,
         }
     }
 
@@ -354,7 +357,7 @@ impl LogReader {
             )
             .map_err(|_| BatchFault::Contradiction { size: newest.size })?;
         }
-        reader.remember(head);
+        reader.remember(head, &ready.head);
         Ok(reader)
     }
 
@@ -387,7 +390,8 @@ impl LogReader {
     /// # Errors
     /// [`BatchFault`] where its signature is wrong or it contradicts what is known.
     pub fn note_head(&mut self, head: &SignedHead) -> Result<(), BatchFault> {
-        let head = self.verify_head(head)?;
+        let signed = head;
+        let head = self.verify_head(signed)?;
         if head.size < self.range.size() {
             return Err(BatchFault::Shrunk {
                 seen: self.range.size(),
@@ -397,7 +401,7 @@ impl LogReader {
         if head.size == self.range.size() && head.root != self.range.root() {
             return Err(BatchFault::Contradiction { size: head.size });
         }
-        self.remember(head);
+        self.remember(head, signed);
         Ok(())
     }
 
@@ -470,7 +474,8 @@ impl LogReader {
         self.last_leaf = last_leaf;
         self.last_time = time;
         self.awaited.retain(|awaited| awaited.size > end);
-        self.remember(head);
+        let Cover::Checkpoint { head: signed, .. } = &message.cover;
+        self.remember(head, signed);
         Ok(VerifiedBatch {
             first,
             entries,
@@ -484,19 +489,21 @@ impl LogReader {
         })
     }
 
-    fn remember(&mut self, head: Checkpoint) {
+    fn remember(&mut self, head: Checkpoint, signed: &SignedHead) {
         let news = self.awaited.last().is_none_or(|last| last.size < head.size);
         if news && head.size > self.range.size() && self.awaited.len() < AWAITED_MAX {
             self.awaited.push(head.clone());
         }
         self.signed = Some(head);
+        self.signature = Some(signed.signature.clone());
     }
 
-    /// Verifies the signature, unless it is that of the checkpoint verified last, and that the log did not shrink or fork.
+    /// Verifies the signature, unless it is the one verified last, and that the log did not shrink or fork. What is accepted is stored and
+    /// shown to auditors, so that a known checkpoint under other signature bytes is verified like a new one.
     fn verify_head(&self, head: &SignedHead) -> Result<Checkpoint, BatchFault> {
         let checkpoint = head.checkpoint(&self.origin);
         if let Some(signed) = &self.signed {
-            if *signed == checkpoint {
+            if *signed == checkpoint && self.signature.as_ref() == Some(&head.signature) {
                 return Ok(checkpoint);
             }
             if checkpoint.size < signed.size {
@@ -512,6 +519,7 @@ impl LogReader {
             .map_err(|_| BatchFault::Signature { size: head.size })?;
         if let Some(signed) = &self.signed
             && signed.size == checkpoint.size
+            && *signed != checkpoint
         {
             // Both are signed, and they differ.
             return Err(BatchFault::Contradiction { size: signed.size });

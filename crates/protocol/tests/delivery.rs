@@ -315,3 +315,32 @@ fn a_start_anywhere_is_proven_and_a_false_one_refused() {
         Err(BatchFault::Shrunk { seen: 7, found: 6 })
     );
 }
+
+#[test]
+fn a_known_checkpoint_under_a_forged_signature_is_refused() {
+    let log = Log::new(12, 9);
+    let forged = |first, end| {
+        let (mut message, bulk) = log.batch(first, end, 12);
+        let Cover::Checkpoint { head, .. } = &mut message.cover;
+        head.signature[40] ^= 1;
+        (message, bulk)
+    };
+    let refused = Err(BatchFault::Signature { size: 12 });
+    let mut reader = LogReader::from_start(ORIGIN, log.key.public());
+    let (message, bulk) = log.batch(0, 5, 12);
+    reader.take(message, bulk).unwrap();
+    let (message, bulk) = forged(5, 9);
+    assert_eq!(reader.take(message, bulk).map(|_| ()), refused);
+    let mut head = log.head(12);
+    head.signature[40] ^= 1;
+    assert_eq!(reader.note_head(&head), refused);
+    // The same after a restart, where the newest checkpoint comes from the disk.
+    let newest = reader.signed().cloned();
+    let range = compact_range_at(&log.tree, 5).unwrap();
+    let (leaf, time) = (reader.last_leaf(), 1_000_004);
+    let mut resumed = LogReader::resume(ORIGIN, log.key.public(), range, leaf, time, newest);
+    let (message, bulk) = forged(5, 9);
+    assert_eq!(resumed.take(message, bulk).map(|_| ()), refused);
+    let (message, bulk) = log.batch(5, 12, 12);
+    resumed.take(message, bulk).unwrap();
+}
