@@ -128,13 +128,19 @@ impl Exchange {
     }
 
     /// A name is pinned to the organization key it was first met with; an older statement does not bring back what a newer one dropped.
-    pub(crate) fn check_pinned(&self, statement: &KeyStatement) -> Result<(), PeerError> {
+    ///
+    /// # Errors
+    /// [`PeerError::OtherKey`].
+    pub fn check_pinned(&self, statement: &KeyStatement) -> Result<(), PeerError> {
         let other_key = || PeerError::OtherKey {
             authority: statement.authority.clone(),
         };
         if statement.authority == *self.identity().authority() {
-            let same = statement.organization == *self.identity().organization();
-            return if same { Ok(()) } else { Err(other_key()) };
+            let own = &self.identity().statement;
+            // A node key that our newer statement dropped publishes no more under the older one.
+            let current =
+                statement.organization == own.organization && statement.number >= own.number;
+            return if current { Ok(()) } else { Err(other_key()) };
         }
         match self.registry().partners.get(&statement.authority) {
             Some(known) if known.statement.organization != statement.organization => {

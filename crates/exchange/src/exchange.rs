@@ -80,6 +80,8 @@ pub struct Exchange {
     reader: JournalReader,
     logs: RwLock<HashMap<Origin, Arc<Log>>>,
     creating: tokio::sync::Mutex<()>,
+    /// One join at a time: what an invitation still allows is judged and used up under it.
+    pub(crate) joining: tokio::sync::Mutex<()>,
     view: LedgerView,
     registry: RwLock<Registry>,
     policies: RwLock<Arc<PolicySet>>,
@@ -233,6 +235,7 @@ impl Exchange {
             reader,
             logs: RwLock::new(logs),
             creating: tokio::sync::Mutex::new(()),
+            joining: tokio::sync::Mutex::new(()),
             view,
             registry: RwLock::new(registry),
             policies: RwLock::new(Arc::new(policies)),

@@ -160,6 +160,8 @@ impl Exchange {
         exporter: &Hash,
         accept: &JoinAccept,
     ) -> Result<JoinDone, ExchangeError> {
+        // Two keys at once must not both find the invitation unused.
+        let _joining = self.joining.lock().await;
         let joiner = self.joiner(peer, query, exporter).await?;
         let known = self
             .registry()

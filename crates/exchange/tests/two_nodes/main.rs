@@ -12,6 +12,7 @@ mod access;
 mod deliver;
 mod disk_and_clock;
 mod hostile;
+mod identity;
 mod ledger;
 mod onboarding;
 mod power_loss;
