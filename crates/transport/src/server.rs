@@ -3,11 +3,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use countersign_client::IdentityFault;
 use countersign_client::quic::{
     Accepting, ConnectError, Connection, Endpoint, FrameReader, FrameWriter, Incoming, QuicLimits,
 };
 use countersign_client::session::{Expected, Session, SessionOptions, handshake};
-use countersign_event::documents::RefusalCode;
+use countersign_event::documents::{RefusalCode, Role, StatementError};
 use countersign_event::names::Authority;
 use countersign_exchange::{Exchange, ExchangeError, Peer};
 use countersign_protocol::{
@@ -220,6 +221,16 @@ impl Shared {
         };
         let session = Session::connect_over(&self.endpoint, &options).await?;
         let node = session.peer();
+        // The right organization is not enough: a node key that a newer statement dropped shows the older one, and would be served here.
+        let expected = node.statement.authority == *partner;
+        if !expected || self.exchange.check_pinned(&node.statement).is_err() {
+            session.close();
+            let stale = StatementError::NotDelegated {
+                authority: partner.clone(),
+                role: Role::Node,
+            };
+            return Err(IdentityFault::from(stale).into());
+        }
         let peer = Peer::Organization {
             statement: Box::new(node.statement.clone()),
             envelope: Box::new(node.envelope.clone()),
