@@ -586,8 +586,8 @@ pub struct BenchDeliverArgs {
     #[command(flatten)]
     #[allow(missing_docs, reason = "a help text here would become the command's")]
     pub common: BenchArgs,
-    /// Who consumes: a program with the client library, or a node with its durable copy
-    #[arg(long, value_enum, default_value_t = Consumer::Client, value_name = "CONSUMER")]
+    /// Who consumes: a program with the client library (handed on), or a node (durable in its copy)
+    #[arg(long, value_enum, default_value_t = Consumer::Client, hide_possible_values = true, value_name = "client|node")]
     pub to: Consumer,
 }
 

@@ -68,7 +68,7 @@ pub(super) async fn bench(verb: &BenchVerb, output: &mut Output) -> CommandResul
 
 async fn publish(args: &BenchArgs, output: &mut Output) -> Result<Value, CommandError> {
     let folder = Folder::make(args.dir.as_deref())?;
-    let node = NodeProcess::start(&folder, "producer", args.mtu, args.streams).await?;
+    let mut node = NodeProcess::start(&folder, "producer", args.mtu, args.streams).await?;
     let task = PublishTask::new(args, &node, enrol(&node).await?, Some(args.seconds));
     let mut publisher = Worker::start(&Task::Publish(task))?;
     output.note("warming up, then measuring");
@@ -77,6 +77,7 @@ async fn publish(args: &BenchArgs, output: &mut Output) -> Result<Value, Command
     publisher.mark(Mark::End).await?;
     let after = [Used::of(node.pid())?, Used::of(publisher.pid())?];
     let measured: publisher::Published = publisher.result().await?;
+    node.check_running()?;
     let events = measured.events;
     let [node_used, publisher_used] = [0, 1].map(|part| after[part].since(&before[part]));
     Ok(json!({
@@ -104,7 +105,7 @@ async fn deliver(args: &BenchDeliverArgs, output: &mut Output) -> Result<Value, 
 
 async fn deliver_to_client(args: &BenchArgs, output: &mut Output) -> Result<Value, CommandError> {
     let folder = Folder::make(args.dir.as_deref())?;
-    let node = NodeProcess::start(&folder, "producer", args.mtu, args.streams).await?;
+    let mut node = NodeProcess::start(&folder, "producer", args.mtu, args.streams).await?;
     let key = enrol(&node).await?;
     let task = PublishTask::new(args, &node, key, None);
     let mut links = Vec::new();
@@ -121,7 +122,7 @@ async fn deliver_to_client(args: &BenchArgs, output: &mut Output) -> Result<Valu
     };
     let mut reader = Worker::start(&Task::Read(reading))?;
     reader.mark(Mark::Ready).await?;
-    let publisher = Worker::start(&Task::Publish(task))?;
+    let mut publisher = Worker::start(&Task::Publish(task))?;
     output.note("warming up, then measuring");
     reader.mark(Mark::Begin).await?;
     let pids = [node.pid(), publisher.pid(), reader.pid()];
@@ -129,6 +130,8 @@ async fn deliver_to_client(args: &BenchArgs, output: &mut Output) -> Result<Valu
     reader.mark(Mark::End).await?;
     let after = Used::of_all(&pids)?;
     let measured: reader::Read = reader.result().await?;
+    publisher.check_running()?;
+    node.check_running()?;
     let used: Vec<Used> = after
         .iter()
         .zip(&before)
@@ -157,15 +160,15 @@ async fn deliver_to_client(args: &BenchArgs, output: &mut Output) -> Result<Valu
 
 async fn deliver_to_node(args: &BenchArgs, output: &mut Output) -> Result<Value, CommandError> {
     let folder = Folder::make(args.dir.as_deref())?;
-    let producer = NodeProcess::start(&folder, "producer", args.mtu, args.streams).await?;
-    let consumer = NodeProcess::start(&folder, "consumer", args.mtu, args.streams).await?;
+    let mut producer = NodeProcess::start(&folder, "producer", args.mtu, args.streams).await?;
+    let mut consumer = NodeProcess::start(&folder, "consumer", args.mtu, args.streams).await?;
     let key = enrol(&producer).await?;
     let task = PublishTask::new(args, &producer, key, None);
     for stream in &task.streams {
         producer.create_stream(stream).await?;
         consumer.join(&producer.invite(stream).await?).await?;
     }
-    let publisher = Worker::start(&Task::Publish(task))?;
+    let mut publisher = Worker::start(&Task::Publish(task))?;
     output.note("warming up, then measuring");
     tokio::time::sleep(Duration::from_secs(args.warmup)).await;
     let pids = [producer.pid(), publisher.pid(), consumer.pid()];
@@ -178,6 +181,9 @@ async fn deliver_to_node(args: &BenchArgs, output: &mut Output) -> Result<Value,
     let sizes_after = (producer.entries().await?, consumer.entries().await?);
     let seconds = started.elapsed().as_secs_f64();
     let after = Used::of_all(&pids)?;
+    publisher.check_running()?;
+    producer.check_running()?;
+    consumer.check_running()?;
     let used: Vec<Used> = after
         .iter()
         .zip(&before)
@@ -242,7 +248,7 @@ fn used_json(used: &Used, end: &Used, events: u64) -> Value {
         "core_ns_per_event": per_event(used.core_ns),
         "cores": rounded(used.core_ns as f64 / used.wall_ns.max(1) as f64, 2),
         "memory_peak_bytes": end.memory_peak_bytes,
-        "disk_written_bytes_per_event": per_event(used.disk_written_bytes),
+        "file_written_bytes_per_event": per_event(used.file_written_bytes),
     })
 }
 

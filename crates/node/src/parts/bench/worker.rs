@@ -111,6 +111,17 @@ impl Worker {
         self.child.id()
     }
 
+    /// Checks that it was there all the time: figures of a part that had gone would be figures of something else.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Internal`] where it has ended; it has said why on stderr.
+    pub(super) fn check_running(&mut self) -> Result<(), CommandError> {
+        if self.is_over() {
+            return Err(ended());
+        }
+        Ok(())
+    }
+
     /// Whether it has ended.
     pub(super) fn is_over(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
@@ -142,15 +153,14 @@ impl Worker {
     }
 
     async fn line(&mut self) -> Result<Line, CommandError> {
-        let ended = || {
-            CommandError::new(
-                ErrorCode::Internal,
-                "a process of the measurement ended before it was done; what it said is above",
-            )
-        };
         let line = self.lines.recv().await.ok_or_else(ended)?;
         serde_json::from_str(&line).map_err(|error| CommandError::new(ErrorCode::Internal, error))
     }
+}
+
+fn ended() -> CommandError {
+    let message = "a process of the measurement ended before it was done; what it said is above";
+    CommandError::new(ErrorCode::Internal, message)
 }
 
 impl Drop for Worker {

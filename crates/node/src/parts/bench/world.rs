@@ -112,6 +112,11 @@ impl NodeProcess {
         self.worker.pid()
     }
 
+    /// As [`Worker::check_running`].
+    pub(super) fn check_running(&mut self) -> Result<(), CommandError> {
+        self.worker.check_running()
+    }
+
     pub(super) fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
     }
