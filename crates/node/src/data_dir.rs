@@ -176,7 +176,14 @@ pub struct DataDir {
 /// The right to use a data directory; dropping it lets the next process in.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    /// Released by name, not by closing alone: a child process that is just being started holds a copy of the file for a moment.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.file, rustix::fs::FlockOperation::Unlock);
+    }
 }
 
 impl DataDir {
@@ -263,7 +270,7 @@ impl DataDir {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
         written.map_err(|source| io_error(&path, source))?;
-        Ok(DirLock { _file: file })
+        Ok(DirLock { file })
     }
 
     /// Loads the keys and checks them against the key statement.

@@ -177,11 +177,17 @@ pub struct RealDisk;
 #[derive(Debug)]
 struct RealFile(File);
 
-/// Closing the file releases the lock.
 #[derive(Debug)]
-struct RealLock(#[expect(dead_code, reason = "held for its lock")] File);
+struct RealLock(File);
 
 impl DiskLock for RealLock {}
+
+impl Drop for RealLock {
+    /// Released by name, not by closing alone: a child process that is just being started holds a copy of the file for a moment.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
+}
 
 impl DiskFile for RealFile {
     fn len(&self) -> io::Result<u64> {
