@@ -8,9 +8,9 @@ use countersign_client::quic::{Connection, FrameReader, FrameWriter};
 use countersign_client::session::Backoff;
 use countersign_event::documents::{AgreementId, Document as _, Refusal, Role};
 use countersign_event::dsse::Envelope;
-use countersign_event::names::Authority;
-use countersign_exchange::Exchange;
+use countersign_event::names::{Authority, Origin};
 use countersign_exchange::pipeline::consume::{ConsumeError, Consumption};
+use countersign_exchange::{AgreementState, Exchange};
 use countersign_protocol::delivery::BatchMessage;
 use countersign_protocol::{
     Ended, Heads, Message as _, Notice, ReceiptMessage, Refused, Subscribe, SubscribeReady,
@@ -147,15 +147,16 @@ async fn tell(connection: &Connection, envelope: &[u8]) -> Result<(), FrameGone>
 
 /// Keeps every subscription running that an active agreement gives us.
 pub(crate) async fn keep_subscribed(shared: Arc<Shared>) {
-    let mut running: HashMap<AgreementId, tokio::task::AbortHandle> = HashMap::new();
+    let mut running: HashMap<Origin, tokio::task::AbortHandle> = HashMap::new();
     let mut tasks = JoinSet::new();
     let mut access = shared.exchange.watch_access();
     loop {
         let wanted = agreements_to_read(&shared.exchange);
         running.retain(|_, task| !task.is_finished());
-        for agreement in wanted {
+        // By log: under a newer agreement reading begins once the closing receipt of the older one is written.
+        for (agreement, stream) in wanted {
             running
-                .entry(agreement)
+                .entry(stream)
                 .or_insert_with(|| tasks.spawn(keep_reading(Arc::clone(&shared), agreement)));
         }
         tokio::select! {
@@ -166,7 +167,7 @@ pub(crate) async fn keep_subscribed(shared: Arc<Shared>) {
     }
 }
 
-fn agreements_to_read(exchange: &Exchange) -> Vec<AgreementId> {
+fn agreements_to_read(exchange: &Exchange) -> Vec<(AgreementId, Origin)> {
     let now = exchange.clock().now();
     let own = exchange.identity().authority();
     let registry = exchange.registry();
@@ -174,8 +175,13 @@ fn agreements_to_read(exchange: &Exchange) -> Vec<AgreementId> {
         .agreements
         .values()
         .filter(|state| state.agreement.consumer.authority == *own);
-    mine.filter(|state| state.is_active(now))
-        .map(|state| state.agreement.id)
+    // One agreement for each log, the newest: two readers of one copy would keep tripping over each other, and receipt each event twice.
+    let newest = |state: &AgreementState| {
+        let newest = registry.active_agreement(own, &state.agreement.stream, now);
+        newest.is_some_and(|newest| newest.agreement.id == state.agreement.id)
+    };
+    mine.filter(|state| newest(state))
+        .map(|state| (state.agreement.id, state.agreement.stream.clone()))
         .collect()
 }
 
@@ -189,7 +195,8 @@ enum Stopped {
 async fn keep_reading(shared: Arc<Shared>, agreement: AgreementId) {
     let mut attempt = 0;
     let mut moved = shared.sessions_moved.subscribe();
-    while agreements_to_read(&shared.exchange).contains(&agreement) {
+    let wanted = |(id, _): &(AgreementId, Origin)| *id == agreement;
+    while agreements_to_read(&shared.exchange).iter().any(wanted) {
         let mut consumption = match Consumption::open(&shared.exchange, agreement) {
             Ok(consumption) => consumption,
             Err(error) => {
@@ -290,6 +297,7 @@ async fn subscribe(
         send_receipt(&mut writer, &envelope).await?;
     }
     let mut tick = interval(RECEIPT_DELAY);
+    let mut access = exchange.watch_access();
     let mut receipted: Option<Instant> = None;
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -319,6 +327,10 @@ async fn subscribe(
             receipt = consumption.progress() => if let Some(envelope) = receipt? {
                 send_receipt(&mut writer, &envelope).await?;
             },
+            // Under a newer agreement another session goes on where this one closes its series.
+            _ = access.changed() => if is_superseded(exchange, consumption) {
+                return close(consumption, &mut writer, &mut reader).await;
+            },
             _ = tick.tick() => {
                 let spaced = receipted.is_none_or(|last| last.elapsed() >= RECEIPT_SPACING);
                 if spaced && consumption.receipt_is_possible() {
@@ -332,6 +344,13 @@ async fn subscribe(
             receipted = Some(Instant::now());
         }
     }
+}
+
+fn is_superseded(exchange: &Exchange, consumption: &Consumption) -> bool {
+    let (own, now) = (exchange.identity().authority(), exchange.clock().now());
+    let registry = exchange.registry();
+    let newest = registry.active_agreement(own, consumption.stream(), now);
+    newest.is_some_and(|newest| newest.agreement.id != consumption.agreement())
 }
 
 async fn send_receipt(writer: &mut FrameWriter, envelope: &Envelope) -> Result<(), FrameGone> {

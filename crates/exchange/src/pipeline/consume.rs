@@ -202,6 +202,12 @@ impl Consumption {
         &self.stream
     }
 
+    /// The agreement that it is read under.
+    #[must_use]
+    pub fn agreement(&self) -> AgreementId {
+        self.agreement
+    }
+
     /// Who publishes it.
     #[must_use]
     pub fn producer(&self) -> &Authority {
