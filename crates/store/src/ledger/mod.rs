@@ -421,13 +421,17 @@ enum Until<'a> {
 
 /// Makes the tables, all or none.
 async fn prepare(connection: &mut SqliteConnection, own: &Authority) -> Result<(), ViewError> {
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    schema::create(&mut transaction).await?;
+    begin(connection).await?;
+    let made = make_tables(connection, own).await;
+    end(connection, made).await
+}
+
+async fn make_tables(connection: &mut SqliteConnection, own: &Authority) -> Result<(), ViewError> {
+    schema::create(connection).await?;
     sqlx::query("INSERT INTO view (authority) VALUES (?1)")
         .bind(own.as_str())
-        .execute(&mut *transaction)
+        .execute(connection)
         .await?;
-    transaction.commit().await?;
     Ok(())
 }
 
@@ -436,16 +440,63 @@ async fn rebuild_in_place(
     own: &Authority,
     source: &dyn LedgerSource,
 ) -> Result<u64, ViewError> {
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    begin(connection).await?;
+    let applied = apply_all(connection, own, source).await;
+    end(connection, applied).await
+}
+
+async fn apply_all(
+    connection: &mut SqliteConnection,
+    own: &Authority,
+    source: &dyn LedgerSource,
+) -> Result<u64, ViewError> {
     for table in schema::TABLES {
-        sqlx::query(table.clear).execute(&mut *transaction).await?;
+        sqlx::query(table.clear).execute(&mut *connection).await?;
     }
     let mut applied = 0;
     for (log, size) in own_logs(source, own) {
-        applied += apply_range(&mut transaction, own, source, &log, 0, size).await?;
+        applied += apply_range(connection, own, source, &log, 0, size).await?;
     }
-    transaction.commit().await?;
     Ok(applied)
+}
+
+/// Begins a transaction.
+///
+/// By plain statements, not by `sqlx::Transaction`: where COMMIT fails (the disk is full), SQLite may roll back by itself; the count
+/// of open transactions that sqlx keeps is wrong from then on, and the connection never begins one again.
+async fn begin(connection: &mut SqliteConnection) -> Result<(), ViewError> {
+    // A transaction whose future was dropped halfway is still open.
+    if sqlx::query(BEGIN).execute(&mut *connection).await.is_err() {
+        roll_back(connection).await;
+        sqlx::query(BEGIN).execute(connection).await?;
+    }
+    Ok(())
+}
+
+/// Takes the write lock at once, so that no statement in the middle has to wait for it.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
+/// Ends a transaction: commits what went well, and leaves nothing of the rest.
+async fn end<T>(
+    connection: &mut SqliteConnection,
+    result: Result<T, ViewError>,
+) -> Result<T, ViewError> {
+    let result = match result {
+        Ok(value) => match sqlx::query("COMMIT").execute(&mut *connection).await {
+            Ok(_) => Ok(value),
+            Err(error) => Err(error.into()),
+        },
+        Err(error) => Err(error),
+    };
+    if result.is_err() {
+        roll_back(connection).await;
+    }
+    result
+}
+
+async fn roll_back(connection: &mut SqliteConnection) {
+    // An error says that no transaction is open, which is what is wanted.
+    let _ = sqlx::query("ROLLBACK").execute(connection).await;
 }
 
 /// Applies what is new, log by log; or says why the view does not belong to the logs.
@@ -473,12 +524,12 @@ async fn apply_new(
             next = position.size;
         }
         while next < size {
-            let end = size.min(next.saturating_add(TRANSACTION_ENTRIES_MAX));
+            let to = size.min(next.saturating_add(TRANSACTION_ENTRIES_MAX));
             // A crash before the commit leaves the rows and the position of the batch before.
-            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-            count += apply_range(&mut transaction, own, source, &log, next, end).await?;
-            transaction.commit().await?;
-            next = end;
+            begin(connection).await?;
+            let applied = apply_range(connection, own, source, &log, next, to).await;
+            count += end(connection, applied).await?;
+            next = to;
         }
     }
     Ok(Ok(count))
