@@ -619,10 +619,17 @@ impl State {
 fn prepare_segments(preparer: Preparer) -> SyncSender<()> {
     let (nudge, nudged) = sync_channel(1);
     let prepare = move || {
+        // A full disk fails at every commit: said once, until it goes well again.
+        let mut said = false;
         while nudged.recv().is_ok() {
-            if let Err(error) = preparer.prepare_next() {
-                tracing::warn!(%error, "the next segment could not be prepared; it is tried again");
+            let prepared = preparer.prepare_next();
+            let failed = prepared.is_err();
+            if let Err(error) = prepared
+                && !said
+            {
+                tracing::warn!(%error, "the next segment could not be prepared; it is tried again with each commit");
             }
+            said = failed;
         }
     };
     let thread = std::thread::Builder::new().name("countersign-segments".to_owned());
