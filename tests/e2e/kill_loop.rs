@@ -11,8 +11,8 @@
 //!
 //! `COUNTERSIGN_KILLS` says how many kills (default 100), `COUNTERSIGN_SEED` which moments.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+#![allow(clippy::print_stdout, reason = "what a run did is part of its answer")]
 
-#[allow(dead_code, reason = "each test program uses a part of it")]
 mod support;
 
 use std::collections::BTreeMap;

@@ -87,6 +87,8 @@ pub(crate) struct Node {
     http: SocketAddr,
     settings: Vec<(String, String)>,
     child: Option<Child>,
+    /// Whether the child is a tracer, and the node the tracer's child.
+    traced: bool,
 }
 
 impl Node {
@@ -104,6 +106,7 @@ impl Node {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             child: None,
+            traced: false,
         };
         let (listen, http) = (listen.to_string(), http.to_string());
         let report = node.json(&[
@@ -171,18 +174,25 @@ impl Node {
         self.spawn(&mut command);
     }
 
-    /// Starts `serve` under a tracer: `strace` with these arguments.
-    pub(crate) fn start_traced(&mut self, tracer: &[&str]) {
+    /// Starts `serve` under `strace`, which injects a fault: `fdatasync:error=EIO:when=7`. Its record lies beside the data directory.
+    pub(crate) fn start_with_fault(&mut self, fault: &str) {
         let mut command = Command::new("strace");
         self.dress(&mut command);
         command
-            .args(tracer)
+            .args(["-f", "-qq", "-e", "trace=fdatasync", "-e"])
+            .arg(format!("inject={fault}"))
             .arg("-o")
-            .arg(self.data.with_extension("strace"))
+            .arg(self.fault_record())
             .arg(env!("CARGO_BIN_EXE_countersign"))
             .args(["serve", "--data"])
             .arg(&self.data);
         self.spawn(&mut command);
+        self.traced = true;
+    }
+
+    /// What `strace` saw.
+    pub(crate) fn fault_record(&self) -> PathBuf {
+        self.data.with_extension("strace")
     }
 
     fn spawn(&mut self, command: &mut Command) {
@@ -199,6 +209,7 @@ impl Node {
                 .spawn()
                 .expect("the node starts"),
         );
+        self.traced = false;
     }
 
     /// Waits until the node is in service.
@@ -226,8 +237,7 @@ impl Node {
     /// Ends the process by SIGKILL.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            child.kill().expect("the process can be killed");
-            child.wait().expect("the process ends");
+            end(&mut child, self.traced);
         }
     }
 
@@ -310,12 +320,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // A tracer hands the signal on only where it may still act.
-            let _ = kill_process(pid(&child), Signal::TERM);
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.kill();
         if thread::panicking() {
             let log = self.log();
             let _ = writeln!(
@@ -326,6 +331,26 @@ impl Drop for Node {
             );
         }
     }
+}
+
+/// Kills a node. A tracer that is killed would let its node run on: there the node is killed, and the tracer ends with it.
+fn end(child: &mut Child, traced: bool) {
+    let traced = traced.then(|| {
+        let id = child.id();
+        fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default()
+    });
+    let nodes = traced.as_deref().unwrap_or_default().split_whitespace();
+    let nodes: Vec<Pid> = nodes
+        .filter_map(|id| Pid::from_raw(id.parse().ok()?))
+        .collect();
+    for node in &nodes {
+        let _ = kill_process(*node, Signal::KILL);
+    }
+    if nodes.is_empty() {
+        // It may have ended by itself.
+        let _ = child.kill();
+    }
+    let _ = child.wait();
 }
 
 fn pid(child: &Child) -> Pid {

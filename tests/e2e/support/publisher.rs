@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use countersign_client::publisher::Pending;
+use countersign_client::publisher::{Pending, PublishError};
 use countersign_client::quic::QuicLimits;
 use countersign_client::session::Backoff;
 use countersign_client::{
@@ -69,7 +69,19 @@ pub(crate) struct Publisher {
 impl Publisher {
     /// Starts to publish to `stream` of a node under an enrolled key. The record begins empty.
     pub(crate) fn start(node: &Node, key_file: &Path, stream: &str) -> Self {
-        let record = node.data.with_extension("acknowledged");
+        let beside = node.data.parent().expect("the directory lies below a root");
+        Self::start_with_record(node, key_file, stream, beside)
+    }
+
+    /// As before, with the record in another folder than beside the node.
+    pub(crate) fn start_with_record(
+        node: &Node,
+        key_file: &Path,
+        stream: &str,
+        folder: &Path,
+    ) -> Self {
+        let name = node.data.file_name().expect("the directory has a name");
+        let record = folder.join(name).with_extension("acknowledged");
         let role = serde_json::json!({
             "address": node.listen.to_string(),
             "organization": node.fingerprint,
@@ -204,41 +216,60 @@ pub(crate) fn publish_as_child() {
     runtime.block_on(publish(&role));
 }
 
-async fn publish(role: &serde_json::Value) {
-    let text = |name: &str| role[name].as_str().expect("the role is complete");
-    let key = fs::read_to_string(text("key")).expect("the key file is there");
+/// Hands in one event of a series of its own, once: no second attempt where the node refuses. Its data has the number 0, which the
+/// publisher's events never have.
+pub(crate) fn try_publish(node: &Node, key_file: &Path, stream: &str) -> Result<(), PublishError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("the runtime starts");
+    runtime.block_on(async {
+        let mut options = options(node.listen, &node.fingerprint, key_file, stream);
+        options.series = [9; 16];
+        options.backoff.attempts_max = Some(0);
+        let publisher = ClientPublisher::connect(options).await?;
+        let mut bulk = Vec::new();
+        write_one(&mut bulk, 0);
+        publisher.publish_batch(Bytes::from(bulk), 1).await?;
+        publisher.close().await
+    })
+}
+
+fn options(
+    address: SocketAddr,
+    organization: &str,
+    key_file: &Path,
+    stream: &str,
+) -> PublisherOptions {
+    let key = fs::read_to_string(key_file).expect("the key file is there");
     let key = SigningKey::from_pem(&key).expect("the key file is sound");
-    let address: SocketAddr = text("address").parse().expect("an address");
-    let organization = text("organization").parse().expect("a fingerprint");
-    let clock = Arc::new(now);
-    let mut session = SessionOptions::new(
-        vec![address.to_string()],
-        Expected::organization(organization),
-        key,
-        clock,
-    );
+    let organization = organization.parse().expect("a fingerprint");
+    let expected = Expected::organization(organization);
+    let addresses = vec![address.to_string()];
+    let mut session = SessionOptions::new(addresses, expected, key, Arc::new(now));
     session.limits = limits();
     let entropy = Box::new(OsEntropy::new().expect("the system has randomness"));
-    let mut options = PublisherOptions::new(session, text("stream"), [7; 16], entropy);
+    let mut options = PublisherOptions::new(session, stream, [7; 16], entropy);
     options.window_bytes = WINDOW_BYTES;
     options.backoff = Backoff {
         first: Duration::from_millis(10),
         longest: Duration::from_millis(100),
         attempts_max: None,
     };
+    options
+}
+
+async fn publish(role: &serde_json::Value) {
+    let text = |name: &str| role[name].as_str().expect("the role is complete");
+    let address: SocketAddr = text("address").parse().expect("an address");
     // The node may be down at this very moment.
     let publisher = loop {
-        let again = PublisherOptions {
-            entropy: Box::new(OsEntropy::new().expect("the system has randomness")),
-            session: options.session.clone(),
-            stream: options.stream.clone(),
-            ..options
-        };
+        let key = Path::new(text("key"));
+        let options = options(address, text("organization"), key, text("stream"));
         match ClientPublisher::connect(options).await {
             Ok(publisher) => break publisher,
             Err(error) => {
                 let _ = writeln!(std::io::stderr(), "not yet: {error}");
-                options = again;
             }
         }
     };

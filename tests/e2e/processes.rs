@@ -1,0 +1,196 @@
+//! What holds between starts and ends of a node's process: one writer for a data directory, an end in order, and a view that is made
+//! anew from the logs.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use countersign_crypto::sha256;
+use serde_json::Value;
+use support::{Node, Publisher, Root, expected_data, publish_as_child, wait_until};
+
+const STREAM: &str = "load";
+
+const SETTINGS: &[(&str, &str)] = &[
+    ("COUNTERSIGN_JOURNAL_SEGMENT_BYTES", "65536"),
+    ("COUNTERSIGN_QUIC_IDLE_TIMEOUT_MS", "1000"),
+    ("COUNTERSIGN_QUIC_KEEP_ALIVE_MS", "250"),
+];
+
+#[test]
+fn publisher_child() {
+    publish_as_child();
+}
+
+/// 1. Two nodes, an agreement, events, receipts. 2. At each step one node is stopped or killed, its database deleted, replaced by an
+///    older copy, or filled with garbage, and the node started again. 3. The rows are those that were there before.
+#[test]
+fn the_view_has_the_same_rows_after_its_database_was_deleted_or_replaced() {
+    let root = Root::new();
+    let mut producer = Node::init(root.path(), "Producer", SETTINGS);
+    let mut consumer = Node::init(root.path(), "Consumer", SETTINGS);
+    producer.serve();
+    consumer.serve();
+    producer.json(&["stream", "create", STREAM]);
+    let older = root.path().join("older");
+    copy_view(&producer, &older);
+    let key = producer.enroll("load");
+    for step in ["deleted", "older copy", "garbage", "killed and deleted"] {
+        match step {
+            "deleted" => producer.share(STREAM, &consumer),
+            _ => {
+                let mut publisher = Publisher::start(&producer, &key, STREAM);
+                publisher.wait_beyond(0);
+                publisher.finish();
+            }
+        }
+        let size = producer.entries(STREAM).unwrap();
+        wait_until("the consumer receipts all", || {
+            let receipts = producer.json(&["receipt", "ls", "--limit", "1"]);
+            let covered = receipts.as_array()?.last()?["size"].as_u64();
+            (covered == Some(size)).then_some(())
+        });
+        // Nothing may add an entry between the two looks: the other side is gone.
+        assert!(consumer.terminate().success());
+        let rows = verified_rows(&producer);
+        if step == "killed and deleted" {
+            producer.kill();
+        } else {
+            assert!(producer.terminate().success());
+        }
+        remove_view(&producer);
+        match step {
+            "older copy" => {
+                for file in fs::read_dir(&older).unwrap() {
+                    let file = file.unwrap();
+                    fs::copy(file.path(), producer.data.join(file.file_name())).unwrap();
+                }
+            }
+            "garbage" => fs::write(producer.data.join("ledger.sqlite"), [0xa5; 20_000]).unwrap(),
+            _ => {}
+        }
+        producer.serve();
+        assert_eq!(verified_rows(&producer), rows, "{step}");
+        consumer.serve();
+    }
+}
+
+/// 1. A node serves under load. 2. A second one on the same directory is refused, and changes nothing. 3. After a SIGKILL, which leaves lock file and
+///    socket behind, the next one starts.
+#[test]
+fn a_data_directory_has_one_writer() {
+    let root = Root::new();
+    let mut node = Node::init(root.path(), "Alone", SETTINGS);
+    node.serve();
+    node.json(&["stream", "create", STREAM]);
+    let before = fingerprints(&node.data);
+    let second = node.run(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--http",
+        "127.0.0.1:0",
+        "--json",
+    ]);
+    assert!(!second.status.success());
+    let stderr = String::from_utf8(second.stderr).unwrap();
+    assert!(stderr.contains("data-dir-locked"), "{stderr}");
+    assert_eq!(fingerprints(&node.data), before);
+    node.json(&["stream", "create", "another"]);
+    node.kill();
+    node.serve();
+    assert_eq!(node.json(&["stream", "ls"]).as_array().unwrap().len(), 2);
+    assert!(node.terminate().success());
+}
+
+/// SIGTERM under load, several times: exit code 0, and everything acknowledged is there.
+#[test]
+fn sigterm_under_load_ends_in_order_and_loses_nothing() {
+    let root = Root::new();
+    let mut node = Node::init(root.path(), "Terminated", SETTINGS);
+    node.serve();
+    node.json(&["stream", "create", STREAM]);
+    let key = node.enroll("load");
+    let mut publisher = Publisher::start(&node, &key, STREAM);
+    let mut promised = 0;
+    for _ in 0..5 {
+        promised = publisher.wait_beyond(promised + 40);
+        let status = node.terminate();
+        assert_eq!(status.code(), Some(0), "{}", node.log());
+        assert!(
+            publisher.handed_in() > publisher.last_acknowledged(),
+            "under load"
+        );
+        node.serve();
+    }
+    publisher.wait_beyond(promised);
+    publisher.finish();
+    let size = node.json(&["stream", "info", STREAM])["size"].to_string();
+    let lines = node.lines(&["stream", "tail", STREAM, "--count", &size]);
+    let acknowledged = publisher.acknowledged();
+    assert_eq!(
+        acknowledged.len() + 1,
+        lines.len(),
+        "each number once, beside the genesis"
+    );
+    for ack in acknowledged {
+        let line = &lines[usize::try_from(ack.sequence).unwrap()];
+        let event: Value = serde_json::from_str(line).unwrap();
+        let data = event["data"].to_string();
+        assert_eq!(data, expected_data(ack.number));
+        assert_eq!(hex::encode(sha256(data.as_bytes())), ack.digest);
+    }
+}
+
+/// The digest of all rows, of a view that was compared with the logs.
+fn verified_rows(node: &Node) -> String {
+    let verified = node.json(&["ledger", "verify"]);
+    assert_eq!(verified["whole"], true);
+    verified["rows_digest"].as_str().unwrap().to_owned()
+}
+
+fn view_files(node: &Node) -> Vec<PathBuf> {
+    let files = fs::read_dir(&node.data).unwrap();
+    let paths = files.map(|file| file.unwrap().path());
+    let of_view = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.starts_with("ledger.sqlite")
+    };
+    paths.filter(of_view).collect()
+}
+
+/// The files as they are at this moment, as a careless backup takes them.
+fn copy_view(node: &Node, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for file in view_files(node) {
+        fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+    }
+}
+
+fn remove_view(node: &Node) {
+    for file in view_files(node) {
+        fs::remove_file(file).unwrap();
+    }
+}
+
+/// Path and digest of every file below, but the database's, which a reader may touch.
+fn fingerprints(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let kind = fs::symlink_metadata(&path).unwrap().file_type();
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_file() && !path.to_string_lossy().contains("ledger.sqlite") {
+                let digest = hex::encode(sha256(&fs::read(&path).unwrap()));
+                found.push((path, digest));
+            }
+        }
+    }
+    found.sort();
+    found
+}
