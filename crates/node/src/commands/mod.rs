@@ -209,9 +209,10 @@ impl Handler for LocalNode {
 
     fn close(&self) -> BoxFuture<'_, Result<(), CommandError>> {
         Box::pin(async move {
-            self.flush_cursors().await?;
+            // Whatever becomes of the cursors, the journal is closed in order.
+            let flushed = self.flush_cursors().await;
             self.exchange.close().await;
-            Ok(())
+            flushed
         })
     }
 }

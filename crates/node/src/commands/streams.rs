@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_event::cloudevents::to_json;
 use countersign_event::content::check_content;
 use countersign_event::documents::Role;
 use countersign_event::entry::{Entry, Kind};
@@ -16,6 +15,7 @@ use serde_json::{Value, json};
 use super::{LocalNode, exchange_error, internal};
 use crate::admin::{Command, Out, StartAt};
 use crate::errors::{CommandError, ErrorCode};
+use crate::event_line::{EventPlace, event_line};
 
 /// Entries read at once while showing a log.
 const PAGE: u64 = 512;
@@ -123,7 +123,13 @@ impl LocalNode {
             }
             Command::CursorApplied { app, stream, next } => {
                 let origin = self.stream(&stream)?;
-                self.log(&origin)?;
+                let size = self.log(&origin)?.size();
+                // It could never be written to the ledger, and would keep every other cursor from it.
+                if next > size {
+                    let message =
+                        format!("`{origin}` has {size} entries: nothing was read up to {next}");
+                    return Err(CommandError::new(ErrorCode::Usage, message));
+                }
                 self.applied(&app, &origin, next);
                 Ok(())
             }
@@ -248,10 +254,10 @@ impl LocalNode {
                 let before = next;
                 for stored in runs.iter().flat_map(|run| run.iter()) {
                     next = stored.sequence + 1;
-                    let Some(item) = item_of(&log, &stored, reading.control)? else {
+                    let Some(line) = line_of(&log, &stored, reading.control)? else {
                         continue;
                     };
-                    out.item(&item).await?;
+                    out.line(line).await?;
                     left -= 1;
                     if left == 0 {
                         break;
@@ -344,39 +350,27 @@ impl LocalNode {
     }
 }
 
-fn item_of(
+fn line_of(
     log: &Log,
     stored: &StoredEntry<'_>,
     control: bool,
-) -> Result<Option<Value>, CommandError> {
+) -> Result<Option<String>, CommandError> {
     let entry = Entry::decode(stored.entry).map_err(internal)?;
     if entry.kind == Kind::Control && !control {
         return Ok(None);
     }
-    event_item(log.origin(), &entry, stored).map(Some)
-}
-
-/// An event as it is shown: the CloudEvent, and beside its attributes where it lies and when the log took it.
-fn event_item(
-    origin: &Origin,
-    entry: &Entry,
-    stored: &StoredEntry<'_>,
-) -> Result<Value, CommandError> {
     let damaged = |error: countersign_event::content::ContentError| {
-        let message = format!(
-            "entry {} of `{origin}` is damaged: {error}",
-            stored.sequence
-        );
+        let (sequence, origin) = (stored.sequence, log.origin());
+        let message = format!("entry {sequence} of `{origin}` is damaged: {error}");
         CommandError::new(ErrorCode::LogDamaged, message)
     };
     let event =
-        check_content(entry, stored.content, stored.attribute_bytes as usize).map_err(damaged)?;
-    let mut item: Value = serde_json::from_slice(&to_json(&event)).map_err(internal)?;
-    item["sequence"] = stored.sequence.into();
-    item["logtime"] = entry.time.to_rfc3339().into();
-    item["leaf"] = hex::encode(countersign_tlog::leaf_hash(stored.entry)).into();
-    if entry.kind == Kind::Control {
-        item["control"] = true.into();
-    }
-    Ok(item)
+        check_content(&entry, stored.content, stored.attribute_bytes as usize).map_err(damaged)?;
+    let place = EventPlace {
+        sequence: stored.sequence,
+        time: entry.time,
+        leaf: countersign_tlog::leaf_hash(stored.entry),
+        control: entry.kind == Kind::Control,
+    };
+    event_line(&place, &event).map(Some).map_err(internal)
 }
