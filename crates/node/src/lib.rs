@@ -16,6 +16,7 @@ pub mod commands;
 pub mod config;
 pub mod data_dir;
 pub mod errors;
+mod event_line;
 pub mod evidence;
 pub mod init;
 pub mod keys;

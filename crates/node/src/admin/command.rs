@@ -257,6 +257,8 @@ pub enum Reply {
     Value(Value),
     /// One of many, a line of NDJSON.
     Item(Value),
+    /// One of many, as the line of JSON that it is: an event, whose payload is not to be rewritten.
+    Line(String),
     /// How far it is.
     Progress {
         /// Done so far.
@@ -279,6 +281,18 @@ pub enum Reply {
         /// The exit code that goes with it.
         exit: u8,
     },
+}
+
+impl Reply {
+    /// One of many, parsed where it is a line; `None` for other replies.
+    #[must_use]
+    pub fn item(&self) -> Option<Value> {
+        match self {
+            Self::Item(item) => Some(item.clone()),
+            Self::Line(line) => serde_json::from_str(line).ok(),
+            _ => None,
+        }
+    }
 }
 
 impl From<CommandError> for Reply {

@@ -57,6 +57,14 @@ impl Out {
         Ok(self.writer.reply(&Reply::Item(item)).await?)
     }
 
+    /// One of many, as the line of JSON that it is.
+    ///
+    /// # Errors
+    /// As [`Out::value`].
+    pub async fn line(&mut self, line: String) -> Result<(), CommandError> {
+        Ok(self.writer.reply(&Reply::Line(line)).await?)
+    }
+
     /// How far it is.
     ///
     /// # Errors

@@ -75,6 +75,19 @@ impl Output {
         self.data(&text)
     }
 
+    /// One of many, given as its line of JSON.
+    ///
+    /// # Errors
+    /// As [`Output::value`].
+    pub fn line(&mut self, view: &View, line: &str) -> Result<(), CommandError> {
+        if self.json {
+            return self.data(&format!("{line}\n"));
+        }
+        let item = serde_json::from_str(line)
+            .map_err(|error| CommandError::new(ErrorCode::Internal, error))?;
+        self.data(&view.line(&item))
+    }
+
     /// Text that is data: a script, a file.
     ///
     /// # Errors

@@ -216,6 +216,7 @@ async fn show(command: &Command, view: &View, node: &Node, output: &mut Output) 
     while let Some(reply) = channel.next().await? {
         match reply {
             Reply::Item(item) => output.item(view, &item)?,
+            Reply::Line(line) => output.line(view, &line)?,
             Reply::Progress { done, total, unit } => output.progress(done, total, &unit),
             Reply::Value(value) => output.value(view, &value)?,
             Reply::Done | Reply::Error { .. } => {}
@@ -268,9 +269,12 @@ async fn subscribe(args: &SubscribeArgs, node: &Node, output: &mut Output) -> Co
     };
     channel.send(&command).await?;
     while let Some(reply) = channel.next().await? {
-        let Reply::Item(item) = reply else { continue };
-        output.item(&EVENTS, &item)?;
-        if let (Some((channel, app)), Some(sequence)) = (&mut cursor, item["sequence"].as_u64()) {
+        let Reply::Line(line) = &reply else { continue };
+        output.line(&EVENTS, line)?;
+        let sequence = || reply.item().and_then(|item| item["sequence"].as_u64());
+        if let Some((channel, app)) = &mut cursor
+            && let Some(sequence) = sequence()
+        {
             let applied = Command::CursorApplied {
                 app: app.clone(),
                 stream: args.stream.clone(),

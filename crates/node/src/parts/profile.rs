@@ -12,7 +12,6 @@ use countersign_client::profile::{Profile, Subscription};
 use countersign_client::subscriber::{DeliveredEvent, EventBatch, Start, SubscribeError};
 use countersign_client::{Clock, Subscriber, SubscriberOptions};
 use countersign_crypto::OsEntropy;
-use countersign_event::cloudevents::to_json_line;
 use countersign_event::documents::Party;
 use countersign_event::names::Origin;
 use countersign_event::time::Timestamp;
@@ -25,6 +24,7 @@ use crate::admin::StartAt;
 use crate::cli::{Column, CommandResult, Exit, JoinArgs, Output, Shape, SubscribeArgs, View};
 use crate::clock::SystemClock;
 use crate::errors::{CommandError, ErrorCode};
+use crate::event_line::{EventPlace, event_line};
 
 /// `partner join LINK --profile FILE`: makes the file where there is none, shows the terms, asks, and stores the agreement under both signatures.
 /// The same link with the same file is safe at any time.
@@ -334,34 +334,15 @@ fn print(
     Ok(left)
 }
 
-/// The CloudEvent with its position (`sequence`), the log's time (`logtime`) and its leaf hash (`leaf`), as a node's `subscribe` prints it. The payload
-/// is the producer's text, digit by digit.
 fn json_line(event: &DeliveredEvent<'_>) -> Result<String, CommandError> {
     let content = event.event().map_err(unreadable)?;
-    let json = to_json_line(&content, &[]);
-    let (sequence, time, leaf) = (
-        event.sequence,
-        event.time.to_rfc3339(),
-        hex::encode(event.leaf),
-    );
-    let attributes = content.attributes();
-    if ["sequence", "logtime", "leaf"]
-        .iter()
-        .any(|name| attributes.get(name).is_some())
-    {
-        // The position is what readers go on from: it stands before an attribute of the same name.
-        let mut item: Value = serde_json::from_slice(&json).map_err(unreadable)?;
-        item["sequence"] = sequence.into();
-        item["logtime"] = time.into();
-        item["leaf"] = leaf.into();
-        return Ok(item.to_string());
-    }
-    // An event has members, so that a comma follows.
-    let members = json.strip_prefix(b"{").unwrap_or(&json);
-    let members = std::str::from_utf8(members).map_err(unreadable)?;
-    Ok(format!(
-        "{{\"sequence\":{sequence},\"logtime\":\"{time}\",\"leaf\":\"{leaf}\",{members}"
-    ))
+    let place = EventPlace {
+        sequence: event.sequence,
+        time: event.time,
+        leaf: *event.leaf,
+        control: false,
+    };
+    event_line(&place, &content).map_err(unreadable)
 }
 
 const EVENTS: View = View {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::place::Place;
-use crate::admin::{Command, Node, Reply};
+use crate::admin::{Command, Node};
 use crate::clock::SystemClock;
 use crate::commands::{LocalNode, ServerFacts};
 use crate::config::Config;
@@ -183,9 +183,7 @@ impl Actor {
         channel.send(command).await?;
         let mut items = Vec::new();
         while let Some(reply) = channel.next().await? {
-            if let Reply::Item(item) = reply {
-                items.push(item);
-            }
+            items.extend(reply.item());
         }
         Ok(items)
     }

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::cast::{Actor, Cast};
 use super::teller::Teller;
 use super::{broken, ensure, quakes};
-use crate::admin::{Channel, Command, Reply, StartAt};
+use crate::admin::{Channel, Command, StartAt};
 use crate::commands::{exchange_error, internal, session_error};
 use crate::errors::{CommandError, ErrorCode};
 
@@ -377,8 +377,11 @@ async fn next_event(channel: &mut Channel) -> Result<Value, CommandError> {
             .await
             .map_err(|_| late("an event at the partner"))??;
         match reply {
-            Some(Reply::Item(item)) => return Ok(item),
-            Some(_) => {}
+            Some(reply) => {
+                if let Some(item) = reply.item() {
+                    return Ok(item);
+                }
+            }
             None => return Err(broken("following ended by itself")),
         }
     }

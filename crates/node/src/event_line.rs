@@ -1,0 +1,96 @@
+//! An event as it is shown: one line of JSON, the same from a node and from a reader without one.
+
+use countersign_crypto::Hash;
+use countersign_event::cloudevents::to_json_line;
+use countersign_event::content::EventRef;
+use countersign_event::time::Timestamp;
+use serde_json::Value;
+
+/// Members that say where an event lies. They stand before attributes of the same name: the position is what readers go on from.
+const PLACE: [&str; 4] = ["control", "leaf", "logtime", "sequence"];
+
+/// Where an event lies in its log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EventPlace {
+    pub(crate) sequence: u64,
+    pub(crate) time: Timestamp,
+    pub(crate) leaf: Hash,
+    pub(crate) control: bool,
+}
+
+/// The CloudEvent with its position (`sequence`), the log's time (`logtime`) and its leaf hash (`leaf`). The payload is the producer's text, digit by
+/// digit: it never becomes a value of ours and back.
+pub(crate) fn event_line(
+    place: &EventPlace,
+    event: &EventRef<'_>,
+) -> Result<String, serde_json::Error> {
+    let json = to_json_line(event, &[]);
+    let (time, leaf) = (place.time.to_rfc3339(), hex::encode(place.leaf));
+    if PLACE
+        .iter()
+        .any(|name| event.attributes().get(name).is_some())
+    {
+        let mut item: Value = serde_json::from_slice(&json)?;
+        item["sequence"] = place.sequence.into();
+        item["logtime"] = time.into();
+        item["leaf"] = leaf.into();
+        if place.control {
+            item["control"] = true.into();
+        }
+        return Ok(item.to_string());
+    }
+    let control = if place.control {
+        "\"control\":true,"
+    } else {
+        ""
+    };
+    // An event has members, so that a comma follows; the writer emits UTF-8.
+    let members = String::from_utf8_lossy(json.strip_prefix(b"{").unwrap_or(&json));
+    let sequence = place.sequence;
+    Ok(format!(
+        "{{\"sequence\":{sequence},\"logtime\":\"{time}\",\"leaf\":\"{leaf}\",{control}{members}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use countersign_event::attributes::{AttributesBuilder, Value as Attribute};
+    use countersign_event::content::{Event, Limits};
+    use countersign_event::data::DataPart;
+
+    fn line(data: &str, extra: Option<(&str, &str)>) -> String {
+        let mut attributes = AttributesBuilder::new("1", "urn:s", "t");
+        if let Some((name, value)) = extra {
+            attributes.push(name, Attribute::String(value));
+        }
+        let mut part = Vec::new();
+        DataPart::text(data).encode(&mut part).unwrap();
+        let event = Event::check(attributes.build().unwrap(), part, &Limits::default()).unwrap();
+        let place = EventPlace {
+            sequence: 7,
+            time: Timestamp(0),
+            leaf: [1; 32],
+            control: false,
+        };
+        event_line(&place, &event.as_ref()).unwrap()
+    }
+
+    #[test]
+    fn numbers_stay_as_the_producer_wrote_them() {
+        let text = line("{\"n\":12345678901234567890123,\n\"x\":1.10}", None);
+        assert!(
+            text.contains("{\"n\":12345678901234567890123, \"x\":1.10}"),
+            "{text}"
+        );
+        assert!(!text.contains('\n'));
+        let item: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&item["sequence"], &item["id"]), (&7.into(), &"1".into()));
+    }
+
+    #[test]
+    fn an_attribute_cannot_pretend_to_be_the_position() {
+        let item: Value = serde_json::from_str(&line("{}", Some(("sequence", "99")))).unwrap();
+        assert_eq!(item["sequence"], 7);
+    }
+}
