@@ -399,6 +399,24 @@ impl Exchange {
         })
     }
 
+    /// Judges a publisher again whose session runs on: its enrolment or the policies may have changed.
+    pub(crate) fn still_publishes(
+        self: &Arc<Self>,
+        peer: &Peer,
+        log: &Log,
+    ) -> Result<(), ExchangeError> {
+        if let Peer::App { name, key } = peer
+            && self.registry().apps.get(key) != Some(name)
+        {
+            let reason = format!("the application `{name}` is not enrolled here any more");
+            let code = RefusalCode::WrongIdentity;
+            return Err(self
+                .refuse(peer, "publish", log.origin().as_str(), code, reason)
+                .into());
+        }
+        self.allow_publish(peer, log.origin(), log.settings())
+    }
+
     /// Whether an own application may publish to a stream; recorded either way.
     ///
     /// # Errors

@@ -450,6 +450,8 @@ impl Exchange {
         peer: &Peer,
         open: &PublishOpen,
     ) -> Result<(PublishReady, PublishSession), ExchangeError> {
+        // Before anything is judged: what changes meanwhile is looked at again.
+        let generation = self.access_generation();
         if !self.is_own(peer) {
             // Whether there is such a stream is not told by how publishing to it fails.
             let own = self.identity.authority();
@@ -499,6 +501,8 @@ impl Exchange {
             ready,
             PublishSession {
                 exchange: Arc::clone(self),
+                peer: peer.clone(),
+                judged: AtomicU64::new(generation),
                 log,
                 publisher,
                 limits,
@@ -947,6 +951,9 @@ impl Exchange {
 /// An open publishing session: batches go in, answers come back in the order of the commits.
 pub struct PublishSession {
     exchange: Arc<Exchange>,
+    peer: Peer,
+    /// The state of access under which it was judged last.
+    judged: AtomicU64,
     log: Arc<Log>,
     publisher: Publisher,
     limits: Limits,
@@ -962,14 +969,19 @@ impl PublishSession {
     /// Takes a batch: checks, seals and queues it. `done` is called when it is integrated. Waits while the queue is full.
     ///
     /// # Errors
-    /// [`IngestError`]: nothing of the batch is taken.
+    /// [`ExchangeError::Ingest`], [`ExchangeError::Refused`] where the publisher may no longer: nothing of the batch is taken.
     pub async fn submit(
         &self,
         first_number: u64,
         count: u32,
         bulk: bytes::Bytes,
         done: Done,
-    ) -> Result<(), IngestError> {
+    ) -> Result<(), ExchangeError> {
+        let generation = self.exchange.access_generation();
+        if self.judged.load(Ordering::Relaxed) != generation {
+            self.exchange.still_publishes(&self.peer, &self.log)?;
+            self.judged.store(generation, Ordering::Relaxed);
+        }
         let drafts = Drafts::from_bulk(bulk, count, &self.limits)?;
         let sealed = self.exchange.with_entropy(|entropy| seal(&drafts, entropy));
         let publisher = Some((self.publisher, first_number));

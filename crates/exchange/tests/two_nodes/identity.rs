@@ -1,6 +1,9 @@
 //! Who gets in: one key for one link whatever the timing, and nobody under a key statement that a newer one replaced.
 
+use countersign_crypto::SigningKey;
 use countersign_event::documents::{Plan, Side};
+use countersign_exchange::Peer;
+use countersign_protocol::PublishOpen;
 
 use crate::support::*;
 
@@ -29,4 +32,38 @@ async fn our_own_older_key_statement_lets_nobody_in() {
     let node = Node::with(new, 74, NodeOptions::default()).await;
     let thief = Node::with(old, 76, NodeOptions::default()).await;
     assert!(thief.try_at(&node).is_err());
+}
+
+#[tokio::test]
+async fn a_running_publisher_stops_where_its_enrolment_is_taken_back_or_a_policy_forbids_it() {
+    let node = Node::new(77, "Own").await;
+    node.create("s").await;
+    let key = SigningKey::from_seed(&[7; 32]).public();
+    for taken_back in [true, false] {
+        node.exchange.enrol_app("feed", key, true).await.unwrap();
+        let peer = Peer::App {
+            name: "feed".to_owned(),
+            key,
+        };
+        let open = PublishOpen {
+            stream: "s".to_owned(),
+            series: [u8::from(taken_back) + 1; 16],
+            create: false,
+        };
+        let (_, session) = node.exchange.open_publish(&peer, &open).await.unwrap();
+        let (count, bulk) = bulk_of(&events(&format!("a{taken_back}"), 1, 1));
+        session.submit_and_wait(1, count, bulk).await.unwrap();
+        let size = node.log("s").size();
+        if taken_back {
+            node.exchange.enrol_app("feed", key, false).await.unwrap();
+        } else {
+            node.set_policy("forbid (principal, action, resource);")
+                .await;
+        }
+        for _ in 0..2 {
+            let (count, bulk) = bulk_of(&events(&format!("b{taken_back}"), 2, 1));
+            assert!(session.submit_and_wait(2, count, bulk).await.is_err());
+        }
+        assert_eq!(node.log("s").size(), size);
+    }
 }
