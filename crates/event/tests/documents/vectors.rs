@@ -207,7 +207,26 @@ fn check(file: &str, recomputed: &Value) {
         std::fs::write(&path, text).unwrap();
     }
     let stored: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    assert_eq!(&stored, recomputed, "{file}");
+    assert!(comparable(&stored) == comparable(recomputed), "{file}");
+}
+
+/// Invalid envelopes are made by way of JSON values, whose members come in another order where some crate of the build switches on
+/// serde_json's `preserve_order`: envelopes are compared by value.
+fn comparable(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(comparable).collect(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, member)| {
+                let parsed = member
+                    .as_str()
+                    .filter(|_| name == "envelope")
+                    .and_then(|text| serde_json::from_str(text).ok());
+                (name.clone(), parsed.unwrap_or_else(|| comparable(member)))
+            })
+            .collect(),
+        other => other.clone(),
+    }
 }
 
 #[test]
