@@ -338,6 +338,13 @@ impl Exchange {
                 "the invitation has expired; ask for a new one",
             ));
         }
+        if invitation.barred.contains(&joiner.organization) {
+            return Err((
+                RefusalCode::InvitationExpired,
+                "refused",
+                "the access of this organization was ended after the invitation was made; ask for a new one",
+            ));
+        }
         if invitation.confirm && invitation.confirmed != Some(joiner.organization) {
             return Err((
                 RefusalCode::Pending,
@@ -497,20 +504,32 @@ impl Exchange {
         partner: &str,
         reason: &str,
     ) -> Result<Authority, OnboardingError> {
-        let authority = self
+        let statement = self
             .registry()
             .find_partner(partner)
-            .map(|partner| partner.statement.authority.clone());
+            .map(|partner| partner.statement.clone());
         let unknown = |_| OnboardingError::Unknown {
             what: "partner",
             name: partner.to_owned(),
         };
-        let authority = authority.map_err(unknown)?;
-        let reason = reason
+        let statement = statement.map_err(unknown)?;
+        let authority = statement.authority;
+        let reason: String = reason
             .chars()
             .filter(|c| !c.is_control())
             .take(500)
             .collect();
+        // First, so that no crash in between leaves a link that would bring the partner back.
+        for id in self.open_invitations() {
+            let step = LedgerRecord::InvitationStep {
+                id,
+                step: "refused".to_owned(),
+                organization: statement.organization,
+                authority: authority.clone(),
+                reason: format!("access was ended: {reason}"),
+            };
+            self.record_and_wait(None, step).await?;
+        }
         let record = LedgerRecord::Revocation {
             partner: authority.clone(),
             reason,
@@ -518,6 +537,15 @@ impl Exchange {
         self.record_and_wait(Some(authority.clone()), record)
             .await?;
         Ok(authority)
+    }
+
+    fn open_invitations(&self) -> Vec<String> {
+        let now = self.clock().now();
+        let registry = self.registry();
+        let open = registry.invitations.iter().filter(|(_, invitation)| {
+            invitation.redeemed.is_none() && !invitation.withdrawn && now < invitation.expires
+        });
+        open.map(|(id, _)| id.clone()).collect()
     }
 
     /// Documents that a partner has to know of: the agreements that we ended. Told at each session; taking one twice changes nothing.

@@ -94,6 +94,8 @@ pub struct InvitationState {
     pub pending: Vec<(PublicKey, Authority)>,
     /// Whether it was taken back.
     pub withdrawn: bool,
+    /// The organization keys that were refused for good.
+    pub barred: Vec<PublicKey>,
 }
 
 /// The last receipt of a series.
@@ -184,6 +186,7 @@ impl Registry {
                     confirmed: None,
                     pending: Vec::new(),
                     withdrawn: false,
+                    barred: Vec::new(),
                 };
                 self.invitations.insert(id.clone(), state);
             }
@@ -370,6 +373,7 @@ impl InvitationState {
             "redeemed" => self.redeemed = Some(*organization),
             "confirmed" => self.confirmed = Some(*organization),
             "withdrawn" => self.withdrawn = true,
+            "refused" if !self.barred.contains(organization) => self.barred.push(*organization),
             "pending" if !self.pending.iter().any(|(key, _)| key == organization) => {
                 self.pending.push((*organization, authority.clone()));
             }

@@ -25,7 +25,7 @@ use super::append::AppendError;
 use super::receipt::{DeliveredRange, ReceiptFault, check_counts, check_follows};
 use crate::refusal::Refused;
 use crate::status::{Direction, SubscriptionStatus};
-use crate::{Exchange, ExchangeError, Log, LogHead, Peer};
+use crate::{AgreementState, Exchange, ExchangeError, Log, LogHead, Peer};
 
 /// Bytes of one batch: large enough that its fixed costs (about 40 µs of signature check and wake-ups) vanish, small enough to share the link.
 pub const BATCH_BYTES_MAX: u64 = 512 * 1024;
@@ -119,19 +119,20 @@ impl Exchange {
         let (decision, digest) = self.decide(&asked);
         let agreed = agreement.as_ref().map(|state| state.agreement.id);
         let record = self.decision_record(peer, &asked, &decision, digest, agreed);
-        let Some(agreement) = agreement.filter(|_| decision.allowed) else {
+        // A policy may permit more than the starter's; without an agreement that holds there is nothing to receipt against.
+        let now = self.clock().now();
+        let holds = |state: &AgreementState| decision.allowed && state.is_active(now);
+        let Some(agreement) = agreement.filter(holds) else {
             if self.registry().partners.contains_key(&consumer) {
                 self.record_lazily(Some(consumer), record);
             }
-            let code = if decision.allowed {
-                RefusalCode::NoAgreement
+            let (code, why) = if decision.allowed {
+                let why = "no agreement that holds covers it".to_owned();
+                (RefusalCode::NoAgreement, why)
             } else {
-                RefusalCode::NotPermitted
+                (RefusalCode::NotPermitted, decision.explanation.to_string())
             };
-            let reason = format!(
-                "reading `{}` is not permitted: {}",
-                request.stream, decision.explanation
-            );
+            let reason = format!("reading `{}` is not permitted: {why}", request.stream);
             return Err(self
                 .refuse_by(
                     peer,

@@ -3,7 +3,7 @@
 use countersign_crypto::SigningKey;
 use countersign_event::documents::{Plan, Side};
 use countersign_exchange::Peer;
-use countersign_protocol::PublishOpen;
+use countersign_protocol::{PublishOpen, StartAt};
 
 use crate::support::*;
 
@@ -66,4 +66,44 @@ async fn a_running_publisher_stops_where_its_enrolment_is_taken_back_or_a_policy
         }
         assert_eq!(node.log("s").size(), size);
     }
+}
+
+#[tokio::test]
+async fn a_link_from_before_a_revocation_does_not_bring_the_partner_back() {
+    let (mut producer, consumer, _) = partners(78, "s", 10).await;
+    let before = producer.invite("s", Side::Producer, Plan::default()).await;
+    let authority = consumer.authority().to_string();
+    producer
+        .exchange
+        .revoke(&authority, "unpaid")
+        .await
+        .unwrap();
+    assert!(join(&before, &producer, &consumer).await.is_err());
+    producer.restart().await;
+    assert!(join(&before, &producer, &consumer).await.is_err());
+    let after = producer.invite("s", Side::Producer, Plan::default()).await;
+    join(&after, &producer, &consumer).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_ended_agreement_opens_no_delivery_whatever_the_policies_permit() {
+    let (producer, consumer, agreement) = partners(79, "s", 10).await;
+    producer
+        .set_policy("permit (principal, action, resource);")
+        .await;
+    producer.publish("s", 1, 5).await.unwrap();
+    producer
+        .exchange
+        .terminate(agreement, "over")
+        .await
+        .unwrap();
+    let request = subscribe_at(&producer, "s", agreement, StartAt::Sequence(0));
+    let peer = consumer.at(&producer);
+    assert!(
+        producer
+            .exchange
+            .open_delivery(&peer, &request)
+            .await
+            .is_err()
+    );
 }
