@@ -1,3 +1,13 @@
+mod ledger_logs;
+mod opening;
+mod publishing;
+mod recording;
+
+pub use ledger_logs::LedgerLogs;
+pub use publishing::{PUBLISH_WINDOW_BYTES, PublishSession};
+
+use opening::{empty_head, load_registry, open_log};
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,35 +21,22 @@ use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin, StreamName};
 use countersign_policy::PolicySet;
-use countersign_protocol::delivery::Cover;
-use countersign_protocol::{PublishOpen, PublishReady};
-use countersign_store::journal::{
-    Birth, Journal, JournalReader, LogInfo, LogKind, LogNumber, ReadError,
-};
-use countersign_store::ledger::{
-    EntryFilter, LedgerEntry, LedgerSource, LedgerView, SourceError, ViewError,
-};
-use countersign_tlog::checkpoint::signature_of;
-use countersign_tlog::{Algorithm, Checkpoint, Vkey};
-use tokio::sync::{oneshot, watch};
+use countersign_store::journal::{Birth, Journal, JournalReader, LogKind, ReadError};
+use countersign_store::ledger::{LedgerView, ViewError};
+use countersign_tlog::{Algorithm, Vkey};
+use tokio::sync::watch;
 
-use crate::access::Peer;
 use crate::clock::Clock;
 use crate::identity::Identity;
-use crate::log::{Log, LogHead, LogSettings};
-use crate::pipeline::append::{AppendError, Appended, Done, Writer, WriterParts, answer};
-use crate::pipeline::duplicates::{Publisher, RUNS_MAX, UNNUMBERED_WINDOW};
+use crate::log::{Log, LogSettings};
+use crate::pipeline::append::{AppendError, Writer, WriterParts};
 use crate::pipeline::exposure::Exposure;
-use crate::pipeline::ingest::{Drafts, IngestError};
-use crate::pipeline::ledger::{RecordError, read_entry, seal_control_entry, seal_record};
+use crate::pipeline::ingest::IngestError;
+use crate::pipeline::ledger::{RecordError, seal_control_entry};
 use crate::pipeline::receipt::ReceiptFault;
-use crate::pipeline::seal::seal;
 use crate::refusal::Refused;
 use crate::registry::Registry;
 use crate::status::SubscriptionStatus;
-
-/// Bytes of batches that one publisher may have unacknowledged: at 1 GB/s and a commit of 2 ms the link stays full with half of it.
-pub const PUBLISH_WINDOW_BYTES: u32 = 8 << 20;
 
 /// What names a series of receipts.
 pub(crate) type SeriesKey = (AgreementId, SeriesId);
@@ -441,193 +438,6 @@ impl Exchange {
             .ok_or_else(unknown)
     }
 
-    /// A publisher begins: who may, into which stream, where its series stands.
-    ///
-    /// # Errors
-    /// [`ExchangeError::Refused`], [`StreamError`].
-    pub async fn open_publish(
-        self: &Arc<Self>,
-        peer: &Peer,
-        open: &PublishOpen,
-    ) -> Result<(PublishReady, PublishSession), ExchangeError> {
-        // Before anything is judged: what changes meanwhile is looked at again.
-        let generation = self.access_generation();
-        if !self.is_own(peer) {
-            // Whether there is such a stream is not told by how publishing to it fails.
-            let own = self.identity.authority();
-            let name = open.stream.parse::<StreamName>().ok();
-            let origin = name.map(|name| Origin::of_stream(own, &name).to_string());
-            let asked = origin.as_ref().unwrap_or(&open.stream);
-            self.discover(peer, "publish", asked, None)?;
-        }
-        let log = match self.own_stream(&open.stream) {
-            Ok(log) => {
-                self.allow_publish(peer, log.origin(), log.settings())?;
-                log
-            }
-            Err(StreamError::Unknown { .. }) if open.create => {
-                self.create_for(peer, &open.stream).await?
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let key = match peer {
-            Peer::App { key, .. } => *key.as_bytes(),
-            Peer::Local => *self.identity.node_key.public().as_bytes(),
-            Peer::Organization { node, .. } => *node.as_bytes(),
-        };
-        let publisher = Publisher {
-            key,
-            series: open.series,
-        };
-        let (last_number, last_sequence) = self.writer.series_state(log.number(), publisher).await;
-        let event_bytes_max = self.event_bytes_max(log.settings());
-        let ready = PublishReady {
-            origin: log.origin().to_string(),
-            last_number,
-            last_sequence,
-            event_bytes_max,
-            window_bytes: PUBLISH_WINDOW_BYTES,
-            duplicate_window_events: if publisher.is_numbered() {
-                RUNS_MAX as u64
-            } else {
-                UNNUMBERED_WINDOW as u64
-            },
-        };
-        let limits = Limits {
-            data_bytes_max: event_bytes_max as usize,
-            ..self.limits
-        };
-        Ok((
-            ready,
-            PublishSession {
-                exchange: Arc::clone(self),
-                peer: peer.clone(),
-                judged: AtomicU64::new(generation),
-                log,
-                publisher,
-                limits,
-            },
-        ))
-    }
-
-    /// Makes a stream for a publisher. Who may not publish may not make streams either: that is judged on a stream of that name before it exists.
-    async fn create_for(
-        self: &Arc<Self>,
-        peer: &Peer,
-        stream: &str,
-    ) -> Result<Arc<Log>, ExchangeError> {
-        let name: StreamName = stream.parse().map_err(StreamError::from)?;
-        let origin = Origin::of_stream(self.identity.authority(), &name);
-        self.allow_publish(peer, &origin, &LogSettings::default())?;
-        match self.create_stream(&name, StreamOptions::default()).await {
-            Err(ExchangeError::Stream(StreamError::Exists { .. })) => Ok(self.own_stream(stream)?),
-            created => created,
-        }
-    }
-
-    /// Appends a record to the ledger log of a counterparty (or the node's own) with the next commit.
-    pub(crate) fn record_lazily(self: &Arc<Self>, about: Option<Authority>, record: LedgerRecord) {
-        let exchange = Arc::clone(self);
-        let ready = exchange.ledger_log(about.as_ref());
-        match ready {
-            Some(log) => exchange.append_record(log, record, Box::new(|_| ())),
-            None => {
-                tokio::spawn(async move {
-                    if let Err(error) = exchange.record_and_wait(about, record).await {
-                        tracing::warn!(%error, "a ledger record could not be written");
-                    }
-                });
-            }
-        }
-    }
-
-    /// Appends a record and waits until it is integrated. It rides on the next commit, at the latest after a moment.
-    ///
-    /// # Errors
-    /// [`AppendError`], [`RecordError`].
-    pub(crate) async fn record_and_wait(
-        self: &Arc<Self>,
-        about: Option<Authority>,
-        record: LedgerRecord,
-    ) -> Result<(), ExchangeError> {
-        let durable = self.queue_record(about.as_ref(), record).await?;
-        durable
-            .await
-            .unwrap_or_else(|_| Err(AppendError::ended()))?;
-        Ok(())
-    }
-
-    /// Queues a record; what comes back resolves when it is integrated.
-    ///
-    /// # Errors
-    /// [`AppendError`] where the ledger log cannot be begun.
-    pub(crate) async fn queue_record(
-        self: &Arc<Self>,
-        about: Option<&Authority>,
-        record: LedgerRecord,
-    ) -> Result<oneshot::Receiver<Result<Appended, AppendError>>, ExchangeError> {
-        let log = match self.ledger_log(about) {
-            Some(log) => log,
-            None => self.begin_ledger(about).await?,
-        };
-        let (done, receiver) = answer();
-        self.append_record(log, record, done);
-        Ok(receiver)
-    }
-
-    async fn begin_ledger(
-        self: &Arc<Self>,
-        about: Option<&Authority>,
-    ) -> Result<Arc<Log>, ExchangeError> {
-        let own = self.identity.authority();
-        let origin = about.map_or_else(
-            || Origin::of_node_ledger(own),
-            |about| Origin::of_ledger(own, about),
-        );
-        self.add_own_log(LogKind::Ledger, &origin, LogSettings::default())
-            .await
-    }
-
-    fn ledger_log(&self, about: Option<&Authority>) -> Option<Arc<Log>> {
-        let own = self.identity.authority();
-        let origin = about.map_or_else(
-            || Origin::of_node_ledger(own),
-            |about| Origin::of_ledger(own, about),
-        );
-        self.log(&origin)
-    }
-
-    /// The registry moves on when the record is integrated, before anybody is told.
-    fn append_record(self: &Arc<Self>, log: Arc<Log>, record: LedgerRecord, done: Done) {
-        let sealed = match self.with_entropy(|entropy| seal_record(log.origin(), &record, entropy))
-        {
-            Ok(sealed) => sealed,
-            Err(error) => {
-                tracing::warn!(%error, kind = record.kind(), "a ledger record could not be sealed");
-                return done(Err(AppendError::Stopped {
-                    why: error.to_string(),
-                }));
-            }
-        };
-        let exchange = Arc::clone(self);
-        let then: Done = Box::new(move |result| {
-            if result.is_ok() {
-                exchange
-                    .registry
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .apply(&record);
-                if changes_access(&record) {
-                    exchange.access_changed();
-                }
-            }
-            exchange.receipt_landed(&record);
-            exchange.ledger_moved.send_modify(|moved| *moved += 1);
-            done(result);
-        });
-        self.writer.append_lazily(log, sealed, then);
-    }
-
     /// Brings the ledger's view up to date.
     ///
     /// # Errors
@@ -946,236 +756,4 @@ impl Exchange {
     fn logs_mut<T>(&self, change: impl FnOnce(&mut HashMap<Origin, Arc<Log>>) -> T) -> T {
         change(&mut self.logs.write().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-/// An open publishing session: batches go in, answers come back in the order of the commits.
-pub struct PublishSession {
-    exchange: Arc<Exchange>,
-    peer: Peer,
-    /// The state of access under which it was judged last.
-    judged: AtomicU64,
-    log: Arc<Log>,
-    publisher: Publisher,
-    limits: Limits,
-}
-
-impl PublishSession {
-    /// The stream.
-    #[must_use]
-    pub fn log(&self) -> &Arc<Log> {
-        &self.log
-    }
-
-    /// Takes a batch: checks, seals and queues it. `done` is called when it is integrated. Waits while the queue is full.
-    ///
-    /// # Errors
-    /// [`ExchangeError::Ingest`], [`ExchangeError::Refused`] where the publisher may no longer: nothing of the batch is taken.
-    pub async fn submit(
-        &self,
-        first_number: u64,
-        count: u32,
-        bulk: bytes::Bytes,
-        done: Done,
-    ) -> Result<(), ExchangeError> {
-        let generation = self.exchange.access_generation();
-        if self.judged.load(Ordering::Relaxed) != generation {
-            self.exchange.still_publishes(&self.peer, &self.log)?;
-            self.judged.store(generation, Ordering::Relaxed);
-        }
-        let drafts = Drafts::from_bulk(bulk, count, &self.limits)?;
-        let sealed = self.exchange.with_entropy(|entropy| seal(&drafts, entropy));
-        let publisher = Some((self.publisher, first_number));
-        self.exchange
-            .writer
-            .append(Arc::clone(&self.log), sealed, publisher, done)
-            .await;
-        Ok(())
-    }
-
-    /// Takes a batch and waits until it is integrated.
-    ///
-    /// # Errors
-    /// [`ExchangeError`].
-    pub async fn submit_and_wait(
-        &self,
-        first_number: u64,
-        count: u32,
-        bulk: bytes::Bytes,
-    ) -> Result<Appended, ExchangeError> {
-        let (done, receiver) = answer();
-        self.submit(first_number, count, bulk, done).await?;
-        Ok(receiver
-            .await
-            .unwrap_or_else(|_| Err(AppendError::ended()))?)
-    }
-}
-
-/// The journal's ledger logs, as the view reads them.
-pub struct LedgerLogs {
-    reader: JournalReader,
-}
-
-impl LedgerLogs {
-    fn number(&self, log: &Origin) -> Option<LogNumber> {
-        let logs = self.reader.logs();
-        logs.iter()
-            .find(|info| info.origin == log.as_str())
-            .map(|info| info.number)
-    }
-
-    fn find(&self, log: &Origin, sequence: u64) -> Result<LogNumber, SourceError> {
-        self.number(log).ok_or_else(|| SourceError {
-            log: log.clone(),
-            sequence,
-            cause: "there is no such log in the journal".into(),
-        })
-    }
-}
-
-impl LedgerSource for LedgerLogs {
-    fn logs(&self) -> Vec<(Origin, u64)> {
-        let logs = self.reader.logs();
-        logs.iter()
-            .filter(|info| info.kind == LogKind::Ledger)
-            .filter_map(|info| Some((info.origin.parse().ok()?, self.reader.size(info.number)?)))
-            .collect()
-    }
-
-    fn leaf_hash(&self, log: &Origin, sequence: u64) -> Result<Hash, SourceError> {
-        let number = self.find(log, sequence)?;
-        self.reader
-            .leaf_hash(number, sequence)
-            .map_err(|error| SourceError {
-                log: log.clone(),
-                sequence,
-                cause: error.into(),
-            })
-    }
-
-    fn entries(
-        &self,
-        log: &Origin,
-        from: u64,
-        max: usize,
-    ) -> Result<Vec<LedgerEntry>, SourceError> {
-        let number = self.find(log, from)?;
-        let runs = self
-            .reader
-            .read(number, from, max as u64, 8 << 20)
-            .map_err(|error| SourceError {
-                log: log.clone(),
-                sequence: from,
-                cause: error.into(),
-            })?;
-        Ok(runs
-            .iter()
-            .flat_map(|run| run.iter())
-            .take(max)
-            .map(|stored| read_entry(&stored, countersign_tlog::leaf_hash(stored.entry)))
-            .collect())
-    }
-}
-
-fn open_log(reader: &JournalReader, identity: &Identity, info: LogInfo) -> Option<Log> {
-    let head = reader.head(info.number)?;
-    let origin: Origin = info.origin.parse().ok()?;
-    let settings = serde_json::from_slice(&info.settings).unwrap_or_default();
-    let root = head.range.root();
-    let checkpoint = Checkpoint {
-        origin: info.origin.clone(),
-        size: head.size,
-        root,
-    };
-    // Ed25519 is deterministic: signing again what was signed before the stop gives the same checkpoint.
-    let signature =
-        (info.kind != LogKind::Copy).then(|| signature_of(&checkpoint, &identity.log_key));
-    let producer = head
-        .cover
-        .and_then(|stored| postcard::from_bytes::<Cover>(&stored.cover).ok())
-        .map(|Cover::Checkpoint { head, .. }| head);
-    let head = LogHead {
-        size: head.size,
-        root,
-        last_leaf: head.last_leaf,
-        last_time_us: head.last_time_us,
-        signature,
-        producer,
-    };
-    Some(Log::new(info.number, info.kind, origin, settings, head))
-}
-
-fn empty_head() -> LogHead {
-    LogHead {
-        size: 0,
-        root: countersign_tlog::empty_root(),
-        last_leaf: [0; 32],
-        last_time_us: 0,
-        signature: None,
-        producer: None,
-    }
-}
-
-fn changes_access(record: &LedgerRecord) -> bool {
-    matches!(
-        record,
-        LedgerRecord::Agreement { .. }
-            | LedgerRecord::App { .. }
-            | LedgerRecord::KeyStatement { .. }
-            | LedgerRecord::Revocation { .. }
-            | LedgerRecord::Termination { .. }
-    )
-}
-
-/// The records that the registry is made of, in the order in which they were written.
-async fn load_registry(view: &LedgerView, own: &Authority) -> Result<Registry, ViewError> {
-    const KINDS: [&str; 7] = [
-        "agreement",
-        "app",
-        "invitation",
-        "invitation-step",
-        "key-statement",
-        "revocation",
-        "termination",
-    ];
-    const PAGE: u32 = 1000;
-    let mut rows = Vec::new();
-    for kind in KINDS {
-        let mut filter = EntryFilter {
-            kind: Some(kind.to_owned()),
-            ..EntryFilter::default()
-        };
-        loop {
-            let page = view.entries(&filter, PAGE).await?;
-            let full = page.len() == PAGE as usize;
-            filter.after = page.last().map(|row| row.key());
-            rows.extend(page);
-            if !full {
-                break;
-            }
-        }
-    }
-    rows.sort_by(|a, b| (a.time, &a.log, a.sequence).cmp(&(b.time, &b.log, b.sequence)));
-    let mut registry = Registry::of(own.clone());
-    for row in rows {
-        if let Some(record) = row.record()? {
-            registry.apply(&record);
-        }
-    }
-    for row in view.last_receipts().await? {
-        registry.apply(&LedgerRecord::Receipt {
-            envelope: row.envelope,
-            from: 0,
-            events: 0,
-            bytes: 0,
-        });
-    }
-    for row in view.cursors().await? {
-        registry.apply(&LedgerRecord::Cursor {
-            app: row.app,
-            stream: row.stream,
-            next: row.next,
-            leaf: Digest(row.leaf),
-        });
-    }
-    Ok(registry)
 }

@@ -1,0 +1,110 @@
+//! From what is stored to what is held in memory.
+
+use countersign_event::documents::Digest;
+use countersign_event::ledger::LedgerRecord;
+use countersign_event::names::{Authority, Origin};
+use countersign_protocol::delivery::Cover;
+use countersign_store::journal::{JournalReader, LogInfo, LogKind};
+use countersign_store::ledger::{EntryFilter, LedgerView, ViewError};
+use countersign_tlog::Checkpoint;
+use countersign_tlog::checkpoint::signature_of;
+
+use crate::identity::Identity;
+use crate::log::{Log, LogHead};
+use crate::registry::Registry;
+
+pub(super) fn open_log(reader: &JournalReader, identity: &Identity, info: LogInfo) -> Option<Log> {
+    let head = reader.head(info.number)?;
+    let origin: Origin = info.origin.parse().ok()?;
+    let settings = serde_json::from_slice(&info.settings).unwrap_or_default();
+    let root = head.range.root();
+    let checkpoint = Checkpoint {
+        origin: info.origin.clone(),
+        size: head.size,
+        root,
+    };
+    // Ed25519 is deterministic: signing again what was signed before the stop gives the same checkpoint.
+    let signature =
+        (info.kind != LogKind::Copy).then(|| signature_of(&checkpoint, &identity.log_key));
+    let producer = head
+        .cover
+        .and_then(|stored| postcard::from_bytes::<Cover>(&stored.cover).ok())
+        .map(|Cover::Checkpoint { head, .. }| head);
+    let head = LogHead {
+        size: head.size,
+        root,
+        last_leaf: head.last_leaf,
+        last_time_us: head.last_time_us,
+        signature,
+        producer,
+    };
+    Some(Log::new(info.number, info.kind, origin, settings, head))
+}
+
+pub(super) fn empty_head() -> LogHead {
+    LogHead {
+        size: 0,
+        root: countersign_tlog::empty_root(),
+        last_leaf: [0; 32],
+        last_time_us: 0,
+        signature: None,
+        producer: None,
+    }
+}
+
+/// The records that the registry is made of, in the order in which they were written.
+pub(super) async fn load_registry(
+    view: &LedgerView,
+    own: &Authority,
+) -> Result<Registry, ViewError> {
+    const KINDS: [&str; 7] = [
+        "agreement",
+        "app",
+        "invitation",
+        "invitation-step",
+        "key-statement",
+        "revocation",
+        "termination",
+    ];
+    const PAGE: u32 = 1000;
+    let mut rows = Vec::new();
+    for kind in KINDS {
+        let mut filter = EntryFilter {
+            kind: Some(kind.to_owned()),
+            ..EntryFilter::default()
+        };
+        loop {
+            let page = view.entries(&filter, PAGE).await?;
+            let full = page.len() == PAGE as usize;
+            filter.after = page.last().map(|row| row.key());
+            rows.extend(page);
+            if !full {
+                break;
+            }
+        }
+    }
+    rows.sort_by(|a, b| (a.time, &a.log, a.sequence).cmp(&(b.time, &b.log, b.sequence)));
+    let mut registry = Registry::of(own.clone());
+    for row in rows {
+        if let Some(record) = row.record()? {
+            registry.apply(&record);
+        }
+    }
+    for row in view.last_receipts().await? {
+        registry.apply(&LedgerRecord::Receipt {
+            envelope: row.envelope,
+            from: 0,
+            events: 0,
+            bytes: 0,
+        });
+    }
+    for row in view.cursors().await? {
+        registry.apply(&LedgerRecord::Cursor {
+            app: row.app,
+            stream: row.stream,
+            next: row.next,
+            leaf: Digest(row.leaf),
+        });
+    }
+    Ok(registry)
+}

@@ -1,0 +1,129 @@
+//! Writing to the ledger.
+
+use std::sync::{Arc, PoisonError};
+
+use countersign_event::ledger::LedgerRecord;
+use countersign_event::names::{Authority, Origin};
+use countersign_store::journal::LogKind;
+use tokio::sync::oneshot;
+
+use super::{Exchange, ExchangeError};
+use crate::log::{Log, LogSettings};
+use crate::pipeline::append::{AppendError, Appended, Done, answer};
+use crate::pipeline::ledger::seal_record;
+
+impl Exchange {
+    /// Appends a record to the ledger log of a counterparty (or the node's own) with the next commit.
+    pub(crate) fn record_lazily(self: &Arc<Self>, about: Option<Authority>, record: LedgerRecord) {
+        let exchange = Arc::clone(self);
+        let ready = exchange.ledger_log(about.as_ref());
+        match ready {
+            Some(log) => exchange.append_record(log, record, Box::new(|_| ())),
+            None => {
+                tokio::spawn(async move {
+                    if let Err(error) = exchange.record_and_wait(about, record).await {
+                        tracing::warn!(%error, "a ledger record could not be written");
+                    }
+                });
+            }
+        }
+    }
+
+    /// Appends a record and waits until it is integrated. It rides on the next commit, at the latest after a moment.
+    ///
+    /// # Errors
+    /// [`AppendError`], [`RecordError`].
+    pub(crate) async fn record_and_wait(
+        self: &Arc<Self>,
+        about: Option<Authority>,
+        record: LedgerRecord,
+    ) -> Result<(), ExchangeError> {
+        let durable = self.queue_record(about.as_ref(), record).await?;
+        durable
+            .await
+            .unwrap_or_else(|_| Err(AppendError::ended()))?;
+        Ok(())
+    }
+
+    /// Queues a record; what comes back resolves when it is integrated.
+    ///
+    /// # Errors
+    /// [`AppendError`] where the ledger log cannot be begun.
+    pub(crate) async fn queue_record(
+        self: &Arc<Self>,
+        about: Option<&Authority>,
+        record: LedgerRecord,
+    ) -> Result<oneshot::Receiver<Result<Appended, AppendError>>, ExchangeError> {
+        let log = match self.ledger_log(about) {
+            Some(log) => log,
+            None => self.begin_ledger(about).await?,
+        };
+        let (done, receiver) = answer();
+        self.append_record(log, record, done);
+        Ok(receiver)
+    }
+
+    async fn begin_ledger(
+        self: &Arc<Self>,
+        about: Option<&Authority>,
+    ) -> Result<Arc<Log>, ExchangeError> {
+        let own = self.identity.authority();
+        let origin = about.map_or_else(
+            || Origin::of_node_ledger(own),
+            |about| Origin::of_ledger(own, about),
+        );
+        self.add_own_log(LogKind::Ledger, &origin, LogSettings::default())
+            .await
+    }
+
+    fn ledger_log(&self, about: Option<&Authority>) -> Option<Arc<Log>> {
+        let own = self.identity.authority();
+        let origin = about.map_or_else(
+            || Origin::of_node_ledger(own),
+            |about| Origin::of_ledger(own, about),
+        );
+        self.log(&origin)
+    }
+
+    /// The registry moves on when the record is integrated, before anybody is told.
+    fn append_record(self: &Arc<Self>, log: Arc<Log>, record: LedgerRecord, done: Done) {
+        let sealed = match self.with_entropy(|entropy| seal_record(log.origin(), &record, entropy))
+        {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                tracing::warn!(%error, kind = record.kind(), "a ledger record could not be sealed");
+                return done(Err(AppendError::Stopped {
+                    why: error.to_string(),
+                }));
+            }
+        };
+        let exchange = Arc::clone(self);
+        let then: Done = Box::new(move |result| {
+            if result.is_ok() {
+                exchange
+                    .registry
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .apply(&record);
+                if changes_access(&record) {
+                    exchange.access_changed();
+                }
+            }
+            exchange.receipt_landed(&record);
+            exchange.ledger_moved.send_modify(|moved| *moved += 1);
+            done(result);
+        });
+        self.writer.append_lazily(log, sealed, then);
+    }
+}
+
+fn changes_access(record: &LedgerRecord) -> bool {
+    matches!(
+        record,
+        LedgerRecord::Agreement { .. }
+            | LedgerRecord::App { .. }
+            | LedgerRecord::KeyStatement { .. }
+            | LedgerRecord::Revocation { .. }
+            | LedgerRecord::Termination { .. }
+    )
+}
