@@ -334,6 +334,7 @@ impl LocalNode {
         let agreement = &state.agreement;
         let word = match &state.ended {
             Some(_) => "terminated",
+            None if state.revoked.is_some() => "revoked",
             None if agreement.covers_time(now) => "active",
             None if now < agreement.from => "not yet",
             None => "expired",
