@@ -13,16 +13,16 @@ use crate::time::mentions_time;
 
 /// The schema that every policy is checked against, in Cedar's schema language.
 pub const SCHEMA: &str = include_str!("../../../policies/countersign.cedarschema");
-/// The most bytes of all policy texts together. Enforced by [`PolicySet::load`] before anything is parsed.
+/// The most bytes of all policy texts together. Enforced by [`PolicySet::load`](crate::PolicySet::load) before anything is parsed.
 pub const POLICY_BYTES_MAX: usize = 1024 * 1024;
-/// The most policies in a set. Enforced by [`PolicySet::load`].
+/// The most policies in a set. Enforced by [`PolicySet::load`](crate::PolicySet::load).
 pub const POLICIES_MAX: usize = 1000;
-/// The most bytes of one policy. Enforced by [`PolicySet::load`].
+/// The most bytes of one policy. Enforced by [`PolicySet::load`](crate::PolicySet::load).
 pub const POLICY_TEXT_BYTES_MAX: usize = 64 * 1024;
-/// The most brackets open at once in one policy. Enforced by [`PolicySet::load`], since the parser recurses.
+/// The most brackets open at once in one policy. Enforced by [`PolicySet::load`](crate::PolicySet::load), since the parser recurses.
 pub const NESTING_MAX: usize = 24;
 /// The most of `&& || + - * . [ if` in one policy: a chain of them nests as deep as it is long. Enforced by
-/// [`PolicySet::load`].
+/// [`PolicySet::load`](crate::PolicySet::load).
 pub const OPERATORS_MAX: usize = 128;
 
 /// The longest `@id`, in characters.
