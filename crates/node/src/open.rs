@@ -18,6 +18,9 @@ use crate::data_dir::DataDir;
 use crate::errors::{CommandError, ErrorCode};
 use crate::keys::KeyFileError;
 
+/// Files of evidence kept about one log.
+const EVIDENCE_FILES_PER_LOG_MAX: usize = 50;
+
 /// Files of evidence that are kept; more faults are recorded without their bytes.
 const EVIDENCE_FILES_MAX: u64 = 1_000;
 
@@ -152,11 +155,22 @@ impl EvidenceDir {
 
 impl Evidence for EvidenceDir {
     fn keep(&self, about: &str, bytes: &[u8]) -> Option<String> {
-        if self.kept.fetch_add(1, Ordering::Relaxed) >= EVIDENCE_FILES_MAX {
+        // By log, so that one partner's repeated faults leave room for another's; the same bytes have the same name and are kept once.
+        let about_hash = hex::encode(&sha256(about.as_bytes())[..4]);
+        let name = format!("{about_hash}-{}.bin", hex::encode(&sha256(bytes)[..16]));
+        if self.folder.join(&name).exists() {
+            return Some(name);
+        }
+        let of_log = || {
+            let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+            let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+            names.filter(|name| name.starts_with(&about_hash)).count()
+        };
+        if of_log() >= EVIDENCE_FILES_PER_LOG_MAX
+            || self.kept.fetch_add(1, Ordering::Relaxed) >= EVIDENCE_FILES_MAX
+        {
             return None;
         }
-        // The same bytes have the same name: a peer that repeats itself fills no disk.
-        let name = format!("{}.bin", hex::encode(&sha256(bytes)[..16]));
         match fs::write(self.folder.join(&name), bytes) {
             Ok(()) => Some(name),
             Err(error) => {

@@ -17,13 +17,16 @@ use countersign_protocol::{
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::frames::{FrameGone, gone, next};
 use crate::{deliver, join, partners, publish};
 
 /// How long a stream may be open before its first frame is whole.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
+
+/// How long an organization that is no partner may stay connected without asking for anything.
+const STRANGER_IDLE: Duration = Duration::from_secs(30);
 
 /// Close code: the node is going down.
 const CLOSE_SHUTDOWN: u32 = 1;
@@ -294,6 +297,14 @@ async fn serve_connection(shared: Arc<Shared>, connection: Connection, peer: Pee
                 }
             },
             Some(_) = streams.join_next() => {}
+            // A stranger may ask to join, and ask again; it may not stay for nothing.
+            () = sleep(STRANGER_IDLE), if streams.is_empty() => {
+                let stranger = peer.authority().is_some_and(|authority| !known(&authority));
+                if stranger {
+                    connection.close(CLOSE_SHUTDOWN, "nothing was asked for");
+                    break;
+                }
+            }
         }
     }
     // Receipts on their way to the disk finish; streams see that the connection is gone by themselves.

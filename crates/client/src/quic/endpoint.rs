@@ -133,7 +133,8 @@ impl Endpoint {
     /// The next attempt to connect, or `None` once the endpoint is closed. Waits for ever under [`Accepting::No`].
     ///
     /// Above [`QuicLimits::retry_above`] handshakes in progress newcomers have to prove their address first, above
-    /// [`QuicLimits::handshakes_max`] they are refused; neither is returned here. Cancel-safe.
+    /// [`QuicLimits::handshakes_max`] or with [`QuicLimits::connections_max`] open they
+    /// are refused; none of these is returned here. Cancel-safe.
     pub async fn accept(&self) -> Option<Incoming> {
         loop {
             let incoming = self.quinn.accept().await?;
@@ -142,6 +143,11 @@ impl Endpoint {
             if busy > self.limits.retry_above && incoming.may_retry() {
                 // An attempt that cannot be retried is dropped with the error, which refuses it.
                 let _ = incoming.retry();
+                continue;
+            }
+            if self.open_connections() >= self.limits.connections_max {
+                incoming.refuse();
+                self.refused.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
             match Arc::clone(&self.handshakes).try_acquire_owned() {

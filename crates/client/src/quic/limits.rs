@@ -45,6 +45,9 @@ pub struct QuicLimits {
     pub stream_receive_window: u32,
     /// Bytes written and not yet acknowledged on one connection. Default 16 MiB, as much as the other side may buffer.
     pub send_window: u64,
+    /// Accepted connections of all keys together; keys cost nothing, so that the limit for each says little. Default 16,384: about 40 KiB
+    /// each when idle, 640 MiB in all.
+    pub connections_max: usize,
     /// Accepted connections that one key may hold. Default 4: a node, its replacement while it restarts, and a command.
     pub connections_per_peer: usize,
     /// Size asked for the send and receive buffers of the UDP socket. Default 4 MiB: 2.4 ms at 14 Gbit/s. The system may give less
@@ -75,6 +78,7 @@ impl Default for QuicLimits {
             receive_window: 16 << 20,
             stream_receive_window: 8 << 20,
             send_window: 16 << 20,
+            connections_max: 16_384,
             connections_per_peer: 4,
             udp_buffer_bytes: 4 << 20,
             mtu_initial: 1_200,

@@ -33,6 +33,10 @@ pub const BATCH_BYTES_MAX: u64 = 512 * 1024;
 /// Entries of one batch.
 pub const BATCH_ENTRIES: u64 = 4096;
 
+/// How many exposure windows may lie between what a series has receipted and where its reader stands: one by the rule, the others for
+/// receipts that were accepted and lost in a crash. It bounds what a receipt or request can make this node read.
+const WINDOWS_BEHIND_MAX: u64 = 4;
+
 /// One running subscription of a partner.
 pub struct Delivery {
     exchange: Arc<Exchange>,
@@ -162,8 +166,17 @@ impl Exchange {
         }
         let series = SeriesId(request.series);
         let last = self.last_receipt(&(agreement_id, series));
-        let delivered = self.delivered_so_far(&log, start, last.as_ref())?;
         let exposure = agreement.agreement.plan.exposure_events.max(1);
+        if let Some((last, _)) = &last
+            && start.saturating_sub(last.size) > exposure.saturating_mul(WINDOWS_BEHIND_MAX)
+        {
+            let reason = format!(
+                "the receipts of this series end at {}, far before {start}: begin a new series to read from there",
+                last.size
+            );
+            return Err(refuse(RefusalCode::CursorMismatch, &reason));
+        }
+        let delivered = self.delivered_so_far(&log, start, last.as_ref())?;
         // What the series itself says was handed out counts, whatever this process remembers.
         if let Some((last, _)) = &last {
             self.with_exposure(agreement_id, |exposure| exposure.hand_out(last.size, start));
@@ -562,7 +575,15 @@ impl Delivery {
         let receipt = statement
             .open_dated(Role::Receipt, &envelope, |receipt: &Receipt| receipt.made)
             .map_err(|_| signature())?;
-        let added = self.accept(&receipt, envelope.payload_digest())?;
+        let digest = envelope.payload_digest();
+        let added = match self.accept(&receipt, digest) {
+            Err(ExchangeError::Receipt(ReceiptFault::Order { last, found }))
+                if (1..last).contains(&found) =>
+            {
+                return self.answer_again(&receipt, digest).await;
+            }
+            accepted => accepted?,
+        };
         // The window moves at once; the consumer is told when the receipt is durable here.
         self.receipted.send_if_modified(|receipted| {
             let moves = *receipted < receipt.size;
@@ -582,6 +603,27 @@ impl Delivery {
         };
         self.exchange.record_and_wait(partner, record).await?;
         Ok(receipt.number)
+    }
+
+    /// A receipt before the last one: held in the ledger, or a contradiction of the one that is.
+    async fn answer_again(&self, receipt: &Receipt, digest: Hash) -> Result<u64, ExchangeError> {
+        let number = receipt.number;
+        let held = self
+            .exchange
+            .own_receipts_after(
+                self.agreement,
+                self.log.origin(),
+                self.series,
+                number.saturating_sub(1),
+            )
+            .await?;
+        let same = held.iter().any(|held| held.payload_digest() == digest);
+        let contradiction = ReceiptFault::Contradiction { number };
+        if same {
+            Ok(number)
+        } else {
+            Err(contradiction.into())
+        }
     }
 
     /// Waits until a receipt that another session took is in the ledger.
@@ -607,9 +649,21 @@ impl Delivery {
 
     /// Takes over what another session of the same series has accepted meanwhile.
     fn adopt(&self, state: &mut State, newest: (Receipt, Hash)) -> Result<(), ExchangeError> {
+        self.check_near(state, newest.0.start)?;
         self.begin_at(state, newest.0.start)?;
         state.last = Some(newest);
         Ok(())
+    }
+
+    /// A series cannot begin far before a session that has no receipt of it: nobody was handed that much unreceipted.
+    fn check_near(&self, state: &State, start: u64) -> Result<(), ExchangeError> {
+        let behind = state.start.saturating_sub(start);
+        let near = behind <= self.exposure.saturating_mul(WINDOWS_BEHIND_MAX);
+        if state.last.is_some() || near {
+            Ok(())
+        } else {
+            Err(ReceiptFault::Foreign { field: "start" }.into())
+        }
     }
 
     /// A series begins where its first receipt says: at the start of the session, or earlier, where that is a later session than its first.
@@ -669,6 +723,7 @@ impl Delivery {
             Some(_) => state.start,
         };
         check_follows(receipt, state.last.as_ref(), start)?;
+        self.check_near(&state, start)?;
         state.delivered.check_end(receipt)?;
         // Counts only what the log holds, so that it may be done before the counts are known to be right.
         self.begin_at(&mut state, start)?;

@@ -233,6 +233,14 @@ pub const SETTINGS: &[Setting] = &[
         "Bytes written and not yet acknowledged on one connection."
     ),
     number!(
+        "quic.connections_max",
+        quic.connections_max,
+        usize,
+        1..=1_048_576,
+        "connections",
+        "Accepted connections of all keys together. Each takes about 40 KiB when idle."
+    ),
+    number!(
         "quic.connections_per_peer",
         quic.connections_per_peer,
         usize,
