@@ -11,7 +11,7 @@ use countersign_crypto::SigningKey;
 use countersign_event::documents::{
     Agreement, Document, KeyStatement, Offer, Receipt, Refusal, Rejection, Termination,
 };
-use countersign_event::names::Authority;
+use countersign_event::names::{Authority, Origin};
 use proptest::prelude::*;
 use schema::Schema;
 use serde::Serialize;
@@ -149,7 +149,7 @@ proptest! {
         );
         prop_assert_eq!(
             receipt.check_part("origin", &json!(text)).is_ok(),
-            text.parse::<countersign_event::names::Origin>().is_ok(),
+            text.parse::<Origin>().is_ok(),
             "{:?} as an origin", &text
         );
         prop_assert_eq!(
@@ -157,6 +157,28 @@ proptest! {
             text.parse::<countersign_event::names::StreamName>().is_ok(),
             "{:?} as a stream name", &text
         );
+    }
+}
+
+#[test]
+fn an_authority_beyond_its_length_is_refused_by_both_wherever_it_stands() {
+    let schema = Schema::load("receipt");
+    let label = "a".repeat(63);
+    let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+    for (good, authority) in [(true, longest.clone()), (false, longest + "a")] {
+        let read = authority.parse::<Authority>();
+        assert_eq!(read.is_ok(), good, "{authority}");
+        let checked = schema.check_part("authority", &json!(authority));
+        assert_eq!(checked.is_ok(), good, "{checked:?}");
+        for origin in [
+            format!("{authority}/streams/s"),
+            format!("{authority}/ledger/node"),
+            format!("a.b/ledger/{authority}"),
+        ] {
+            assert_eq!(origin.parse::<Origin>().is_ok(), good, "{origin}");
+            let checked = schema.check_part("origin", &json!(origin));
+            assert_eq!(checked.is_ok(), good, "{checked:?}");
+        }
     }
 }
 

@@ -57,6 +57,12 @@ impl Schema {
                 "pattern" => {
                     text(value).is_none_or(|t| self.patterns[rule.as_str().unwrap()].is_match(t))
                 }
+                "allOf" => {
+                    for part in rule.as_array().unwrap() {
+                        self.node(part, value, at)?;
+                    }
+                    true
+                }
                 "minLength" => text(value).is_none_or(|t| t.chars().count() as u64 >= number(rule)),
                 "maxLength" => text(value).is_none_or(|t| t.chars().count() as u64 <= number(rule)),
                 // Only whole numbers from 0 on have bounds here, so that these two are exact.

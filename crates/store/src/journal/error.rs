@@ -154,7 +154,7 @@ pub enum OpenLogError {
     },
     /// Origin or settings are too long.
     #[error(
-        "an origin has at most 512 bytes (here {origin_bytes}) and settings 65,536 (here {settings_bytes})"
+        "an origin has at most 514 bytes (here {origin_bytes}) and settings 65,536 (here {settings_bytes})"
     )]
     TooLong {
         /// Bytes of the origin.

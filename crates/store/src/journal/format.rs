@@ -25,8 +25,8 @@ pub(crate) const SALT_BYTES: usize = 64;
 pub const COVER_BYTES_MAX: usize = 4 << 10;
 /// Publisher keys and numbers of one part.
 pub const ANNOTATION_BYTES_MAX: usize = 64 << 10;
-/// The origin of a log: an authority (253), `/streams/` (9), a name (64), with room to spare.
-pub const ORIGIN_BYTES_MAX: usize = 512;
+/// The longest origin: an authority (253), `/ledger/` (8), an authority (253).
+pub const ORIGIN_BYTES_MAX: usize = 514;
 /// What the creator of a log stores with its birth.
 pub const SETTINGS_BYTES_MAX: usize = 64 << 10;
 /// Kind (1), origin length (2), origin, settings.
@@ -344,7 +344,7 @@ pub(crate) fn encode_birth(birth: &Birth) -> Vec<u8> {
     let origin = birth.origin.as_bytes();
     let mut out = Vec::with_capacity(3 + origin.len() + birth.settings.len());
     out.push(birth.kind.to_byte());
-    // INVARIANT: `open_log` has refused an origin of more than 512 bytes.
+    // INVARIANT: `open_log` has refused an origin of more than 514 bytes.
     out.extend_from_slice(
         &u16::try_from(origin.len())
             .unwrap_or(u16::MAX)

@@ -59,7 +59,7 @@ impl LogKind {
 pub struct Birth {
     /// Whose log.
     pub kind: LogKind,
-    /// The log's origin, at most 512 bytes; unique within the journal.
+    /// The log's origin, at most 514 bytes; unique within the journal.
     pub origin: String,
     /// Opaque, at most 64 KiB.
     pub settings: Vec<u8>,
