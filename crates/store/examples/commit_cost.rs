@@ -12,9 +12,9 @@ use bytes::Bytes;
 use countersign_crypto::OsEntropy;
 use countersign_store::disk::{Disk, RealDisk, SyncSite};
 use countersign_store::journal::{
-    Birth, ContentInput, Journal, LogKind, LogNumber, Options, PartInput,
+    Birth, ContentInput, Growth, Journal, LogKind, LogNumber, NotNext, Options, PartInput,
 };
-use countersign_tlog::{CompactRange, Hash, leaf_hash};
+use countersign_tlog::{CompactRange, Hash};
 
 const ATTRIBUTE_BYTES: u32 = 150;
 const SECONDS: f64 = 1.5;
@@ -91,7 +91,7 @@ fn measure(dir: &Path, events: u32, data: u32) -> Result<Row, Box<dyn Error>> {
         let part = log_state.part(events, data, &content);
         let cpu = thread_time();
         let start = Instant::now();
-        bytes = journal.commit(vec![part])?.bytes_written;
+        bytes = journal.commit(vec![part?])?.bytes_written;
         commits.push(start.elapsed());
         cpus.push(thread_time().saturating_sub(cpu));
 
@@ -129,37 +129,37 @@ impl LogState {
     }
 
     /// Entries whose commitments are made up: sealing is not what is measured here.
-    fn part(&mut self, events: u32, data: u32, content: &Bytes) -> PartInput {
+    fn part(&mut self, events: u32, data: u32, content: &Bytes) -> Result<PartInput, NotNext> {
         let expected_size = self.range.size();
         let mut entries = Vec::with_capacity(events as usize * 118);
-        let mut leaf_hashes = Vec::with_capacity(events as usize);
+        let mut growth = Growth::new(self.range.clone(), self.last_leaf, 0);
+        growth.reserve(events as usize);
         for _ in 0..events {
             let start = entries.len();
             entries.extend_from_slice(&[1, 0]);
             entries.extend_from_slice(&data.to_be_bytes());
-            entries.extend_from_slice(&self.range.size().to_be_bytes());
-            entries.extend_from_slice(&self.last_leaf);
+            entries.extend_from_slice(&growth.size().to_be_bytes());
+            entries.extend_from_slice(&growth.last_leaf());
             entries.extend_from_slice(&[0; 72]);
-            self.last_leaf = leaf_hash(&entries[start..]);
-            leaf_hashes.push(self.last_leaf);
-            self.range.append(self.last_leaf);
+            growth.push(&entries[start..])?;
         }
+        self.range = growth.range().clone();
+        self.last_leaf = growth.last_leaf();
         let lengths = ContentInput {
             attribute_bytes: ATTRIBUTE_BYTES,
             data_part_bytes: data,
         };
-        PartInput {
+        Ok(PartInput {
             log: self.log,
             expected_size,
             entries,
-            leaf_hashes,
-            range_after: self.range.clone(),
+            growth,
             signature_before: Some([9; 64]),
             cover: Vec::new(),
             annotation: Vec::new(),
             contents: vec![lengths; events as usize],
             content: vec![content.clone()],
-        }
+        })
     }
 }
 

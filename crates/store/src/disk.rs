@@ -62,6 +62,13 @@ sync_sites! {
     SnapshotFile,
 }
 
+/// Where a buffer has to begin, and where in the file it has to go in multiples of [`DIRECT_SECTOR`], for [`Disk::open_direct`] to pay. Larger than
+/// any device asks for.
+pub const DIRECT_ALIGNMENT: usize = 4096;
+
+/// The unit of direct writes. A device with larger sectors is written through the cache.
+pub const DIRECT_SECTOR: usize = 512;
+
 /// An open file. Reads and writes name their position, so that one handle serves many threads.
 pub trait DiskFile: Debug + Send + Sync {
     /// The file's length in bytes.
@@ -102,6 +109,15 @@ pub trait DiskFile: Debug + Send + Sync {
     /// As [`DiskFile::sync_data`].
     fn sync_all(&self, site: SyncSite) -> io::Result<()>;
 
+    /// Reserves room for the first `len` bytes, so that a full disk shows now and the bytes lie together. Where the file system cannot do that
+    /// nothing happens. The bytes that are there stay as they are; the file may become as long as that.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::StorageFull`]; what the system reports.
+    fn reserve(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Cuts or extends (by zeros) the file.
     ///
     /// # Errors
@@ -125,6 +141,15 @@ pub trait Disk: Debug + Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::NotFound`]; what the system reports.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens an existing file for reading and writing. What is written from a buffer aligned to [`DIRECT_ALIGNMENT`], in whole sectors, goes to the
+    /// device without a copy in the system's cache, where the file system can do that. Reads and syncs are as ever, and see it.
+    ///
+    /// # Errors
+    /// As [`Disk::open`].
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path)
+    }
 
     /// Renames a file within one directory, replacing what has the new name.
     ///
@@ -177,6 +202,37 @@ pub struct RealDisk;
 #[derive(Debug)]
 struct RealFile(File);
 
+/// A file with a second handle, past the cache. The system keeps both views the same: a direct write drops what the cache has of these bytes.
+#[derive(Debug)]
+struct DirectFile {
+    cached: RealFile,
+    direct: File,
+}
+
+impl DirectFile {
+    /// A handle past the cache; `None` where the file system has none, or one that wants more than our sectors and buffers give.
+    fn handle(path: &Path) -> Option<File> {
+        let flags = rustix::fs::OFlags::DIRECT.bits();
+        let file = OpenOptions::new()
+            .write(true)
+            .custom_flags(i32::try_from(flags).ok()?)
+            .open(path)
+            .ok()?;
+        let (nothing, wanted) = (
+            rustix::fs::AtFlags::EMPTY_PATH,
+            rustix::fs::StatxFlags::DIOALIGN,
+        );
+        let found = rustix::fs::statx(&file, c"", nothing, wanted).ok()?;
+        let known = rustix::fs::StatxFlags::from_bits_retain(found.stx_mask).contains(wanted);
+        let fits =
+            |alignment: u32, ours: usize| alignment > 0 && ours.is_multiple_of(alignment as usize);
+        (known
+            && fits(found.stx_dio_mem_align, DIRECT_ALIGNMENT)
+            && fits(found.stx_dio_offset_align, DIRECT_SECTOR))
+        .then_some(file)
+    }
+}
+
 #[derive(Debug)]
 struct RealLock(File);
 
@@ -210,8 +266,60 @@ impl DiskFile for RealFile {
         self.0.sync_all()
     }
 
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
+    }
+}
+
+impl DiskFile for DirectFile {
+    fn len(&self) -> io::Result<u64> {
+        self.cached.len()
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.cached.read_exact_at(buffer, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let whole_sectors = bytes.len().is_multiple_of(DIRECT_SECTOR)
+            && offset.is_multiple_of(DIRECT_SECTOR as u64);
+        let aligned = bytes.as_ptr().align_offset(DIRECT_ALIGNMENT) == 0;
+        let written = match whole_sectors && aligned {
+            true => match self.direct.write_at(bytes, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                written => written?,
+            },
+            false => 0,
+        };
+        // What a short write left has no alignment to count on.
+        let rest = bytes.get(written..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        self.cached.write_all_at(rest, offset + written as u64)
+    }
+
+    fn sync_data(&self, site: SyncSite) -> io::Result<()> {
+        self.cached.sync_data(site)
+    }
+
+    fn sync_all(&self, site: SyncSite) -> io::Result<()> {
+        self.cached.sync_all(site)
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        self.cached.reserve(len)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.cached.set_len(len)
     }
 }
 
@@ -229,6 +337,15 @@ impl Disk for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         Ok(Arc::new(RealFile(file)))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        let cached = RealFile(file);
+        Ok(match DirectFile::handle(path) {
+            Some(direct) => Arc::new(DirectFile { cached, direct }),
+            None => Arc::new(cached),
+        })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

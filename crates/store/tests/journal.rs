@@ -8,7 +8,8 @@ use std::sync::Arc;
 use countersign_crypto::SeededEntropy;
 use countersign_store::disk::RealDisk;
 use countersign_store::journal::{
-    Broken, CommitError, CreateError, Journal, OpenError, OpenLogError, Options, ReadError,
+    Broken, CommitError, CreateError, Growth, Journal, NotNext, OpenError, OpenLogError, Options,
+    ReadError,
 };
 use countersign_store::sim::SimDisk;
 use countersign_tlog::{MemoryTree, inclusion_proof};
@@ -134,13 +135,30 @@ fn a_refused_commit_changes_nothing() {
     ));
     let mut flipped = good.clone();
     flipped.entries[118 + 100] ^= 1;
-    assert_eq!(refused(&mut journal, vec![flipped]), Broken::Chain);
+    assert_eq!(refused(&mut journal, vec![flipped]), Broken::Hash);
     let mut last_flipped = good.clone();
     *last_flipped.entries.last_mut().unwrap() ^= 1;
     assert_eq!(refused(&mut journal, vec![last_flipped]), Broken::Hash);
-    let mut other_leaf = good.clone();
-    other_leaf.leaf_hashes[0][0] ^= 1;
-    assert_eq!(refused(&mut journal, vec![other_leaf]), Broken::Hash);
+    // Of the right size, but not behind this log.
+    let mut elsewhere = good.clone();
+    let mut other_end = countersign_tlog::CompactRange::new();
+    (0..3).for_each(|_| other_end.append([9; 32]));
+    elsewhere.growth = Growth::new(other_end, [9; 32], 0);
+    for entry in good.entries.chunks_exact(118) {
+        let leaf = countersign_tlog::leaf_hash(entry);
+        assert_eq!(elsewhere.growth.push(entry), Err(NotNext));
+        assert_eq!(elsewhere.growth.push_hashed(entry, leaf), Err(NotNext));
+    }
+    let mut chained = [9; 32];
+    elsewhere.entries.clear();
+    for sequence in 3..6_u64 {
+        let mut entry = [0; 118];
+        entry[6..14].copy_from_slice(&sequence.to_be_bytes());
+        entry[14..46].copy_from_slice(&chained);
+        chained = elsewhere.growth.push(&entry).unwrap();
+        elsewhere.entries.extend_from_slice(&entry);
+    }
+    assert_eq!(refused(&mut journal, vec![elsewhere]), Broken::Chain);
     let mut short = good.clone();
     short.content.pop();
     assert_eq!(refused(&mut journal, vec![short]), Broken::Counts);
@@ -212,7 +230,7 @@ fn proofs_from_tiles_are_those_of_a_plain_tree() {
             .entry(1)
             .or_default()
             .part(log, PartOptions::events(events), &mut dice);
-        for leaf in &part.leaf_hashes {
+        for leaf in part.growth.leaf_hashes() {
             tree.append(*leaf);
         }
         journal.commit(vec![part]).unwrap();

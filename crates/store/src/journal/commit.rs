@@ -12,9 +12,10 @@ use super::format::{
     SALT_BYTES, SECTOR, SEGMENT_HEADER_BYTES, encode_birth, parts_crc,
 };
 use super::heads::{HeadSlot, LastSlot};
-use super::state::{Advance, CheckedPart, LogState, Recent, advance};
+use super::state::{CheckedPart, LogState, Recent};
 use super::types::{Birth, Committed, LogNumber, PartInput};
 use super::{Active, Journal, tiles};
+use crate::buffer::Buffer;
 use crate::disk::SyncSite;
 
 /// A part that passed the checks of form, with what its header says.
@@ -85,9 +86,9 @@ impl Journal {
             .iter()
             .map(|part| {
                 let slot = HeadSlot {
-                    size: part.advance.range.size(),
+                    size: part.growth.size(),
                     commit: built.header.number,
-                    root: part.advance.root,
+                    root: part.header.root_after,
                 };
                 (part.header.log, slot)
             })
@@ -197,8 +198,8 @@ impl Journal {
         let capacity = usize::try_from(length.next_multiple_of(SECTOR))
             .map_err(|_| broken(prepared[0].input.log, Broken::TooLong))?;
         let front = COMMIT_HEADER_BYTES + prepared.len() * PART_HEADER_BYTES;
-        let mut buffer = Vec::with_capacity(capacity);
-        buffer.resize(front, 0);
+        let mut buffer = self.buffers.take(capacity);
+        buffer.resize(front);
         let mut parts = Vec::with_capacity(prepared.len());
         let mut time_us = 0;
         for (index, part) in prepared.into_iter().enumerate() {
@@ -213,7 +214,7 @@ impl Journal {
                 (None, None) => return Err(broken(log, Broken::UnknownLog)),
             };
             let checked = push_part(&mut buffer, state, part)?;
-            time_us = time_us.max(checked.advance.last_time_us);
+            time_us = time_us.max(checked.growth.last_time_us());
             let at = COMMIT_HEADER_BYTES + index * PART_HEADER_BYTES;
             let index = u32::try_from(index).unwrap_or(u32::MAX);
             buffer[at..at + PART_HEADER_BYTES].copy_from_slice(&checked.header.encode(
@@ -236,12 +237,12 @@ impl Journal {
             parts_crc: parts_crc(&buffer[COMMIT_HEADER_BYTES..front]),
         };
         buffer[..COMMIT_HEADER_BYTES].copy_from_slice(&header.encode());
-        buffer.resize(capacity, 0);
+        buffer.resize(capacity);
         Ok(Built {
             digest: header.digest(&buffer[COMMIT_HEADER_BYTES..front]),
             header,
             parts,
-            bytes: Bytes::from(buffer),
+            bytes: buffer.freeze(),
         })
     }
 
@@ -328,14 +329,16 @@ fn check_counts(input: &PartInput) -> Option<u64> {
         .content
         .iter()
         .try_fold(0u64, |sum, piece| sum.checked_add(piece.len() as u64))?;
-    (input.entries.len() == entries && input.leaf_hashes.len() == count && declared == given)
+    (input.entries.len() == entries
+        && input.growth.leaf_hashes().len() == count
+        && declared == given)
         .then_some(given)
 }
 
-/// Appends a part's body to the buffer, hashes the entries *there*, and compares with what the caller hashed: a bit that
-/// flipped in memory in between is caught before a signature covers it.
+/// Appends a part's body to the buffer and compares the checksum of the entries *there* with the one taken when they were hashed: a bit that flipped
+/// in memory in between is caught before a signature covers it.
 fn push_part(
-    buffer: &mut Vec<u8>,
+    buffer: &mut Buffer,
     state: &LogState,
     part: Prepared,
 ) -> Result<CheckedPart, CommitError> {
@@ -348,21 +351,17 @@ fn push_part(
     buffer.extend_from_slice(&input.entries);
     let directory_start = buffer.len();
     let content_start = directory_start + input.contents.len() * DIRECTORY_BYTES;
-    buffer.resize(content_start, 0);
+    buffer.resize(content_start);
     for piece in &input.content {
         buffer.extend_from_slice(piece);
     }
     fill_directory(buffer, directory_start, content_start, &input);
 
-    let advance = advance(
-        &state.range,
-        state.last_leaf,
-        state.last_time_us,
-        &buffer[entries_start..directory_start],
-    )
-    .map_err(|_| broken(input.log, Broken::Chain))?;
-    let Advance { leaves, range, .. } = &advance;
-    if leaves != &input.leaf_hashes || range != &input.range_after {
+    if !input.growth.is_behind(state) {
+        return Err(broken(input.log, Broken::Chain));
+    }
+    let entries_crc = crc32c::crc32c(&buffer[entries_start..directory_start]);
+    if entries_crc != input.growth.entries_crc() {
         return Err(broken(input.log, Broken::Hash));
     }
     // INVARIANT: `check_form` has limited all of these.
@@ -377,14 +376,14 @@ fn push_part(
         body_offset: body_start as u64,
         content_len: part.content_len,
         root_before: state.root,
-        root_after: advance.root,
+        root_after: input.growth.range().root(),
         signature: input.signature_before,
         meta_crc: crc32c::crc32c(&buffer[body_start..entries_start]),
-        entries_crc: crc32c::crc32c(&buffer[entries_start..content_start]),
+        entries_crc: crc32c::crc32c_append(entries_crc, &buffer[directory_start..content_start]),
     };
     Ok(CheckedPart {
         header,
-        advance,
+        growth: input.growth,
         birth: part.birth,
         cover: Bytes::from(input.cover),
     })

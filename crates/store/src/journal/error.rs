@@ -221,13 +221,11 @@ pub enum Broken {
     /// Cover or annotation, or the whole commit.
     #[error("cover, annotation or the commit as a whole is too long")]
     TooLong,
-    /// Entries that do not follow the last one.
-    #[error("entry sequence, previous hash or time do not continue the log")]
+    /// Entries that were put behind another end than the log's.
+    #[error("the entries were put behind another end than the log has")]
     Chain,
-    /// The bytes about to be written have other leaf hashes than given.
-    #[error(
-        "the bytes to be written do not have the leaf hashes or the root that were given: memory may be faulty"
-    )]
+    /// The bytes about to be written are not those that were hashed.
+    #[error("the entries to be written are not those that were hashed: memory may be faulty")]
     Hash,
     /// A commit without parts.
     #[error("a commit has at least one part and at most 65,536")]

@@ -14,6 +14,7 @@
 mod commit;
 mod error;
 mod format;
+mod growth;
 mod heads;
 mod index;
 mod reader;
@@ -40,6 +41,7 @@ pub use format::{
     ANNOTATION_BYTES_MAX, COMMIT_BYTES_MAX, COVER_BYTES_MAX, ORIGIN_BYTES_MAX, PARTS_MAX,
     SETTINGS_BYTES_MAX,
 };
+pub use growth::{Growth, NotNext};
 pub use reader::{JournalReader, LogNodes};
 pub use recovery::{CutTail, Recovery, Warning};
 pub use segment::Preparer;
@@ -52,6 +54,7 @@ use self::heads::HeadFile;
 use self::index::{IndexedLog, SegmentIndex};
 use self::segment::{Segment, remove_if_there, segment_path};
 use self::state::{LogState, Logs, PartRef, SealedSpan, Shared};
+use crate::buffer::Buffers;
 use crate::disk::{Disk, DiskLock, SyncSite};
 
 const SEGMENT_BYTES_MIN: u64 = 4 << 10;
@@ -64,6 +67,8 @@ pub struct Journal {
     heads: HeadFile,
     preparer: Preparer,
     active: Option<Active>,
+    /// Where commits are put together.
+    buffers: Buffers,
     /// Logs that were opened and have no commit yet: nothing of them is on disk.
     unborn: BTreeMap<u32, Birth>,
     poisoned: bool,
@@ -156,6 +161,7 @@ impl Journal {
             heads,
             preparer,
             active: Some(active),
+            buffers: Buffers::default(),
             unborn: BTreeMap::new(),
             poisoned: false,
             _lock: lock,

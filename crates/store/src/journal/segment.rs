@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use countersign_crypto::Entropy;
 
 use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::buffer::Buffers;
 use crate::disk::{Disk, DiskFile, SyncSite, read_vec};
 
-/// Zeros are written in pieces of this size.
-const ZEROS_BYTES: usize = 1 << 20;
+/// Zeros are written in pieces of this size: a commit that comes meanwhile waits for one of them at most.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// A segment file and where it can be written.
 #[derive(Clone, Debug)]
@@ -23,6 +24,12 @@ pub(crate) fn segment_path(segments: &Path, number: u32) -> PathBuf {
 }
 
 impl Segment {
+    /// The same segment, for writing.
+    pub(crate) fn for_writing(self, disk: &dyn Disk, segments: &Path) -> io::Result<Self> {
+        let file = disk.open_direct(&segment_path(segments, self.header.number))?;
+        Ok(Self { file, ..self })
+    }
+
     /// Opens a segment; `None` where its header is not the one of this number and journal.
     pub(crate) fn open(
         disk: &dyn Disk,
@@ -59,7 +66,8 @@ impl Segment {
         let path = segment_path(segments, header.number);
         let temporary = path.with_extension("seg.new");
         remove_if_there(disk, &temporary)?;
-        let file = disk.create_new(&temporary)?;
+        drop(disk.create_new(&temporary)?);
+        let file = disk.open_direct(&temporary)?;
         let filled = fill(&*file, &header, capacity);
         if filled.is_err() {
             // On a full disk the half-written file would only keep room from whoever needs it.
@@ -80,12 +88,17 @@ impl Segment {
 }
 
 fn fill(file: &dyn DiskFile, header: &SegmentHeader, capacity: u64) -> io::Result<()> {
-    file.write_all_at(&header.encode(), 0)?;
-    let zeros = vec![0; ZEROS_BYTES.min(usize::try_from(capacity).unwrap_or(ZEROS_BYTES))];
-    let mut at = SEGMENT_HEADER_BYTES;
+    file.reserve(capacity)?;
+    let piece = usize::try_from(capacity).map_or(PIECE_BYTES, |all| all.min(PIECE_BYTES));
+    let mut zeros = Buffers::default().take(piece);
+    zeros.resize(piece);
+    let header = header.encode();
+    zeros[..header.len()].copy_from_slice(&header);
+    let mut at = 0;
     while at < capacity {
-        let len = usize::try_from(capacity - at).map_or(zeros.len(), |left| left.min(zeros.len()));
+        let len = usize::try_from(capacity - at).map_or(piece, |left| left.min(piece));
         file.write_all_at(&zeros[..len], at)?;
+        zeros[..header.len()].fill(0);
         at += len as u64;
     }
     Ok(())

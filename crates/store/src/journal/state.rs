@@ -7,12 +7,11 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use countersign_crypto::Hash;
-use countersign_tlog::{CompactRange, TREE_SIZE_MAX, leaf_hash};
+use countersign_tlog::CompactRange;
 
 use super::error::Flaw;
-use super::format::{
-    DIRECTORY_BYTES, DirectoryEntry, ENTRY_BYTES, PartHeader, be_u64, decode_birth,
-};
+use super::format::{DIRECTORY_BYTES, DirectoryEntry, ENTRY_BYTES, PartHeader, decode_birth};
+use super::growth::{Growth, NotNext};
 use super::tiles::Tails;
 use super::types::{Birth, LogInfo, LogKind, LogNumber, StoredCheckpoint, StoredCover};
 use crate::disk::Disk;
@@ -135,6 +134,11 @@ impl LogState {
         self.range.size()
     }
 
+    /// What is put behind the log's end.
+    pub(crate) fn growth(&self) -> Growth {
+        Growth::new(self.range.clone(), self.last_leaf, self.last_time_us)
+    }
+
     pub(crate) fn info(&self) -> LogInfo {
         LogInfo {
             number: LogNumber(self.number),
@@ -143,58 +147,6 @@ impl LogState {
             settings: self.settings.clone(),
         }
     }
-}
-
-/// What a part does to its log, computed before anything is changed.
-#[derive(Debug)]
-pub(crate) struct Advance {
-    pub(crate) range: CompactRange,
-    pub(crate) root: Hash,
-    pub(crate) last_leaf: Hash,
-    pub(crate) last_time_us: u64,
-    pub(crate) leaves: Vec<Hash>,
-    /// Hashes that begin or fill tiles above the leaves: (tile level from 1, index in that level, hash).
-    pub(crate) nodes: Vec<(u8, u64, Hash)>,
-}
-
-/// Hashes the entries and checks that they continue the log: sequence, `prev`, time.
-pub(crate) fn advance(
-    range: &CompactRange,
-    mut last_leaf: Hash,
-    mut last_time_us: u64,
-    entries: &[u8],
-) -> Result<Advance, Flaw> {
-    let mut range = range.clone();
-    let count = entries.len() / ENTRY_BYTES;
-    let mut leaves = Vec::with_capacity(count);
-    let mut nodes = Vec::new();
-    if range.size() > TREE_SIZE_MAX - count as u64 {
-        return Err(Flaw::Tree);
-    }
-    for entry in entries.chunks_exact(ENTRY_BYTES) {
-        // Layout: schemas/entry.md.
-        let time_us = be_u64(entry, 46);
-        if be_u64(entry, 6) != range.size() || entry[14..46] != last_leaf || time_us < last_time_us
-        {
-            return Err(Flaw::Tree);
-        }
-        last_leaf = leaf_hash(entry);
-        last_time_us = time_us;
-        range.append_with(last_leaf, &mut |level, index, hash| {
-            if level % 8 == 0 {
-                nodes.push((level / 8, index, hash));
-            }
-        });
-        leaves.push(last_leaf);
-    }
-    Ok(Advance {
-        root: range.root(),
-        range,
-        last_leaf,
-        last_time_us,
-        leaves,
-        nodes,
-    })
 }
 
 /// The slices of a part's body.
@@ -244,7 +196,7 @@ impl PartBody {
 #[derive(Debug)]
 pub(crate) struct CheckedPart {
     pub(crate) header: PartHeader,
-    pub(crate) advance: Advance,
+    pub(crate) growth: Growth,
     pub(crate) birth: Option<Birth>,
     pub(crate) cover: Bytes,
 }
@@ -273,13 +225,16 @@ pub(crate) fn check_part(
     if header.first != log.size() || header.root_before != log.root {
         return Err(Flaw::Tree);
     }
-    let advance = advance(&log.range, log.last_leaf, log.last_time_us, &body.entries)?;
-    if advance.root != header.root_after {
+    let mut growth = log.growth();
+    for entry in body.entries.chunks_exact(ENTRY_BYTES) {
+        growth.push(entry).map_err(|NotNext| Flaw::Tree)?;
+    }
+    if growth.range().root() != header.root_after {
         return Err(Flaw::Tree);
     }
     Ok(CheckedPart {
         header: *header,
-        advance,
+        growth,
         birth,
         cover: body.cover.clone(),
     })
@@ -327,19 +282,13 @@ impl Logs {
             }
             if !part.cover.is_empty() {
                 log.cover = Some(StoredCover {
-                    size: part.advance.range.size(),
+                    size: part.growth.range().size(),
                     // A copy, so that a note does not hold a commit of megabytes in memory.
                     cover: Bytes::copy_from_slice(&part.cover),
                 });
             }
-            log.tails.push(0, &part.advance.leaves);
-            for (level, _, hash) in &part.advance.nodes {
-                log.tails.push(*level, std::slice::from_ref(hash));
-            }
-            log.range = part.advance.range;
-            log.root = part.advance.root;
-            log.last_leaf = part.advance.last_leaf;
-            log.last_time_us = part.advance.last_time_us;
+            log.root = header.root_after;
+            part.growth.apply(log);
             log.last_commit = commit;
             log.parts
                 .push_back(PartRef::new(&header, segment, commit, offset, index));

@@ -5,6 +5,7 @@ use countersign_crypto::Hash;
 use countersign_tlog::CompactRange;
 
 use super::format::{DIRECTORY_BYTES, DirectoryEntry, ENTRY_BYTES, SALT_BYTES};
+use super::growth::Growth;
 
 /// The number of a log within one journal, from 1 on. Numbers, not names, become paths.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -124,10 +125,8 @@ pub struct PartInput {
     pub expected_size: u64,
     /// Entries of 118 bytes, one after the other. None is allowed: a part may only store a signature, cover or annotation.
     pub entries: Vec<u8>,
-    /// The entries' leaf hashes. The journal hashes the bytes it writes and refuses where they differ.
-    pub leaf_hashes: Vec<Hash>,
-    /// The compact range after this part; checked likewise.
-    pub range_after: CompactRange,
+    /// What became of the log when they were hashed. The journal refuses where it did not begin at the log's end, or the entries are others.
+    pub growth: Growth,
     /// The signature of the checkpoint over the head before this part, where one was made.
     pub signature_before: Option<[u8; 64]>,
     /// Opaque, at most 4 KiB; empty for none. A copied log stores the producer's signed note here.

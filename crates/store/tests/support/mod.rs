@@ -10,8 +10,8 @@ use countersign_crypto::SeededEntropy;
 use countersign_event::commitment::{attribute_commitment, data_commitment};
 use countersign_store::disk::Disk;
 use countersign_store::journal::{
-    Birth, ContentInput, Journal, JournalReader, LogKind, LogNumber, OpenError, Options, PartInput,
-    Recovery,
+    Birth, ContentInput, Growth, Journal, JournalReader, LogKind, LogNumber, OpenError, Options,
+    PartInput, Recovery,
 };
 use countersign_store::sim::SimDisk;
 use countersign_tlog::{CompactRange, Hash, leaf_hash};
@@ -108,13 +108,13 @@ impl ModelLog {
                 .push((expected_size, self.range.root(), signature));
             signature
         });
-        let (mut entries, mut leaf_hashes, mut contents, mut content) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut growth = Growth::new(self.range.clone(), self.last_leaf, self.time_us);
+        let (mut entries, mut contents, mut content) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.events {
             let (entry, bytes, lengths) = self.event(options.content_bytes_max, dice);
             let leaf = leaf_hash(&entry);
             entries.extend_from_slice(&entry);
-            leaf_hashes.push(leaf);
+            assert_eq!(growth.push(&entry), Ok(leaf));
             contents.push(lengths);
             content.push(Bytes::from(bytes.clone()));
             self.range.append(leaf);
@@ -133,8 +133,7 @@ impl ModelLog {
             log,
             expected_size,
             entries,
-            leaf_hashes,
-            range_after: self.range.clone(),
+            growth,
             signature_before,
             cover: options.cover,
             annotation: options.annotation,

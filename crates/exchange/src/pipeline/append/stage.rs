@@ -9,8 +9,8 @@ use countersign_event::entry::ENTRY_BYTES;
 use countersign_event::time::Timestamp;
 use countersign_protocol::SignedHead;
 use countersign_protocol::delivery::{Cover, Lengths, VerifiedBatch};
-use countersign_store::journal::{ContentInput, PartInput};
-use countersign_tlog::{CompactRange, leaf_hash};
+use countersign_store::journal::{ContentInput, Growth, NotNext, PartInput};
+use countersign_tlog::CompactRange;
 
 use crate::log::Log;
 use crate::pipeline::duplicates::{EventKey, PublicationRun, Publisher};
@@ -29,6 +29,12 @@ pub(super) struct Tip {
     pub(super) producer: Option<SignedHead>,
 }
 
+impl Tip {
+    fn growth(&self) -> Growth {
+        Growth::new(self.range.clone(), self.last_leaf, self.last_time_us)
+    }
+}
+
 /// One log's share of the commit.
 pub(super) struct Stage {
     pub(super) log: Arc<Log>,
@@ -36,7 +42,7 @@ pub(super) struct Stage {
     expected_size: u64,
     signature_before: Option<[u8; 64]>,
     entries: Vec<u8>,
-    leaf_hashes: Vec<Hash>,
+    growth: Growth,
     lengths: Vec<ContentInput>,
     content: Vec<Bytes>,
     /// First sequence of each piece of `content`.
@@ -53,9 +59,9 @@ impl Stage {
             log,
             expected_size: tip.range.size(),
             signature_before: tip.signature.map(Signature::to_bytes),
+            growth: tip.growth(),
             tip,
             entries: Vec::new(),
-            leaf_hashes: Vec::new(),
             lengths: Vec::new(),
             content: Vec::new(),
             firsts: Vec::new(),
@@ -70,7 +76,7 @@ impl Stage {
     }
 
     pub(super) fn size(&self) -> u64 {
-        self.tip.range.size()
+        self.growth.size()
     }
 
     pub(super) fn runs(&self) -> &[PublicationRun] {
@@ -117,27 +123,25 @@ impl Stage {
     }
 
     /// Gives the events their places at the end of the log; returns the last sequence.
-    pub(super) fn extend(&mut self, sealed: &SealedBatch, now: Timestamp) -> u64 {
+    ///
+    /// # Errors
+    /// [`NotNext`] where the tree is full.
+    pub(super) fn extend(&mut self, sealed: &SealedBatch, now: Timestamp) -> Result<u64, NotNext> {
         self.firsts.push(self.size());
         // A clock that fell back is clamped: a log's time never decreases.
-        let time = Timestamp(now.0.max(self.tip.last_time_us));
+        let time = Timestamp(now.0.max(self.growth.last_time_us()));
         self.entries.reserve(sealed.heads.len() * ENTRY_BYTES);
+        self.growth.reserve(sealed.heads.len());
         for head in &sealed.heads {
-            let sequence = self.tip.range.size();
-            let entry = head
-                .entry(sealed.kind, sequence, self.tip.last_leaf, time)
-                .encode();
-            let leaf = leaf_hash(&entry);
-            self.tip.range.append(leaf);
-            self.tip.last_leaf = leaf;
+            let (sequence, before) = (self.growth.size(), self.growth.last_leaf());
+            let entry = head.entry(sealed.kind, sequence, before, time).encode();
+            self.growth.push(&entry)?;
             self.entries.extend_from_slice(&entry);
-            self.leaf_hashes.push(leaf);
         }
-        self.tip.last_time_us = time.0;
         self.lengths
             .extend(sealed.lengths.iter().map(content_input));
         self.content.push(sealed.content.clone());
-        self.size().saturating_sub(1)
+        Ok(self.size().saturating_sub(1))
     }
 
     pub(super) fn add_run(&mut self, run: PublicationRun) {
@@ -156,34 +160,44 @@ impl Stage {
         self.keys.extend(keys);
     }
 
-    pub(super) fn take_copy(&mut self, batch: &VerifiedBatch, cover: Vec<u8>) {
+    /// Takes a batch of a copied log as it was verified.
+    ///
+    /// # Errors
+    /// [`NotNext`] where it does not continue the copy.
+    pub(super) fn take_copy(
+        &mut self,
+        batch: &VerifiedBatch,
+        cover: Vec<u8>,
+    ) -> Result<(), NotNext> {
+        self.growth.reserve(batch.leaf_hashes().len());
+        for (entry, leaf) in batch
+            .entries()
+            .chunks_exact(ENTRY_BYTES)
+            .zip(batch.leaf_hashes())
+        {
+            self.growth.push_hashed(entry, *leaf)?;
+        }
         self.entries.extend_from_slice(batch.entries());
-        self.leaf_hashes.extend_from_slice(batch.leaf_hashes());
         self.lengths
             .extend(batch.lengths().iter().map(content_input));
         self.content.push(batch.content().clone());
         self.cover = cover;
-        self.tip.range = batch.range().clone();
-        if let Some(leaf) = batch.leaf_hashes().last() {
-            self.tip.last_leaf = *leaf;
-        }
-        if let Some(entry) = batch.entries().rchunks_exact(ENTRY_BYTES).next() {
-            let mut time = [0; 8];
-            time.copy_from_slice(&entry[46..54]);
-            self.tip.last_time_us = u64::from_be_bytes(time);
-        }
         let Cover::Checkpoint { head, .. } = batch.cover();
         self.tip.producer = Some(head.clone());
+        Ok(())
     }
 
     /// The part for the journal. Takes the bytes: only what [`integrate`](super::state) needs stays.
     pub(super) fn take_part(&mut self) -> PartInput {
+        self.tip.range = self.growth.range().clone();
+        self.tip.last_leaf = self.growth.last_leaf();
+        self.tip.last_time_us = self.growth.last_time_us();
+        let rest = self.tip.growth();
         PartInput {
             log: self.log.number(),
             expected_size: self.expected_size,
             entries: std::mem::take(&mut self.entries),
-            leaf_hashes: std::mem::take(&mut self.leaf_hashes),
-            range_after: self.tip.range.clone(),
+            growth: std::mem::replace(&mut self.growth, rest),
             signature_before: self.signature_before,
             cover: std::mem::take(&mut self.cover),
             annotation: if self.runs.is_empty() {

@@ -10,7 +10,8 @@ use countersign_event::attributes::Attributes;
 use countersign_event::content::CONTENT_SALT_BYTES;
 use countersign_event::time::Timestamp;
 use countersign_store::journal::{
-    CommitError, Journal, JournalReader, LogKind, LogNumber, OpenLogError, Preparer, ReadError,
+    CommitError, Journal, JournalReader, LogKind, LogNumber, NotNext, OpenLogError, Preparer,
+    ReadError,
 };
 use countersign_tlog::checkpoint::signature_of;
 use countersign_tlog::{Checkpoint, CompactRange};
@@ -264,13 +265,15 @@ impl State {
         cover: Vec<u8>,
     ) -> Result<Staged, AppendError> {
         let stage = self.stage_of(stages, log);
+        let elsewhere = AppendError::Position {
+            size: stage.size(),
+            first: batch.first(),
+        };
         if stage.size() != batch.first() {
-            return Err(AppendError::Position {
-                size: stage.size(),
-                first: batch.first(),
-            });
+            return Err(elsewhere);
         }
-        stage.take_copy(batch, cover);
+        // A verified batch continues itself: if anything, its first entry is refused, and then nothing was staged.
+        stage.take_copy(batch, cover).map_err(|NotNext| elsewhere)?;
         Ok(Staged {
             last_sequence: batch.end().saturating_sub(1),
             duplicates: 0,
@@ -291,7 +294,8 @@ impl State {
             }
             Some(_) => self.stage_unnumbered(stages, log, sealed, now),
             None => {
-                let last_sequence = self.stage_of(stages, log).extend(sealed, now);
+                let extended = self.stage_of(stages, log).extend(sealed, now);
+                let last_sequence = extended.map_err(full)?;
                 Ok(Staged {
                     last_sequence,
                     duplicates: 0,
@@ -359,7 +363,7 @@ impl State {
             } else {
                 sealed.tail(repeated)
             };
-            last_sequence = stage.extend(&fresh, now);
+            last_sequence = stage.extend(&fresh, now).map_err(full)?;
             let count = fresh.count() as u32;
             stage.add_run(PublicationRun {
                 publisher,
@@ -432,7 +436,7 @@ impl State {
                 sealed.select(&fresh)
             };
             let stage = self.stage_of(stages, log);
-            last_sequence = stage.extend(&chosen, now);
+            last_sequence = stage.extend(&chosen, now).map_err(full)?;
             let places: HashMap<usize, u64> = fresh.iter().copied().zip(size..).collect();
             stage.add_keys(
                 fresh_keys
@@ -657,6 +661,13 @@ fn load_publishers(reader: &JournalReader) -> Result<Publishers, ReadError> {
         true
     })?;
     Ok(publishers)
+}
+
+/// No log gets there: a million events a second take 146,000 years.
+fn full(error: NotNext) -> AppendError {
+    AppendError::Stopped {
+        why: format!("the log has no room in its tree: {error}"),
+    }
 }
 
 /// The identity of a sealed event.

@@ -21,6 +21,7 @@ use super::state::{Logs, Shared};
 use super::tiles::{self, Tails};
 use super::types::{LogNumber, Options};
 use super::{Active, Journal, JournalReader, check_segment_bytes, has_history, take_lock};
+use crate::buffer::Buffers;
 use crate::disk::{Disk, SyncSite};
 
 /// What opening found and did.
@@ -141,6 +142,16 @@ impl Journal {
             let log = LogNumber(log);
             recovery.warnings.push(Warning::Tiles { log });
         }
+        let for_writing = |segment: Segment| segment.for_writing(&*disk, &segments);
+        let ready = ready.into_iter().map(for_writing).collect::<Result<_, _>>();
+        let ready = ready.map_err(at(&segments))?;
+        let active = match active {
+            None => None,
+            Some(active) => Some(Active {
+                segment: for_writing(active.segment).map_err(at(&segments))?,
+                ..active
+            }),
+        };
         let preparer = Preparer::new(
             disk,
             segments,
@@ -156,6 +167,7 @@ impl Journal {
             heads,
             preparer,
             active,
+            buffers: Buffers::default(),
             unborn: BTreeMap::new(),
             poisoned: false,
             _lock: lock,
