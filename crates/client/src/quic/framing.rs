@@ -15,8 +15,9 @@ const LENGTH_BYTES: usize = 4;
 /// Room for reading at the start, and up to twice that once a stream went quiet: ten thousand idle ones cost 80 MiB, not 640.
 const READ_BYTES_MIN: usize = 4 << 10;
 
-/// Most room reserved ahead of what arrived: a frame that claims a megabyte and sends nothing costs this, once.
-const READ_BYTES_MAX: usize = 64 << 10;
+/// Most room reserved ahead of what arrived. A frame that claims a megabyte and sends nothing costs this, once, of addresses: memory that nobody wrote to
+/// is none. Blocks this large hold several frames, so that few bytes move because a frame did not fit.
+const READ_BYTES_MAX: usize = 512 << 10;
 
 /// The stream error code given to a peer whose frames break the rules.
 const STOP_BROKEN_FRAME: VarInt = VarInt::from_u32(1);

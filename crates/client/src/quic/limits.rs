@@ -1,7 +1,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+
+/// Packets that the peer is asked to acknowledge together. Every second one, QUIC's custom, costs both sides more than it tells them; a lost packet is
+/// still reported at once, and a lone one after the usual delay.
+const ACK_EVERY: u32 = 10;
 
 /// What one peer, and all strangers together, can make this process hold or wait for.
 ///
@@ -109,8 +113,11 @@ impl QuicLimits {
     fn transport(&self) -> TransportConfig {
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(self.mtu_upper_bound.max(self.mtu_initial));
+        let mut acks = AckFrequencyConfig::default();
+        acks.ack_eliciting_threshold(ACK_EVERY.into());
         let mut transport = TransportConfig::default();
         transport
+            .ack_frequency_config(Some(acks))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .max_idle_timeout(Some(idle_timeout(self.idle_timeout)))
             .keep_alive_interval(Some(self.keep_alive))
