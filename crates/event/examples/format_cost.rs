@@ -10,7 +10,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use countersign_crypto::{Hash, OsEntropy, sha256, sha256_of};
+use countersign_crypto::{Hash, OsEntropy, sha256, sha256_headed};
 use countersign_event::attributes::{AttributesBuilder, Value};
 use countersign_event::commitment::Salts;
 use countersign_event::content::{Event, EventRef, Limits, open_content, seal};
@@ -116,7 +116,10 @@ fn times(event: &Event) -> Times {
         );
         let leaf = leaf_hash(&entry.encode());
         // As many interior nodes as leaves come with a tree, less one.
-        (leaf, sha256_of(&[&[0x01], &prev, &leaf]))
+        let mut children = [0; 64];
+        children[..32].copy_from_slice(&prev);
+        children[32..].copy_from_slice(&leaf);
+        (leaf, sha256_headed(&[0x01], &children))
     };
 
     let (mut chain, mut sequence) = ([7; 32], 1);

@@ -8,7 +8,7 @@
 use countersign_crypto::Hash;
 
 use crate::attributes::{ATTRIBUTE_BYTES_MAX, AttributeError, Attributes};
-use crate::commitment::{SALT_BYTES, Salts, attribute_commitment, data_commitment};
+use crate::commitment::{SALT_BYTES, Salts, commitments};
 use crate::data::{AUTHOR_MATERIAL_BYTES_MAX, DATA_BYTES_MAX, DataError, DataPart};
 use crate::entry::{Entry, Flags, Kind};
 use crate::time::Timestamp;
@@ -289,9 +289,10 @@ impl SealedHead {
 /// Commits to an event under fresh salts.
 #[must_use]
 pub fn seal(event: &EventRef<'_>, salts: &Salts) -> SealedHead {
+    let (attributes, data) = commitments(salts, event.attribute_bytes(), event.data_part_bytes());
     SealedHead {
-        attributes: attribute_commitment(&salts.attributes, event.attribute_bytes()),
-        data: data_commitment(&salts.data, event.data_part_bytes()),
+        attributes,
+        data,
         // INVARIANT: at most `DATA_BYTES_MAX`, which `EventRef::check` made sure of.
         data_bytes: u32::try_from(event.data.data.len()).unwrap_or(u32::MAX),
         flags: Flags {
@@ -369,10 +370,11 @@ pub fn check_content<'a>(
     attribute_bytes: usize,
 ) -> Result<EventRef<'a>, ContentError> {
     let (salts, attributes, data_part) = split_content(content, attribute_bytes)?;
-    if attribute_commitment(&salts.attributes, attributes) != entry.attributes {
+    let (attribute_commitment, data_commitment) = commitments(&salts, attributes, data_part);
+    if attribute_commitment != entry.attributes {
         return Err(ContentError::AttributeCommitment);
     }
-    if data_commitment(&salts.data, data_part) != entry.data {
+    if data_commitment != entry.data {
         return Err(ContentError::DataCommitment);
     }
     if entry.flags.encrypted {

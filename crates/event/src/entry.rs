@@ -18,7 +18,7 @@
 //! Integers are big-endian. With the byte 0x00 that RFC 6962 puts before a leaf and SHA-256's own padding, 118 bytes
 //! fill two blocks: the leaf hash cannot cost less for this content.
 
-use countersign_crypto::{Hash, sha256_of};
+use countersign_crypto::{Hash, sha256_headed};
 
 use crate::time::Timestamp;
 
@@ -170,7 +170,7 @@ impl Entry {
 /// RFC 6962 leaf hash of an encoded entry: what the next entry's `prev` holds.
 #[must_use]
 pub fn leaf_hash(entry: &[u8; ENTRY_BYTES]) -> Hash {
-    sha256_of(&[&[0x00], entry])
+    sha256_headed(&[0x00], entry)
 }
 
 /// `N` bytes from offset `at`; both are constants of the layout above.

@@ -1,6 +1,6 @@
 //! The three hashes of RFC 6962 section 2.1: leaf, node and the empty tree.
 
-use countersign_crypto::{Hash, sha256, sha256_of};
+use countersign_crypto::{Hash, sha256, sha256_headed};
 
 const LEAF_PREFIX: u8 = 0x00;
 const NODE_PREFIX: u8 = 0x01;
@@ -8,7 +8,7 @@ const NODE_PREFIX: u8 = 0x01;
 /// The hash of a leaf: SHA-256(0x00 ‖ entry).
 #[must_use]
 pub fn leaf_hash(entry: &[u8]) -> Hash {
-    sha256_of(&[&[LEAF_PREFIX], entry])
+    sha256_headed(&[LEAF_PREFIX], entry)
 }
 
 /// The hash of an interior node: SHA-256(0x01 ‖ left ‖ right).
