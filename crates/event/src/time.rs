@@ -109,7 +109,7 @@ impl Rfc3339 {
     /// Reads `YYYY-MM-DDTHH:MM:SS[.fraction](Z|±HH:MM)`. RFC 3339 5.6: `T` and `Z` may be lower case; the space
     /// that its note tolerates in place of `T` is refused, as CloudEvents refers to the grammar alone.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, TimeError> {
-        let (head, rest) = text.split_at_checked(19).ok_or(TimeError::Syntax)?;
+        let (head, rest) = text.split_first_chunk::<19>().ok_or(TimeError::Syntax)?;
         let punctuation_ok = head[4] == b'-'
             && head[7] == b'-'
             && matches!(head[10], b'T' | b't')
@@ -194,11 +194,11 @@ fn fraction(rest: &[u8]) -> Result<(i32, &[u8]), TimeError> {
         return Err(TimeError::Syntax);
     }
     let (digits, zone) = digits_on.split_at(digits);
-    let nanosecond = digits
-        .iter()
-        .chain([b'0'; 9].iter())
-        .take(9)
-        .fold(0, |sum, digit| sum * 10 + i32::from(digit - b'0'));
+    let (mut nanosecond, mut unit) = (0, 100_000_000);
+    for digit in digits.iter().take(9) {
+        nanosecond += unit * i32::from(digit - b'0');
+        unit /= 10;
+    }
     Ok((nanosecond, zone))
 }
 

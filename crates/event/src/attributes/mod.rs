@@ -22,6 +22,7 @@ pub use value::{Value, ValueType};
 use std::fmt;
 
 pub(crate) use error::shown;
+use text::Utf8Prefix;
 
 /// Bytes that all attributes of an event may have together: what a u16 length can frame.
 pub const ATTRIBUTE_BYTES_MAX: usize = 65_535;
@@ -63,6 +64,7 @@ impl<'a> Attributes<'a> {
                 max: ATTRIBUTE_BYTES_MAX,
             });
         }
+        let text = Utf8Prefix::of(bytes);
         let mut core = Core::default();
         let mut previous: &[u8] = &[];
         let mut rest = bytes;
@@ -70,14 +72,22 @@ impl<'a> Attributes<'a> {
             let (record, after) = Record::split(rest).ok_or(AttributeError::Truncated {
                 offset: bytes.len() - rest.len(),
             })?;
-            check_name(record.name)?;
-            if record.name <= previous {
+            let place = core.place(record.name);
+            if place.is_none() {
+                check_name(record.name)?;
+            }
+            if !is_after(previous, record.name) {
                 return Err(AttributeError::Order {
                     name: shown(record.name),
                 });
             }
-            let value = Value::decode(record.name, record.value_type, record.value)?;
-            core.take(record.name, value)?;
+            let end = bytes.len() - after.len();
+            let start = end - record.value.len();
+            let utf8 = || text.part(start, end, record.value);
+            let value = Value::decode(record.name, record.value_type, record.value, utf8)?;
+            if let Some((place, expected)) = place {
+                *place = Some(core_text(record.name, value, expected)?);
+            }
             previous = record.name;
             rest = after;
         }
@@ -228,54 +238,62 @@ impl<'a> Record<'a> {
 /// The type that the specification gives a core attribute; none for extensions.
 #[must_use]
 pub fn core_type(name: &[u8]) -> Option<ValueType> {
-    match name {
-        b"datacontenttype" | b"id" | b"specversion" | b"subject" | b"type" => {
-            Some(ValueType::String)
+    Core::default()
+        .place(name)
+        .map(|(_, value_type)| value_type)
+}
+
+/// Whether `name` comes after `previous`. Mostly the first bytes tell, which costs less than a comparison of whole names.
+#[inline]
+fn is_after(previous: &[u8], name: &[u8]) -> bool {
+    match (previous.first(), name.first()) {
+        (Some(previous), Some(name)) if previous != name => previous < name,
+        _ => previous < name,
+    }
+}
+
+/// The text of a core attribute, which has to be of its type and not empty.
+fn core_text<'a>(
+    name: &[u8],
+    value: Value<'a>,
+    expected: ValueType,
+) -> Result<&'a str, AttributeError> {
+    match value {
+        Value::String(text)
+        | Value::Uri(text)
+        | Value::UriReference(text)
+        | Value::Timestamp(text)
+            if value.value_type() == expected =>
+        {
+            if text.is_empty() {
+                return Err(AttributeError::Empty { name: shown(name) });
+            }
+            Ok(text)
         }
-        b"dataschema" => Some(ValueType::Uri),
-        b"source" => Some(ValueType::UriReference),
-        b"time" => Some(ValueType::Timestamp),
-        _ => None,
+        _ => Err(AttributeError::CoreType {
+            name: shown(name),
+            found: value.value_type(),
+            expected,
+        }),
     }
 }
 
 impl<'a> Core<'a> {
-    /// Keeps the value of a core attribute, after checking its type and that it is not empty.
-    fn take(&mut self, name: &[u8], value: Value<'a>) -> Result<(), AttributeError> {
-        let place = match name {
-            b"datacontenttype" => &mut self.datacontenttype,
-            b"dataschema" => &mut self.dataschema,
-            b"id" => &mut self.id,
-            b"source" => &mut self.source,
-            b"specversion" => &mut self.specversion,
-            b"subject" => &mut self.subject,
-            b"time" => &mut self.time,
-            b"type" => &mut self.kind,
-            _ => return Ok(()),
-        };
-        let expected = core_type(name).unwrap_or(ValueType::String);
-        let text = match value {
-            Value::String(text)
-            | Value::Uri(text)
-            | Value::UriReference(text)
-            | Value::Timestamp(text)
-                if value.value_type() == expected =>
-            {
-                text
-            }
-            _ => {
-                return Err(AttributeError::CoreType {
-                    name: shown(name),
-                    found: value.value_type(),
-                    expected,
-                });
-            }
-        };
-        if text.is_empty() {
-            return Err(AttributeError::Empty { name: shown(name) });
-        }
-        *place = Some(text);
-        Ok(())
+    /// Where the value of a core attribute is kept, and the type that the specification gives it; nothing for extensions.
+    #[inline]
+    fn place(&mut self, name: &[u8]) -> Option<(&mut Option<&'a str>, ValueType)> {
+        // By the length first: it alone tells most of them apart.
+        Some(match name.len() {
+            2 if name == b"id" => (&mut self.id, ValueType::String),
+            4 if name == b"time" => (&mut self.time, ValueType::Timestamp),
+            4 if name == b"type" => (&mut self.kind, ValueType::String),
+            6 if name == b"source" => (&mut self.source, ValueType::UriReference),
+            7 if name == b"subject" => (&mut self.subject, ValueType::String),
+            10 if name == b"dataschema" => (&mut self.dataschema, ValueType::Uri),
+            11 if name == b"specversion" => (&mut self.specversion, ValueType::String),
+            15 if name == b"datacontenttype" => (&mut self.datacontenttype, ValueType::String),
+            _ => return None,
+        })
     }
 
     fn require_all(&self) -> Result<(), AttributeError> {

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::error::{AttributeError, shown};
-use super::text::{TextError, check_text};
+use super::text::{TextError, check_characters};
 use crate::time::Rfc3339;
 
 /// The type of an attribute. The numbers are stored and never reused.
@@ -130,20 +130,24 @@ impl<'a> Value<'a> {
         Ok(())
     }
 
-    /// Reads and checks the value bytes of attribute `name`.
+    /// Reads and checks the value bytes of attribute `name`, which `utf8` gives as text where they are that.
+    #[inline]
     pub(super) fn decode(
         name: &[u8],
         value_type: u8,
         bytes: &'a [u8],
+        utf8: impl Fn() -> Result<&'a str, TextError>,
     ) -> Result<Self, AttributeError> {
         let text = || {
-            check_text(bytes).map_err(|error| match error {
-                TextError::Forbidden(c) => AttributeError::ForbiddenCharacter {
-                    name: shown(name),
-                    code_point: u32::from(c),
-                },
-                TextError::NotUtf8 => AttributeError::NotUtf8 { name: shown(name) },
-            })
+            utf8()
+                .and_then(check_characters)
+                .map_err(|error| match error {
+                    TextError::Forbidden(c) => AttributeError::ForbiddenCharacter {
+                        name: shown(name),
+                        code_point: u32::from(c),
+                    },
+                    TextError::NotUtf8 => AttributeError::NotUtf8 { name: shown(name) },
+                })
         };
         let form = |value_type| AttributeError::ValueForm {
             name: shown(name),
