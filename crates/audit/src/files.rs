@@ -16,7 +16,9 @@ const PATH_BYTES_MAX: usize = 200;
 /// Zeros after the end mark: a tar record has 10,240 bytes, some tools fill up more.
 const END_BYTES_MAX: u64 = 1 << 20;
 
-type Index = BTreeMap<Box<str>, (u64, u64)>;
+/// Each path, and where it lies in a tar file: offset and size. A file of its own tells its size when it is opened, by whichever
+/// thread needs it.
+type Index = BTreeMap<Box<str>, Option<(u64, u64)>>;
 
 /// Why a bundle cannot be read at all, or holds what no bundle may hold.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +48,6 @@ pub(crate) enum ReadFault {
 #[derive(Debug)]
 pub(crate) struct BundleFiles {
     place: Place,
-    // Path to (offset in the tar file, size).
     index: Index,
 }
 
@@ -95,10 +96,14 @@ impl BundleFiles {
 
     /// Opens a file.
     pub(crate) fn file(&self, path: &str) -> Result<BundleFile<'_>, ReadFault> {
-        let &(offset, bytes) = self.index.get(path).ok_or(ReadFault::Missing)?;
-        let handle = match &self.place {
-            Place::Tar(file) => Handle::Shared(file),
-            Place::Directory(root) => Handle::Own(File::open(root.join(path))?),
+        let member = *self.index.get(path).ok_or(ReadFault::Missing)?;
+        let (handle, (offset, bytes)) = match &self.place {
+            Place::Tar(file) => (Handle::Shared(file), member.unwrap_or_default()),
+            Place::Directory(root) => {
+                let file = File::open(root.join(path))?;
+                let bytes = file.metadata()?.len();
+                (Handle::Own(file), (0, bytes))
+            }
         };
         Ok(BundleFile {
             handle,
@@ -109,16 +114,23 @@ impl BundleFiles {
 
     /// The whole of a file of at most `max` bytes.
     pub(crate) fn read(&self, path: &str, max: u64) -> Result<Vec<u8>, ReadFault> {
+        let mut out = Vec::new();
+        self.read_into(path, max, &mut out)?;
+        Ok(out)
+    }
+
+    /// The whole of a file of at most `max` bytes, in memory that may have been used before.
+    pub(crate) fn read_into<'b>(
+        &self,
+        path: &str,
+        max: u64,
+        memory: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8], ReadFault> {
         let file = self.file(path)?;
         let bytes = file.bytes;
-        let too_large = ReadFault::TooLarge { bytes, max };
         match usize::try_from(bytes) {
-            Ok(length) if bytes <= max => {
-                let mut out = vec![0; length];
-                file.read_exact_at(0, &mut out)?;
-                Ok(out)
-            }
-            _ => Err(too_large),
+            Ok(length) if bytes <= max => Ok(file.read_into(0, length, memory)?),
+            _ => Err(ReadFault::TooLarge { bytes, max }),
         }
     }
 }
@@ -138,7 +150,7 @@ enum Handle<'a> {
 }
 
 impl BundleFile<'_> {
-    /// Its size when the bundle was opened; a file that shrank since ends in an error, what was added is not read.
+    /// Its size when it was opened, or in the tar file; a file that shrank since ends in an error, what was added is not read.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -154,6 +166,22 @@ impl BundleFile<'_> {
             Handle::Own(file) => file,
         };
         file.read_exact_at(out, self.offset + offset)
+    }
+
+    /// `length` bytes from `offset`, in memory that may have been used before: it only grows, so that what is there already is
+    /// not filled with zeros first.
+    pub(crate) fn read_into<'b>(
+        &self,
+        offset: u64,
+        length: usize,
+        memory: &'b mut Vec<u8>,
+    ) -> io::Result<&'b [u8]> {
+        if memory.len() < length {
+            memory.resize(length, 0);
+        }
+        let out = &mut memory[..length];
+        self.read_exact_at(offset, out)?;
+        Ok(out)
     }
 }
 
@@ -172,10 +200,10 @@ fn walk(root: &Path, prefix: &str, depth: usize, index: &mut Index) -> Result<()
             return foreign("has a name that no file of a bundle has");
         }
         // Of the entry itself: a link is not followed.
-        let metadata = entry.metadata().map_err(io)?;
-        if metadata.is_file() {
-            insert(index, &path, (0, metadata.len()))?;
-        } else if !metadata.is_dir() {
+        let kind = entry.file_type().map_err(io)?;
+        if kind.is_file() {
+            insert(index, &path, None)?;
+        } else if !kind.is_dir() {
             return foreign("is a link or a special file, which a bundle does not hold");
         } else if depth >= DEPTH_MAX {
             return foreign("lies deeper than any file of a bundle");
@@ -280,7 +308,7 @@ fn take_member(
         return Ok(());
     }
     match std::str::from_utf8(name) {
-        Ok(name) if is_path(name) => insert(index, name, (start, bytes)),
+        Ok(name) if is_path(name) => insert(index, name, Some((start, bytes))),
         _ => Err(foreign(name, "has a name that no file of a bundle has")),
     }
 }
@@ -305,7 +333,7 @@ fn check_header(header: &tar::Header) -> Result<(), &'static str> {
     }
 }
 
-fn insert(index: &mut Index, path: &str, place: (u64, u64)) -> Result<(), OpenFault> {
+fn insert(index: &mut Index, path: &str, place: Option<(u64, u64)>) -> Result<(), OpenFault> {
     if index.len() >= FILES_MAX {
         return Err(OpenFault::TooMany);
     }

@@ -52,17 +52,15 @@ impl Frontier {
 
 /// The root over the 256 hashes of a full tile; `None` for another number.
 pub(crate) fn full_tile_root(hashes: &[Hash]) -> Option<Hash> {
-    if hashes.len() != 256 {
-        return None;
+    let mut nodes: [Hash; 256] = hashes.try_into().ok()?;
+    let mut width = nodes.len();
+    while width > 1 {
+        width /= 2;
+        for at in 0..width {
+            nodes[at] = node_hash(&nodes[2 * at], &nodes[2 * at + 1]);
+        }
     }
-    let mut level: Vec<Hash> = hashes.to_vec();
-    while level.len() > 1 {
-        level = level
-            .chunks_exact(2)
-            .map(|pair| node_hash(&pair[0], &pair[1]))
-            .collect();
-    }
-    level.pop()
+    Some(nodes[0])
 }
 
 #[cfg(test)]

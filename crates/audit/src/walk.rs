@@ -1,12 +1,15 @@
 //! One pass over a log: every byte read once, hashed once, on all cores, in order.
 //!
 //! ```text
-//! worker 0   run 0   run 2   run 4 …     entry bundle, level-0 tile, content file of one run: leaf hashes, links, commitments
-//! worker 1   run 1   run 3   run 5 …
-//!              └───────┴───────┴──────►  in order: links between runs, tree, higher tiles, sums, root
+//! worker 0   runs 0..8   runs 16..24 …     entry bundle, level-0 tile, content file of each run: leaf hashes, links, commitments
+//! worker 1   runs 8..16  runs 24..32 …
+//!               └────────────┴──────────►  in order: links between runs, tree, higher tiles, sums, root
 //! ```
+//!
+//! What a worker reads and hashes stays on its [`Desk`], in memory that it uses again for the next run. Only conclusions travel.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use countersign_crypto::Hash;
@@ -18,9 +21,11 @@ use crate::checks::{chain, content, tree};
 use crate::files::BundleFiles;
 use crate::layout::{Span, fill};
 use crate::report::{Check, Finding, Severity};
-use crate::tree::Frontier;
+use crate::tree::{Frontier, full_tile_root};
 
-/// Runs that a worker may be ahead: with 256 entries each, about 100 KB per worker.
+/// Runs that a worker takes at a time: 2,048 entries, some milliseconds of work, so that handing over costs nothing beside it.
+const GROUP: u64 = 8;
+/// Groups that a worker may be ahead: at most 256 steps of 100 bytes for each run, 800 KB per worker.
 const AHEAD: usize = 4;
 /// More threads than this would wait for each other at the tree.
 const WORKERS_MAX: usize = 32;
@@ -95,52 +100,108 @@ pub(crate) struct Walked {
     pub(crate) complete: bool,
 }
 
-/// One run of up to 256 entries, judged by itself.
+/// The entries of one run, and the memory that it is read into. One per worker, used for one run after the other: pages that are
+/// touched for the first time cost more than what is done in them.
 #[derive(Default)]
-pub(crate) struct Run {
+pub(crate) struct Desk {
     pub(crate) leaves: Vec<Hash>,
-    /// The root over a full run.
-    pub(crate) top: Option<Hash>,
     pub(crate) entries: Vec<Option<Entry>>,
     /// Whether the level-0 tile has the same hash.
     pub(crate) agrees: Vec<bool>,
+    /// Bytes of one file, or of a part of it.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// What is to be said about one run of up to 256 entries, judged by itself.
+#[derive(Default)]
+pub(crate) struct Run {
+    /// Its first entry, which the run before has to be linked to.
+    first: Option<Entry>,
+    /// How the log grows by it.
+    steps: Vec<Step>,
     pub(crate) contents: content::Contents,
     pub(crate) findings: Vec<Finding>,
     /// False where there is no run to go on from.
     pub(crate) usable: bool,
 }
 
+/// A complete subtree that the log grows by: all of a full run, or a single entry.
+struct Step {
+    level: u8,
+    hash: Hash,
+    /// The last entry under it.
+    last: chain::Last,
+    sums: Sums,
+}
+
+/// What the entries under a step add to the sums.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    events: u64,
+    bytes: u64,
+    /// Time of the last entry that could be read.
+    time: Option<Timestamp>,
+}
+
 impl Walk<'_> {
     /// Walks the log and hands over what it finds, in order of the runs.
     pub(crate) fn run(&self, found: &mut dyn FnMut(Finding)) -> Walked {
         let runs = self.span.runs();
-        let count = usize::try_from(runs.end - runs.start).unwrap_or(usize::MAX);
+        let groups = (runs.end - runs.start).div_ceil(GROUP);
+        let groups = usize::try_from(groups).unwrap_or(usize::MAX);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = cores.min(count).clamp(1, WORKERS_MAX);
+        let workers = cores.min(groups).clamp(1, WORKERS_MAX);
         std::thread::scope(|scope| {
-            let receivers: Vec<Receiver<Run>> = (0..workers)
+            let receivers: Vec<Receiver<Vec<Run>>> = (0..workers)
                 .map(|worker| {
                     let (sender, receiver) = sync_channel(AHEAD);
                     scope.spawn(move || self.work(worker, workers, &sender));
                     receiver
                 })
                 .collect();
-            let mut in_order = (0..count).map_while(|run| receivers[run % workers].recv().ok());
-            Assembly::new(self, found).run(&mut in_order)
+            let in_order = (0..groups).map_while(|group| receivers[group % workers].recv().ok());
+            Assembly::new(self, found).run(in_order.flatten())
         })
     }
 
-    fn work(&self, worker: usize, workers: usize, out: &SyncSender<Run>) {
-        for index in self.span.runs().skip(worker).step_by(workers) {
-            let mut run = Run::default();
-            tree::read_entries(self, index, &mut run);
-            if run.usable {
-                chain::check_run(self, index, &mut run);
-                content::check_run(self, index, &mut run);
-            }
+    fn work(&self, worker: usize, workers: usize, out: &SyncSender<Vec<Run>>) {
+        let mut desk = Desk::default();
+        let runs = self.span.runs();
+        let firsts = runs.clone().step_by(GROUP as usize);
+        for first in firsts.skip(worker).step_by(workers) {
+            let group = first..first.saturating_add(GROUP).min(runs.end);
+            let judged = group.map(|index| self.judge(index, &mut desk)).collect();
             // Nobody listens any more where the walk has ended early.
-            if out.send(run).is_err() {
+            if out.send(judged).is_err() {
                 return;
+            }
+        }
+    }
+
+    fn judge(&self, index: u64, desk: &mut Desk) -> Run {
+        let mut run = Run::default();
+        tree::read_entries(self, index, desk, &mut run);
+        if run.usable {
+            chain::check_run(self, index, desk, &mut run);
+            content::check_run(self, index, desk, &mut run);
+            run.first = desk.entries.first().copied().flatten();
+            run.steps = self.steps(index, desk);
+        }
+        run
+    }
+
+    /// One step for 256 entries, unless something inside is wanted.
+    fn steps(&self, index: u64, desk: &Desk) -> Vec<Step> {
+        let first = self.span.leaves_of(index).start;
+        let end = first + desk.leaves.len() as u64;
+        let wanted_inside = self.watch.range(first + 1..end).next().is_some();
+        match full_tile_root(&desk.leaves).filter(|_| !wanted_inside) {
+            Some(top) => vec![step(desk, first, 0..desk.leaves.len(), 8, top)],
+            None => {
+                let leaves = desk.leaves.iter().enumerate();
+                leaves
+                    .map(|(at, leaf)| step(desk, first, at..at + 1, 0, *leaf))
+                    .collect()
             }
         }
     }
@@ -160,6 +221,31 @@ impl Walk<'_> {
             file,
             what,
         }
+    }
+}
+
+/// The step over the entries `at` of the run that begins at sequence `first`; there is at least one.
+fn step(desk: &Desk, first: u64, at: Range<usize>, level: u8, hash: Hash) -> Step {
+    let mut sums = Sums::default();
+    for entry in desk.entries[at.clone()].iter().flatten() {
+        sums.time = Some(entry.time);
+        if entry.kind == Kind::Event {
+            sums.events += 1;
+            sums.bytes += u64::from(entry.data_bytes);
+        }
+    }
+    let end = at.end - 1;
+    let last = chain::Last {
+        sequence: first + end as u64,
+        leaf: desk.leaves[end],
+        time: sums.time.unwrap_or_default(),
+        agrees: desk.agrees[end],
+    };
+    Step {
+        level,
+        hash,
+        last,
+        sums,
     }
 }
 
@@ -185,14 +271,14 @@ impl<'w, 'f> Assembly<'w, 'f> {
         }
     }
 
-    fn run(mut self, runs: &mut dyn Iterator<Item = Run>) -> Walked {
+    fn run(mut self, runs: impl Iterator<Item = Run>) -> Walked {
         let span = self.walk.span;
         if !self.step_over(0, span.start()) {
             return self.walked;
         }
         self.observe();
-        for run in runs {
-            run.findings.iter().cloned().for_each(&mut *self.found);
+        for mut run in runs {
+            run.findings.drain(..).for_each(&mut *self.found);
             if !run.usable {
                 return self.walked;
             }
@@ -227,29 +313,13 @@ impl<'w, 'f> Assembly<'w, 'f> {
     }
 
     fn take(&mut self, run: Run) {
-        chain::check_link(self.walk, self.last, &run.entries, self.found);
-        let size = self.frontier.size();
-        let end = size + run.leaves.len() as u64;
-        // One push for 256 entries, unless something inside is wanted.
-        let wanted_inside = self.walk.watch.range(size + 1..end).next().is_some();
-        let top = run.top.filter(|_| !wanted_inside);
-        for (at, (leaf, entry)) in run.leaves.iter().zip(&run.entries).enumerate() {
-            if let Some(entry) = entry {
-                self.walked.count(entry);
-            }
-            self.last = Some(chain::Last {
-                sequence: size + at as u64,
-                leaf: *leaf,
-                time: self.walked.last_time,
-                agrees: run.agrees.get(at).copied().unwrap_or(false),
-            });
-            if top.is_none() {
-                self.push(0, *leaf);
-                self.observe();
-            }
-        }
-        if let Some(top) = top {
-            self.push(8, top);
+        chain::check_link(self.walk, self.last, run.first.as_ref(), self.found);
+        for step in run.steps {
+            self.walked.count(step.sums);
+            // Where none could be read, the time before stays the one to compare with.
+            let time = self.walked.last_time;
+            self.last = Some(chain::Last { time, ..step.last });
+            self.push(step.level, step.hash);
             self.observe();
         }
         self.walked.take_contents(run.contents);
@@ -272,12 +342,10 @@ impl<'w, 'f> Assembly<'w, 'f> {
 }
 
 impl Walked {
-    fn count(&mut self, entry: &Entry) {
-        self.last_time = entry.time;
-        if entry.kind == Kind::Event {
-            self.events += 1;
-            self.bytes = self.bytes.saturating_add(u64::from(entry.data_bytes));
-        }
+    fn count(&mut self, sums: Sums) {
+        self.last_time = sums.time.unwrap_or(self.last_time);
+        self.events += sums.events;
+        self.bytes = self.bytes.saturating_add(sums.bytes);
     }
 
     fn take_contents(&mut self, contents: content::Contents) {

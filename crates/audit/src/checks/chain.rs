@@ -5,7 +5,7 @@ use countersign_event::entry::Entry;
 use countersign_event::time::Timestamp;
 
 use crate::report::{Check, Finding};
-use crate::walk::{Run, Walk};
+use crate::walk::{Desk, Run, Walk};
 
 /// The entry before.
 #[derive(Clone, Copy, Debug)]
@@ -19,41 +19,40 @@ pub(crate) struct Last {
 }
 
 /// Checks the entries of one run against each other.
-pub(crate) fn check_run(walk: &Walk<'_>, index: u64, run: &mut Run) {
+pub(crate) fn check_run(walk: &Walk<'_>, index: u64, desk: &Desk, run: &mut Run) {
     let mut before: Option<Last> = None;
-    let mut findings = Vec::new();
     for (at, sequence) in walk.span.leaves_of(index).enumerate() {
-        let entry = run.entries[at];
+        let entry = desk.entries[at].as_ref();
         if let Some(entry) = entry {
             if entry.sequence != sequence {
                 let what = format!("it says that its sequence is {}", entry.sequence);
-                findings.push(walk.finding(Check::Chain, Some(sequence), None, what));
+                run.findings
+                    .push(walk.finding(Check::Chain, Some(sequence), None, what));
             }
             if let Some(before) = before {
-                check_pair(walk, before, &entry, sequence, &mut |finding| {
-                    findings.push(finding)
+                check_pair(walk, before, entry, sequence, &mut |finding| {
+                    run.findings.push(finding)
                 });
             }
         }
         let time_before = before.map_or(Timestamp(0), |last| last.time);
         before = Some(Last {
             sequence,
-            leaf: run.leaves[at],
+            leaf: desk.leaves[at],
             time: entry.map_or(time_before, |entry| entry.time),
-            agrees: run.agrees[at],
+            agrees: desk.agrees[at],
         });
     }
-    run.findings.append(&mut findings);
 }
 
 /// Checks the first entry of a run against the last of the run before.
 pub(crate) fn check_link(
     walk: &Walk<'_>,
     last: Option<Last>,
-    entries: &[Option<Entry>],
+    first: Option<&Entry>,
     found: &mut dyn FnMut(Finding),
 ) {
-    if let (Some(last), Some(Some(first))) = (last, entries.first()) {
+    if let (Some(last), Some(first)) = (last, first) {
         check_pair(walk, last, first, last.sequence + 1, found);
     }
 }

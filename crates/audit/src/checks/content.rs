@@ -8,7 +8,7 @@ use crate::files::BundleFile;
 use crate::layout::content_path;
 use crate::manifest::Manifest;
 use crate::report::{Check, Collector, Finding, Severity};
-use crate::walk::{Fact, Run, Walk, Walked};
+use crate::walk::{Desk, Fact, Run, Walk, Walked};
 use crate::write::ContentLengths;
 
 /// Contents are read in pieces of about this size; a larger one is read alone.
@@ -34,16 +34,22 @@ pub(crate) struct Genesis {
 }
 
 /// Checks the content file of one run.
-pub(crate) fn check_run(walk: &Walk<'_>, index: u64, run: &mut Run) {
+pub(crate) fn check_run(walk: &Walk<'_>, index: u64, desk: &mut Desk, run: &mut Run) {
     let path = format!("{}{}", walk.prefix, content_path(index));
-    if let Err(what) = check_file(walk, index, &path, run) {
+    if let Err(what) = check_file(walk, index, &path, desk, run) {
         let first = walk.span.content_of(index).start;
         run.findings
             .push(walk.finding(Check::Content, Some(first), Some(path), what));
     }
 }
 
-fn check_file(walk: &Walk<'_>, index: u64, path: &str, run: &mut Run) -> Result<(), String> {
+fn check_file(
+    walk: &Walk<'_>,
+    index: u64,
+    path: &str,
+    desk: &mut Desk,
+    run: &mut Run,
+) -> Result<(), String> {
     let unreadable =
         |fault: &dyn std::fmt::Display| format!("the contents cannot be read: {fault}");
     let here = walk.span.content_of(index);
@@ -51,7 +57,6 @@ fn check_file(walk: &Walk<'_>, index: u64, path: &str, run: &mut Run) -> Result<
     let file = walk.files.file(path).map_err(|fault| unreadable(&fault))?;
     let contents = read_directory(&file, here.end - here.start)?;
     let mut offset = directory_bytes(here.end - here.start) as u64;
-    let mut piece = Vec::new();
     let mut rest = contents.as_slice();
     let mut sequence = here.start;
     while !rest.is_empty() {
@@ -61,16 +66,16 @@ fn check_file(walk: &Walk<'_>, index: u64, path: &str, run: &mut Run) -> Result<
             take += 1;
         }
         // At most one piece, or one content: the directory has been checked against both limit and file.
-        piece.resize(usize::try_from(bytes).unwrap_or(0), 0);
-        file.read_exact_at(offset, &mut piece)
+        let length = usize::try_from(bytes).unwrap_or(0);
+        let mut left = file
+            .read_into(offset, length, &mut desk.bytes)
             .map_err(|fault| unreadable(&fault))?;
-        let mut left = piece.as_slice();
         for lengths in &rest[..take] {
             let length = usize::try_from(content_bytes(*lengths)).unwrap_or(0);
             let (content, others) = left.split_at(length.min(left.len()));
             left = others;
             let at = usize::try_from(sequence - first).unwrap_or(usize::MAX);
-            let entry = run.entries.get(at).copied().flatten();
+            let entry = desk.entries.get(at).and_then(Option::as_ref);
             match *lengths {
                 ContentLengths::Undisclosed => run.contents.undisclosed.push(sequence),
                 ContentLengths::Disclosed { attributes, .. } => {
@@ -108,7 +113,7 @@ fn read_directory(file: &BundleFile<'_>, count: u64) -> Result<Vec<ContentLength
 fn check_one(
     walk: &Walk<'_>,
     sequence: u64,
-    entry: Option<Entry>,
+    entry: Option<&Entry>,
     content: &[u8],
     attributes: u16,
     contents: &mut Contents,
@@ -117,7 +122,7 @@ fn check_one(
     let entry = entry?;
     contents.count += 1;
     contents.bytes += content.len() as u64;
-    let event = match check_content(&entry, content, usize::from(attributes)) {
+    let event = match check_content(entry, content, usize::from(attributes)) {
         Ok(event) => event,
         Err(ContentError::Encrypted) => {
             // Its commitments hold; only recipients can look further.
@@ -127,7 +132,7 @@ fn check_one(
         Err(fault) => return Some(fault.to_string()),
     };
     if sequence == 0 {
-        contents.genesis = Some(genesis(&entry, &event));
+        contents.genesis = Some(genesis(entry, &event));
     }
     if let Some(fact) = walk.look.and_then(|look| look(sequence, &event)) {
         contents.facts.push(fact);

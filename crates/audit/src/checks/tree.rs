@@ -6,14 +6,16 @@ use countersign_tlog::tile::{Tile, TileKind, decode_entry_bundle};
 
 use crate::layout::{LEVELS, RUN};
 use crate::report::{Check, Finding};
-use crate::tree::{Frontier, full_tile_root};
-use crate::walk::{Run, Walk};
+use crate::tree::Frontier;
+use crate::walk::{Desk, Run, Walk};
 
 /// Bytes of an entry and its length in an entry bundle.
 const STRIDE: u64 = ENTRY_BYTES as u64 + 2;
 
 /// Reads an entry bundle and its level-0 tile, hashes each entry and compares.
-pub(crate) fn read_entries(walk: &Walk<'_>, index: u64, run: &mut Run) {
+pub(crate) fn read_entries(walk: &Walk<'_>, index: u64, desk: &mut Desk, run: &mut Run) {
+    desk.leaves.clear();
+    desk.entries.clear();
     let Some(tile) = Tile::at_size(TileKind::Entries, index, walk.span.size) else {
         return;
     };
@@ -21,9 +23,9 @@ pub(crate) fn read_entries(walk: &Walk<'_>, index: u64, run: &mut Run) {
     let first = walk.span.leaves_of(index).start;
     let bytes = walk
         .files
-        .read(&path, RUN * STRIDE)
+        .read_into(&path, RUN * STRIDE, &mut desk.bytes)
         .map_err(|fault| fault.to_string());
-    let entries = match &bytes {
+    let entries = match bytes {
         Ok(bytes) => split_entries(bytes, tile.width()),
         Err(fault) => Err(format!("the entries cannot be read: {fault}")),
     };
@@ -37,8 +39,8 @@ pub(crate) fn read_entries(walk: &Walk<'_>, index: u64, run: &mut Run) {
     };
     run.usable = true;
     for (sequence, entry) in (first..).zip(entries) {
-        run.leaves.push(leaf_hash(entry));
-        run.entries.push(match Entry::decode(entry) {
+        desk.leaves.push(leaf_hash(entry));
+        desk.entries.push(match Entry::decode(entry) {
             Ok(entry) => Some(entry),
             Err(fault) => {
                 let file = Some(path.clone());
@@ -52,8 +54,7 @@ pub(crate) fn read_entries(walk: &Walk<'_>, index: u64, run: &mut Run) {
             }
         });
     }
-    run.top = full_tile_root(&run.leaves);
-    compare_leaves(walk, index, first, run);
+    compare_leaves(walk, index, first, desk, run);
 }
 
 fn split_entries(bytes: &[u8], width: u16) -> Result<Vec<&[u8; ENTRY_BYTES]>, String> {
@@ -71,20 +72,21 @@ fn split_entries(bytes: &[u8], width: u16) -> Result<Vec<&[u8; ENTRY_BYTES]>, St
     exact.map_err(|_| format!("an entry in the bundle does not have {ENTRY_BYTES} bytes"))
 }
 
-fn compare_leaves(walk: &Walk<'_>, index: u64, first: u64, run: &mut Run) {
-    run.agrees = vec![true; run.leaves.len()];
+fn compare_leaves(walk: &Walk<'_>, index: u64, first: u64, desk: &mut Desk, run: &mut Run) {
+    desk.agrees.clear();
+    desk.agrees.resize(desk.leaves.len(), true);
     let Some(tile) = Tile::at_size(TileKind::Hashes(0), index, walk.span.size) else {
         return;
     };
     let path = format!("{}log/{tile}", walk.prefix);
-    match read_tile(walk, tile, &path) {
+    match read_tile(walk, tile, &path, &mut desk.bytes) {
         Err(what) => run
             .findings
             .push(walk.finding(Check::Tree, None, Some(path), what)),
         Ok(hashes) => {
-            for (at, (hash, leaf)) in hashes.chunks_exact(32).zip(&run.leaves).enumerate() {
+            for (at, (hash, leaf)) in hashes.chunks_exact(32).zip(&desk.leaves).enumerate() {
                 if hash != leaf {
-                    run.agrees[at] = false;
+                    desk.agrees[at] = false;
                     let what =
                         "the entry does not have the hash that the tree has for it".to_owned();
                     let sequence = Some(first + at as u64);
@@ -173,8 +175,9 @@ impl<'w> Tiles<'w> {
         if open.as_ref().is_none_or(|(at, _)| *at != index) {
             let tile = Tile::at_size(TileKind::Hashes(level), index, walk.span.size)?;
             let path = format!("{}log/{tile}", walk.prefix);
-            let bytes = match read_tile(walk, tile, &path) {
-                Ok(bytes) => Some(bytes),
+            let mut bytes = Vec::new();
+            let bytes = match read_tile(walk, tile, &path, &mut bytes) {
+                Ok(_) => Some(bytes),
                 Err(what) => {
                     found(walk.finding(Check::Tree, None, Some(path), what));
                     None
@@ -186,9 +189,14 @@ impl<'w> Tiles<'w> {
     }
 }
 
-fn read_tile(walk: &Walk<'_>, tile: Tile, path: &str) -> Result<Vec<u8>, String> {
+fn read_tile<'b>(
+    walk: &Walk<'_>,
+    tile: Tile,
+    path: &str,
+    memory: &'b mut Vec<u8>,
+) -> Result<&'b [u8], String> {
     let expected = 32 * u64::from(tile.width());
-    match walk.files.read(path, 32 * RUN) {
+    match walk.files.read_into(path, 32 * RUN, memory) {
         Ok(bytes) if bytes.len() as u64 == expected => Ok(bytes),
         Ok(bytes) => Err(format!(
             "the tile has {} bytes, and {} hashes have {expected}",
