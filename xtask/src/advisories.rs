@@ -158,7 +158,8 @@ fn write_config(root: &Path, database: &Database) -> Result<PathBuf, Failure> {
     }
 }
 
-fn build_folder(root: &Path) -> PathBuf {
+/// Where cargo builds.
+pub(crate) fn build_folder(root: &Path) -> PathBuf {
     root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| OsString::from("target")))
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::bench::quick;
 use crate::process::{cargo, run_shown};
 use crate::{Failure, advisories, deny, generated, graph, tidy};
 
@@ -22,7 +23,7 @@ struct Step {
 }
 
 /// Cheap steps first, so that a mistake is heard of soon; tests last, so that their closing lines are near the end of the output.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "format",
         fast: true,
@@ -62,6 +63,11 @@ const STEPS: [Step; 9] = [
         name: "docs",
         fast: false,
         run: docs,
+    },
+    Step {
+        name: "work per event",
+        fast: false,
+        run: quick::run_step,
     },
     Step {
         name: "tests",

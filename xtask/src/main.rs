@@ -16,6 +16,7 @@
 )]
 
 mod advisories;
+mod bench;
 mod check;
 mod decisions;
 mod deny;
@@ -49,8 +50,10 @@ const USAGE: &str = "\
 usage: cargo xtask TASK
 
 tasks:
-  check [--fast]     format, tidy, graph, generated files, licences, advisories, clippy, docs, tests;
+  check [--fast]     format, tidy, graph, generated files, licences, advisories, clippy, docs, work per event, tests;
                      --fast: format, tidy, graph, clippy
+  bench --quick [--record]
+                     work per event, counted and compared with tests/work-per-event.txt; --record writes it
   tidy               house rules: banned calls, markers, links, decisions, manifests and more
   graph [--write]    print which crate uses which, and check layers; --write records it in tests/crate-graph.txt
   generate [--write] check that generated files are fresh; --write makes them fresh
@@ -67,6 +70,10 @@ fn main() -> ExitCode {
         }
         ["check"] => check::run(&root, check::Extent::Full),
         ["check", "--fast"] => check::run(&root, check::Extent::Fast),
+        ["bench", "--quick"] => bench::quick::run(&root),
+        ["bench", "--quick", "--record"] => {
+            bench::quick::write_record(&root).map(|notice| println!("{notice}"))
+        }
         ["tidy"] => tidy::run(&root).map(|notice| println!("{notice}")),
         ["graph"] => graph::print(&root),
         ["graph", "--write"] => graph::write(&root).map(|notice| println!("{notice}")),

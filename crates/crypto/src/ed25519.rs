@@ -8,7 +8,7 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, Keypair
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::{Entropy, base32_lower, sha256_of};
+use crate::{Entropy, base32_lower, sha256_of, work};
 
 /// DER prefix of an Ed25519 SubjectPublicKeyInfo (RFC 8410): the 32 key bytes follow.
 const SPKI_PREFIX: [u8; 12] = [
@@ -137,6 +137,7 @@ impl PublicKey {
     /// # Errors
     /// [`SignatureError`].
     pub fn verify(&self, message: &[u8], signature: &Signature) -> Result<(), SignatureError> {
+        work::verified();
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
         self.0
             .verify_strict(message, &signature)
@@ -300,6 +301,7 @@ impl SigningKey {
     /// Signs `message`. Ed25519 is deterministic: the same message gives the same signature.
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> Signature {
+        work::signed();
         Signature(self.0.sign(message).to_bytes())
     }
 

@@ -10,6 +10,7 @@ mod base32;
 mod ed25519;
 mod entropy;
 mod sha256;
+mod work;
 
 pub use base32::base32_lower;
 pub use ed25519::{
@@ -17,3 +18,4 @@ pub use ed25519::{
 };
 pub use entropy::{Entropy, EntropyError, OsEntropy, SeededEntropy};
 pub use sha256::{Hash, Sha256Stream, sha256, sha256_headed, sha256_headed_pair, sha256_of};
+pub use work::{Work, work};

@@ -11,6 +11,8 @@
 use sha2::block_api::compress256;
 use sha2::{Digest, Sha256};
 
+use crate::work;
+
 /// A SHA-256 digest.
 pub type Hash = [u8; 32];
 
@@ -71,8 +73,10 @@ pub fn sha256_headed_pair<const HEAD: usize>(
 pub fn sha256_of(parts: &[&[u8]]) -> Hash {
     let mut hasher = Sha256::new();
     for part in parts {
+        work::hashed(part.len());
         hasher.update(part);
     }
+    work::digest_finished();
     hasher.finalize().into()
 }
 
@@ -89,12 +93,14 @@ impl Sha256Stream {
 
     /// Adds `bytes`.
     pub fn update(&mut self, bytes: &[u8]) {
+        work::hashed(bytes.len());
         self.0.update(bytes);
     }
 
     /// The digest of all bytes added.
     #[must_use]
     pub fn finish(self) -> Hash {
+        work::digest_finished();
         self.0.finalize().into()
     }
 }
@@ -114,6 +120,8 @@ impl<'a> Message<'a> {
     #[inline]
     fn new<const HEAD: usize>(head: &[u8; HEAD], body: &'a [u8]) -> Self {
         const { assert!(HEAD < BLOCK_BYTES) };
+        work::hashed(HEAD + body.len());
+        work::digest_finished();
         let mut first = [[0; BLOCK_BYTES]];
         let mut last = [[0; BLOCK_BYTES]; 2];
         let end = last.as_flattened_mut();

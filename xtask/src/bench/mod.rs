@@ -1,0 +1,3 @@
+//! Measurements of the product.
+
+pub(crate) mod quick;
