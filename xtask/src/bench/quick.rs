@@ -11,10 +11,10 @@
 //! | signatures made, signatures verified | the crate `crypto` |
 //! | copied bytes | `valgrind --tool=dhat --mode=copy`: bytes that calls of `memcpy`, `memmove` and their kind in libc moved; copies of a few bytes that the compiler writes out in place, and those of the kernel, are not among them |
 //! | instructions | `valgrind --tool=callgrind`: those of functions whose name has one of our crates in it, without what they call; `crypto` is left out, since valgrind's processor lacks the instructions for SHA-256 |
-//! | syncs, writes, reads, other file calls | `strace -f -c`: system calls |
+//! | syncs, writes, reads, other file calls | `strace -f`: system calls |
 //!
-//! The build profile is `count` of the top manifest. Callgrind writes down its counts at each stage's boundary; dhat finds the stage on the stack of each
-//! copy; strace knows nothing of stages and is run once for every stage as the last one: a stage is the difference of two runs.
+//! The build profile is `count` of the top manifest. Callgrind writes down its counts at each stage's boundary, strace shows a call there, and dhat finds
+//! the stage on the stack of each copy.
 
 mod record;
 mod tools;
@@ -31,6 +31,8 @@ use record::{Figure, RECORD, Record};
 
 const EXAMPLE: &str = "work_per_event";
 const PROFILE: &str = "count";
+/// Named by the example where a stage begins, and after the last: its function, and the file that it looks for.
+const BOUNDARY: &str = "stage_boundary";
 
 /// A stage of the example.
 struct Stage {
@@ -153,10 +155,7 @@ fn measure(root: &Path) -> Result<Record, Failure> {
     let instructions = place.instructions()?;
     let copied_before = place.copied_bytes(STAGES[0].name)?;
     let copied = place.copied_bytes(LAST_STAGE)?;
-    let calls = STAGES
-        .iter()
-        .map(|stage| place.system_calls(stage.name))
-        .collect::<Result<Vec<_>, _>>()?;
+    let calls = place.system_calls()?;
     let mut figures = Vec::new();
     let counted = STAGES.iter().enumerate();
     for (index, stage) in counted.filter(|(_, stage)| stage.is_counted) {
@@ -173,13 +172,12 @@ fn measure(root: &Path) -> Result<Record, Failure> {
             "copied bytes",
             copied[index].saturating_sub(copied_before[index]),
         );
-        // The first dump is of all before the first stage.
         add(
             "instructions",
             instructions.get(index).copied().unwrap_or(0),
         );
         for (at, kind) in tools::CALL_KINDS.iter().enumerate() {
-            add(kind.name, since(&calls, index, |calls| calls[at]));
+            add(kind.name, calls[index][at]);
         }
     }
     place.clear()?;
@@ -188,12 +186,6 @@ fn measure(root: &Path) -> Result<Record, Failure> {
         compiler: compiler(root)?,
         figures,
     })
-}
-
-/// What the run up to a stage counted beyond the run up to the one before.
-fn since<T>(runs: &[T], index: usize, count: impl Fn(&T) -> u64) -> u64 {
-    let at = |index: usize| runs.get(index).map_or(0, &count);
-    at(index).saturating_sub(at(index - 1))
 }
 
 fn compiler(root: &Path) -> Result<String, Failure> {
@@ -279,7 +271,7 @@ impl<'a> Place<'a> {
         fs::read_to_string(self.folder.join(file)).map_err(|error| self.failed(&error))
     }
 
-    /// By stage, in their order.
+    /// By stage: the first dump is of all before the first boundary.
     fn instructions(&self) -> Result<Vec<u64>, Failure> {
         let mut tool = command(self.root, "valgrind");
         tool.args([
@@ -287,8 +279,8 @@ impl<'a> Place<'a> {
             "--tool=callgrind",
             "--compress-strings=no",
             "--compress-pos=no",
-            "--dump-before=*stage_boundary*",
         ]);
+        tool.arg(format!("--dump-before=*{BOUNDARY}*"));
         tool.arg(format!(
             "--callgrind-out-file={}",
             self.folder.join("callgrind").display()
@@ -318,24 +310,17 @@ impl<'a> Place<'a> {
             .ok_or_else(|| tools::unreadable("dhat", "dhat"))
     }
 
-    fn system_calls(&self, stage: &str) -> Result<[u64; tools::CALL_KINDS.len()], Failure> {
+    /// By stage.
+    fn system_calls(&self) -> Result<Vec<[u64; tools::CALL_KINDS.len()]>, Failure> {
         let mut tool = command(self.root, "strace");
-        tool.args(["-f", "-qq", "-c", "-o"])
+        tool.args(["-f", "-qq", "-o"])
             .arg(self.folder.join("strace"));
-        self.finish(self.run(tool, stage))?;
-        tools::system_calls(&self.read("strace")?)
-            .ok_or_else(|| tools::unreadable("strace", "strace"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stage_is_what_came_after_the_one_before() {
-        let runs = [10, 25, 25, 24];
-        let counts: Vec<u64> = (1..4).map(|at| since(&runs, at, |run| *run)).collect();
-        assert_eq!(counts, [15, 0, 0]);
+        self.finish(self.run(tool, LAST_STAGE))?;
+        let stages = tools::system_calls(&self.read("strace")?, BOUNDARY);
+        // What follows the last boundary is no stage.
+        match stages.len() == STAGES.len() + 1 {
+            true => Ok(stages),
+            false => Err(tools::unreadable("strace", "a stage's boundary is missing")),
+        }
     }
 }

@@ -159,31 +159,32 @@ pub(super) fn copied_bytes<const N: usize>(
     Some(bytes)
 }
 
-/// Calls of each of [`CALL_KINDS`], in the table that `strace -c` writes.
+/// Calls of each of [`CALL_KINDS`] in a trace of `strace -f`, up to each line that has `boundary` in it, and after the last.
 ///
 /// ```text
-/// % time     seconds  usecs/call     calls    errors syscall
-/// ------ ----------- ----------- --------- --------- ----------------
-///  51.13    0.000181           9        20         1 openat
+/// 4711 openat(AT_FDCWD, "/journal/heads", O_RDWR|O_CLOEXEC) = 9
+/// 4712 fdatasync(9 <unfinished ...>
+/// 4712 <... fdatasync resumed>)          = 0
 /// ```
-pub(super) fn system_calls(table: &str) -> Option<[u64; CALL_KINDS.len()]> {
-    let mut counts = [0; CALL_KINDS.len()];
-    let mut rows = table
-        .lines()
-        .skip_while(|line| !line.starts_with("------"))
-        .skip(1)
-        .peekable();
-    rows.peek()?;
-    for row in rows.take_while(|row| !row.starts_with("------")) {
-        let name = row.split_whitespace().last()?;
-        let calls: u64 = row.split_whitespace().nth(3)?.parse().ok()?;
-        for (kind, count) in CALL_KINDS.iter().zip(&mut counts) {
-            if kind.calls.contains(&name) {
-                *count += calls;
-            }
+pub(super) fn system_calls(trace: &str, boundary: &str) -> Vec<[u64; CALL_KINDS.len()]> {
+    let mut stages = vec![[0; CALL_KINDS.len()]];
+    for line in trace.lines() {
+        if line.contains(boundary) {
+            stages.push([0; CALL_KINDS.len()]);
+            continue;
+        }
+        let call = line
+            .split_once(' ')
+            .map_or("", |(_, call)| call.trim_start());
+        let name = call.split_once('(').map_or("", |(name, _)| name);
+        let kind = CALL_KINDS
+            .iter()
+            .position(|kind| kind.calls.contains(&name));
+        if let (Some(kind), Some(counts)) = (kind, stages.last_mut()) {
+            counts[kind] += 1;
         }
     }
-    Some(counts)
+    stages
 }
 
 pub(super) fn unreadable(program: &str, what: &str) -> Failure {
@@ -239,17 +240,19 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_counted_by_kind_with_and_without_errors() {
-        let table = "% time     seconds  usecs/call     calls    errors syscall\n\
-            ------ ----------- ----------- --------- --------- ----------------\n\
-            \u{20}51.13    0.000181           9        20         1 openat\n\
-            \u{20}40.00    0.000100          25         4           fdatasync\n\
-            \u{20} 5.00    0.000010           5         7           pwrite64\n\
-            \u{20} 3.00    0.000010           5         2           write\n\
-            \u{20} 0.87    0.000001           0         9         3 futex\n\
-            ------ ----------- ----------- --------- --------- ----------------\n\
-            100.00    0.000302           8        42         4 total\n";
-        assert_eq!(system_calls(table), Some([4, 9, 0, 20]));
-        assert_eq!(system_calls("strace: no such program\n"), None);
+    fn calls_are_counted_once_each_between_the_boundaries() {
+        let trace = "10 openat(AT_FDCWD, \"a\", O_RDONLY) = 3\n\
+            10 statx(AT_FDCWD, \"stage_boundary_1\", 0) = -1 ENOENT\n\
+            10 futex(0x1, FUTEX_WAKE, 1) = 0\n\
+            11 pwrite64(9, \"write(\", 6, 0 <unfinished ...>\n\
+            10 fdatasync(9 <unfinished ...>\n\
+            11 <... pwrite64 resumed>) = 6\n\
+            10 <... fdatasync resumed>) = 0\n\
+            10 statx(AT_FDCWD, \"stage_boundary_2\", 0) = -1 ENOENT\n\
+            10 +++ exited with 0 +++\n";
+        assert_eq!(
+            system_calls(trace, "stage_boundary"),
+            [[0, 0, 0, 1], [1, 1, 0, 0], [0; 4]]
+        );
     }
 }
