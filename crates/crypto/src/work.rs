@@ -74,3 +74,26 @@ mod nothing {
     pub(crate) const fn signed() {}
     pub(crate) const fn verified() {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{SigningKey, sha256};
+
+    #[test]
+    fn only_a_build_that_asks_for_it_counts() {
+        let before = work();
+        let key = SigningKey::from_seed(&[1; 32]);
+        let signature = key.sign(&sha256(b"bytes"));
+        assert!(key.public().verify(b"other", &signature).is_err());
+        let Some((before, after)) = before.zip(work()) else {
+            assert!(!cfg!(feature = "count"));
+            return;
+        };
+        // Other tests may count meanwhile.
+        assert!(after.hashes > before.hashes);
+        assert!(after.hashed_bytes >= before.hashed_bytes + 5);
+        assert!(after.signatures > before.signatures);
+        assert!(after.verifications > before.verifications);
+    }
+}
