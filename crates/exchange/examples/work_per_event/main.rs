@@ -119,7 +119,11 @@ fn run(folder: &Path, last: usize) -> Result<(), Failure> {
             "take" => line.take()?,
             _ => line.verify()?,
         };
-        counts.push((*stage, events, Counts::now().since(&before)));
+        counts.push(Counted {
+            stage,
+            events,
+            counters: Counts::now().since(&before),
+        });
     }
     stage_boundary(last + 1);
     line.runtime.block_on(line.node.exchange.close());
@@ -253,8 +257,7 @@ impl Counts {
         }
     }
 
-    /// Name and count, in the order in which they are recorded.
-    fn since(&self, before: &Self) -> [(&'static str, u64); 6] {
+    fn since(&self, before: &Self) -> Counters {
         let allocated = self.allocations - before.allocations;
         let (now, then) = (self.crypto, before.crypto);
         // A reallocation is one as well: it may copy, and it is what a missing `with_capacity` costs.
@@ -273,10 +276,25 @@ impl Counts {
     }
 }
 
+/// Name and count, in the order in which they are recorded.
+type Counters = [(&'static str, u64); 6];
+
+/// One stage's counts, and over how many events they are.
+struct Counted {
+    stage: &'static str,
+    events: u64,
+    counters: Counters,
+}
+
 /// Lines of `STAGE<tab>COUNTER<tab>COUNT`; the counter `events` says over how many the others are.
-fn text(counts: &[(&str, u64, [(&str, u64); 6])]) -> Result<String, std::fmt::Error> {
+fn text(counts: &[Counted]) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
-    for (stage, events, counters) in counts {
+    for Counted {
+        stage,
+        events,
+        counters,
+    } in counts
+    {
         writeln!(text, "{stage}\tevents\t{events}")?;
         for (counter, count) in counters {
             writeln!(text, "{stage}\t{counter}\t{count}")?;
