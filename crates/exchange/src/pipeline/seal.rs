@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use countersign_crypto::Entropy;
-use countersign_event::commitment::{attribute_commitment, data_commitment};
+use countersign_event::commitment::{Salts, commitments};
 use countersign_event::content::{CONTENT_SALT_BYTES, SealedHead};
 use countersign_event::entry::{Flags, Kind};
 use countersign_protocol::delivery::Lengths;
@@ -100,9 +100,14 @@ fn seal_as(kind: Kind, drafts: &Drafts, entropy: &mut dyn Entropy) -> SealedBatc
         content.extend_from_slice(&pair[1]);
         content.extend_from_slice(attributes);
         content.extend_from_slice(data_part);
+        let salts = Salts {
+            attributes: pair[0],
+            data: pair[1],
+        };
+        let (attribute_commitment, data_commitment) = commitments(&salts, attributes, data_part);
         heads.push(SealedHead {
-            attributes: attribute_commitment(&pair[0], attributes),
-            data: data_commitment(&pair[1], data_part),
+            attributes: attribute_commitment,
+            data: data_commitment,
             data_bytes: draft.data_bytes,
             flags: Flags {
                 encrypted: false,
