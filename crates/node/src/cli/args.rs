@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::bench_args::BenchVerb;
 use super::parse::{parse_seconds, parse_start};
 use crate::admin::StartAt;
 
@@ -532,89 +533,6 @@ pub struct VerifyArgs {
     /// Fingerprint of the organization key that is right, or a file that holds it; several times for several
     #[arg(long, value_name = "FINGERPRINT|FILE")]
     pub trust: Vec<String>,
-}
-
-/// `bench`.
-#[derive(Debug, Subcommand)]
-pub enum BenchVerb {
-    /// Publish to a node in a process of its own, over loopback
-    Publish(BenchArgs),
-    /// Deliver to a consumer in a process of its own, over loopback
-    Deliver(BenchDeliverArgs),
-    /// Verify evidence in a process of its own, beside plain SHA-256 of the same bytes
-    Verify(BenchVerifyArgs),
-    /// One of the processes of a measurement; its task comes on stdin
-    #[command(hide = true)]
-    Worker,
-}
-
-/// What to measure.
-#[derive(Args, Clone, Debug)]
-pub struct BenchArgs {
-    /// Data bytes of an event, beside five attributes of about 150 bytes in all
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=16_777_216), value_name = "BYTES")]
-    pub size: u32,
-    /// How many streams
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
-    pub streams: u32,
-    /// How long
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600), value_name = "S")]
-    pub seconds: u64,
-    /// How long it runs before anything is counted
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=600), value_name = "S")]
-    pub warmup: u64,
-    /// Events a second in all, handed in one at a time [default: as many as go, in batches]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "EVENTS")]
-    pub rate: Option<u32>,
-    /// Bytes of a batch that the publisher sends
-    #[arg(long, default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..=524_288), value_name = "BYTES")]
-    pub batch_bytes: u32,
-    /// Bytes that may wait for their acknowledgement, all streams together
-    #[arg(long, default_value_t = 8_388_608, value_parser = clap::value_parser!(u32).range(1_024..=1_073_741_824), value_name = "BYTES")]
-    pub window_bytes: u32,
-    /// Largest UDP payload that is tried; Ethernet has 1452, loopback up to about 6000
-    #[arg(long, default_value_t = 1_452, value_parser = clap::value_parser!(u16).range(1_200..=65_000), value_name = "BYTES")]
-    pub mtu: u16,
-    /// Where the nodes' temporary directories are made: choose a real disk [default: the system's temporary folder]
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
-}
-
-/// `bench deliver`.
-#[derive(Args, Clone, Debug)]
-pub struct BenchDeliverArgs {
-    #[command(flatten)]
-    #[allow(missing_docs, reason = "a help text here would become the command's")]
-    pub common: BenchArgs,
-    /// Who consumes: a program with the client library (handed on), or a node (durable in its copy)
-    #[arg(long, value_enum, default_value_t = Consumer::Client, hide_possible_values = true, value_name = "client|node")]
-    pub to: Consumer,
-}
-
-/// Who consumes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Consumer {
-    /// A program: verified and handed on
-    Client,
-    /// A partner's node: verified and durable in its copy
-    Node,
-}
-
-/// `bench verify`.
-#[derive(Args, Clone, Debug)]
-pub struct BenchVerifyArgs {
-    /// Data bytes of an event, beside five attributes of about 150 bytes in all
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1_048_576), value_name = "BYTES")]
-    pub size: u32,
-    /// Events in the evidence
-    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000), value_name = "N")]
-    pub events: u32,
-    /// How long verifying is repeated
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600), value_name = "S")]
-    pub seconds: u64,
-    /// Where the temporary directories are made [default: the system's temporary folder]
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,7 @@
 //! command channel. Elsewhere: what the commands do (behind [`crate::admin::Handler`]), and the parts that run without a node, behind [`Parts`].
 
 mod args;
+mod bench_args;
 mod exit;
 mod output;
 mod parse;
@@ -12,8 +13,13 @@ mod render;
 mod run;
 
 pub use args::{
-    BenchArgs, BenchDeliverArgs, BenchVerb, BenchVerifyArgs, Cli, Color, Consumer, DemoArgs,
-    Global, InitArgs, JoinArgs, PublishArgs, ServeArgs, SubscribeArgs, VerifyArgs,
+    Cli, Color, DemoArgs, Global, InitArgs, JoinArgs, PublishArgs, ServeArgs, SubscribeArgs,
+    VerifyArgs,
+};
+pub use bench_args::{
+    BenchCatchUpArgs, BenchDeliverArgs, BenchFanOutArgs, BenchIdleArgs, BenchLoad,
+    BenchPublishArgs, BenchRawArgs, BenchRestartArgs, BenchRuns, BenchVerb, BenchVerifyArgs,
+    BenchWindow, Consumer,
 };
 pub use exit::Exit;
 pub use output::Output;

@@ -19,11 +19,26 @@ pub(super) struct Used {
     /// Bytes given to the file system, preallocated zeros included. What the kernel says of the disk (`write_bytes`) counts whole folios, hundreds
     /// of KiB for an event, and says nothing about what is written.
     pub(super) file_written_bytes: u64,
+    /// Memory now.
+    pub(super) memory_bytes: u64,
     /// Most memory so far.
     pub(super) memory_peak_bytes: u64,
 }
 
 impl Used {
+    /// No counts, for tests of what is reckoned from them.
+    #[cfg(test)]
+    pub(super) fn nothing() -> Self {
+        Self {
+            at: Instant::now(),
+            wall_ns: 0,
+            core_ns: 0,
+            file_written_bytes: 0,
+            memory_bytes: 0,
+            memory_peak_bytes: 0,
+        }
+    }
+
     /// Up to now.
     ///
     /// # Errors
@@ -45,6 +60,7 @@ impl Used {
             wall_ns: 0,
             core_ns: core_ticks(&stat).saturating_mul(TICK_NS),
             file_written_bytes: member(&io, "wchar:"),
+            memory_bytes: member(&status, "VmRSS:").saturating_mul(1_024),
             memory_peak_bytes: member(&status, "VmHWM:").saturating_mul(1_024),
         })
     }
@@ -63,6 +79,7 @@ impl Used {
             file_written_bytes: self
                 .file_written_bytes
                 .saturating_sub(earlier.file_written_bytes),
+            memory_bytes: self.memory_bytes,
             memory_peak_bytes: self.memory_peak_bytes,
         }
     }

@@ -1,4 +1,4 @@
-//! The publishing process: an enrolled application with the client library, a connection and a series for each stream.
+//! The publishing process: an application with the client library, a connection and a series for each stream.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,12 +12,14 @@ use countersign_exchange::Clock as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use super::histogram::Histogram;
 use super::sample::{Sample, now_ns};
 use super::worker::{Mark, Stage};
 use super::world::NodeProcess;
-use crate::cli::BenchArgs;
+use super::{CONNECTING_MAX, CONNECTIONS_PER_KEY, files};
+use crate::cli::{BenchLoad, BenchWindow};
 use crate::clock::SystemClock;
 use crate::errors::{CommandError, ErrorCode};
 
@@ -32,61 +34,85 @@ const LIMITS: Limits = Limits::FORMAT;
 pub(super) struct PublishTask {
     addresses: Vec<String>,
     organization: String,
-    /// The application's key, PEM.
-    key: String,
+    /// The applications' keys, PEM; streams take turns.
+    keys: Vec<String>,
     pub(super) streams: Vec<String>,
     data_bytes: u32,
     batch_bytes: u32,
     window_bytes: u32,
-    rate: Option<u32>,
     mtu: u16,
-    warmup_seconds: u64,
-    /// Absent: until the process is ended.
-    seconds: Option<u64>,
-    /// Absent: as many as go.
-    events: Option<u64>,
+    pace: Pace,
+    until: Until,
+}
+
+/// How events are handed in.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Pace {
+    /// In batches, as many as go.
+    Flood,
+    /// In batches, so many events a second.
+    Batches(u32),
+    /// One at a time, so many a second, streams in turn.
+    Singles(u32),
+}
+
+/// When it is done.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Until {
+    /// When it is ended; it tells what was acknowledged so far when it is asked.
+    Ended,
+    /// When so many events of each stream are acknowledged.
+    Events(u64),
+    /// After so many seconds that do not count, and so many that do.
+    Seconds { warmup: u64, counted: u64 },
+}
+
+impl Until {
+    pub(super) fn window(window: BenchWindow) -> Self {
+        Self::Seconds {
+            warmup: window.warmup,
+            counted: window.seconds,
+        }
+    }
 }
 
 impl PublishTask {
-    pub(super) fn new(
-        args: &BenchArgs,
+    /// Enrolls as many applications as the streams need, one for each [`CONNECTIONS_PER_KEY`].
+    ///
+    /// # Errors
+    /// What enrolling reports.
+    pub(super) async fn new(
+        load: &BenchLoad,
         node: &NodeProcess,
-        app: App,
-        seconds: Option<u64>,
-    ) -> Self {
-        Self {
-            addresses: app.addresses,
+        streams: u32,
+        pace: Pace,
+        until: Until,
+    ) -> Result<Self, CommandError> {
+        let (mut keys, mut addresses) = (Vec::new(), Vec::new());
+        for number in 1..=streams.div_ceil(CONNECTIONS_PER_KEY).max(1) {
+            let mut entropy = OsEntropy::new().map_err(internal)?;
+            let key = SigningKey::generate(&mut entropy);
+            let app = format!("bench-{number}");
+            addresses = node.enrol(&app, &key.public().to_base64()).await?;
+            keys.push(key.to_pem().map_err(internal)?.to_string());
+        }
+        Ok(Self {
+            addresses,
             organization: node.fingerprint().to_string(),
-            key: app.key,
-            streams: (1..=args.streams)
+            keys,
+            streams: (1..=streams)
                 .map(|number| format!("bench-{number}"))
                 .collect(),
-            data_bytes: args.size,
-            batch_bytes: args.batch_bytes,
-            window_bytes: args.window_bytes,
-            rate: args.rate,
-            mtu: args.mtu,
-            warmup_seconds: args.warmup,
-            seconds,
-            events: None,
-        }
+            data_bytes: load.size,
+            batch_bytes: load.batch_bytes,
+            window_bytes: load.window_bytes,
+            mtu: load.mtu,
+            pace,
+            until,
+        })
     }
-
-    /// The same, but so many events and then the end.
-    pub(super) fn only(self, events: u64) -> Self {
-        Self {
-            events: Some(events),
-            ..self
-        }
-    }
-}
-
-/// An application as a node knows it.
-pub(super) struct App {
-    /// Its key, PEM.
-    pub(super) key: String,
-    /// Where the node listens.
-    pub(super) addresses: Vec<String>,
 }
 
 /// What was measured.
@@ -112,16 +138,11 @@ pub(super) async fn run(
     task: PublishTask,
     stage: &mut Stage<'_>,
 ) -> Result<Published, CommandError> {
+    files::make_room(2 * task.streams.len() as u64)?;
     let tally = Shared::default();
     let (broken, mut breaks) = mpsc::channel::<PublishError>(1);
     let (stop, stopping) = watch::channel(false);
-    let mut publishers = Vec::new();
-    for (index, stream) in task.streams.iter().enumerate() {
-        let publisher = Publisher::connect(options(&task, stream, index)?)
-            .await
-            .map_err(failed)?;
-        publishers.push(Arc::new(publisher));
-    }
+    let publishers = connect(&task).await?;
     stage.mark(Mark::Ready)?;
     let share = task.window_bytes / task.streams.len().max(1) as u32;
     let pusher = Pusher {
@@ -132,58 +153,94 @@ pub(super) async fn run(
         broken,
         stopping,
     };
-    let mut tasks = tokio::task::JoinSet::new();
-    match task.rate {
-        None => {
+    let started = Instant::now();
+    if !matches!(task.until, Until::Seconds { .. }) {
+        locked(&tally, |tally| tally.is_counting = true);
+    }
+    let events = match task.until {
+        Until::Events(events) => Some(events),
+        _ => None,
+    };
+    let mut tasks = JoinSet::new();
+    let share_of = |rate: u32| f64::from(rate) / task.streams.len().max(1) as f64;
+    match task.pace {
+        Pace::Singles(rate) => pusher.clone().pace(publishers, rate),
+        Pace::Flood | Pace::Batches(_) => {
+            let rate = match task.pace {
+                Pace::Batches(rate) => Some(share_of(rate)),
+                _ => None,
+            };
             for publisher in publishers {
-                tasks.spawn(pusher.clone().flood(publisher, task.events));
+                tasks.spawn(pusher.clone().flood(publisher, rate, events));
             }
         }
-        Some(rate) => pusher.clone().pace(publishers, rate),
     }
     drop(pusher);
-    if task.events.is_some() {
-        while let Some(end) = tasks.join_next().await {
-            end.map_err(|error| CommandError::new(ErrorCode::Internal, error))?;
-        }
-        return finish(&tally, &mut breaks, Duration::ZERO);
-    }
     let wait = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
     let window = async {
-        wait(task.warmup_seconds).await;
-        locked(&tally, |tally| tally.is_counting = true);
-        stage.mark(Mark::Begin)?;
-        let started = Instant::now();
-        match task.seconds {
-            Some(seconds) => wait(seconds).await,
-            None => std::future::pending().await,
+        match task.until {
+            Until::Ended => loop {
+                stage.told().await;
+                stage.result(&published(&tally, started.elapsed()))?;
+            },
+            Until::Events(_) => {
+                while let Some(end) = tasks.join_next().await {
+                    end.map_err(internal)?;
+                }
+                Ok(started.elapsed())
+            }
+            Until::Seconds { warmup, counted } => {
+                wait(warmup).await;
+                locked(&tally, |tally| tally.is_counting = true);
+                stage.mark(Mark::Begin)?;
+                let started = Instant::now();
+                wait(counted).await;
+                locked(&tally, |tally| tally.is_counting = false);
+                let seconds = started.elapsed();
+                stage.mark(Mark::End)?;
+                Ok::<Duration, CommandError>(seconds)
+            }
         }
-        locked(&tally, |tally| tally.is_counting = false);
-        let seconds = started.elapsed();
-        stage.mark(Mark::End)?;
-        Ok::<Duration, CommandError>(seconds)
     };
     let seconds = tokio::select! {
         seconds = window => seconds?,
-        Some(error) = breaks.recv() => return Err(failed(error)),
+        Some(error) = breaks.recv() => return Err(failed(&error)),
     };
     stop.send_replace(true);
-    finish(&tally, &mut breaks, seconds)
+    if let Ok(error) = breaks.try_recv() {
+        return Err(failed(&error));
+    }
+    Ok(published(&tally, seconds))
 }
 
-fn finish(
-    tally: &Shared,
-    breaks: &mut mpsc::Receiver<PublishError>,
-    time: Duration,
-) -> Result<Published, CommandError> {
-    if let Ok(error) = breaks.try_recv() {
-        return Err(failed(error));
-    }
-    Ok(locked(tally, |tally| Published {
+fn published(tally: &Shared, time: Duration) -> Published {
+    locked(tally, |tally| Published {
         events: tally.events,
         seconds: time.as_secs_f64(),
         latency: tally.latency.to_json(),
-    }))
+    })
+}
+
+/// A publisher for each stream, in their order; some dozens connect at a time.
+async fn connect(task: &PublishTask) -> Result<Vec<Arc<Publisher>>, CommandError> {
+    let mut publishers = Vec::new();
+    let numbered: Vec<(usize, &String)> = task.streams.iter().enumerate().collect();
+    for some in numbered.chunks(CONNECTING_MAX) {
+        let mut connecting = JoinSet::new();
+        for (index, stream) in some {
+            let (index, options) = (*index, options(task, stream, *index)?);
+            connecting.spawn(async move { (index, Publisher::connect(options).await) });
+        }
+        while let Some(done) = connecting.join_next().await {
+            let (index, publisher) = done.map_err(internal)?;
+            publishers.push((index, Arc::new(publisher.map_err(|error| failed(&error))?)));
+        }
+    }
+    publishers.sort_unstable_by_key(|(index, _)| *index);
+    Ok(publishers
+        .into_iter()
+        .map(|(_, publisher)| publisher)
+        .collect())
 }
 
 #[derive(Clone)]
@@ -196,13 +253,19 @@ struct Pusher {
 }
 
 impl Pusher {
-    /// Batches, one after the other, as fast as the window opens.
-    async fn flood(mut self, publisher: Arc<Publisher>, events: Option<u64>) {
+    /// Batches, one after the other, as fast as the window opens, or at a rate.
+    async fn flood(mut self, publisher: Arc<Publisher>, rate: Option<f64>, events: Option<u64>) {
         let (pending, acknowledged) = mpsc::channel(PENDING_MAX);
         let collecting = tokio::spawn(self.clone().collect(acknowledged));
+        let started = tokio::time::Instant::now();
         let mut left = events.unwrap_or(u64::MAX);
         let mut number = 0;
         while left > 0 && !*self.stopping.borrow() {
+            if let Some(rate) = rate {
+                // By the schedule, not by the batch before: a late one does not make all others late.
+                let due = started + Duration::from_secs_f64(number as f64 / rate);
+                tokio::time::sleep_until(due).await;
+            }
             let mut bulk = Vec::with_capacity(self.batch_bytes + self.sample.len());
             let mut count = 0;
             // One clock reading for a batch: its events are made together.
@@ -232,8 +295,16 @@ impl Pusher {
     /// Single events at a rate, streams in turn, from a thread that may sleep in fractions of a millisecond.
     fn pace(mut self, publishers: Vec<Arc<Publisher>>, rate: u32) {
         let runtime = tokio::runtime::Handle::current();
-        let (pending, acknowledged) = mpsc::channel(PENDING_MAX);
-        tokio::spawn(self.clone().collect(acknowledged));
+        // Acknowledgements are awaited stream by stream: one that is late must not make those of others look late.
+        let share = (PENDING_MAX / publishers.len().max(1)).max(64);
+        let streams: Vec<_> = publishers
+            .into_iter()
+            .map(|publisher| {
+                let (pending, acknowledged) = mpsc::channel(share);
+                tokio::spawn(self.clone().collect(acknowledged));
+                (publisher, pending)
+            })
+            .collect();
         std::thread::spawn(move || {
             let started = Instant::now();
             for number in 1_u64.. {
@@ -243,7 +314,8 @@ impl Pusher {
                 // By the schedule, not by the event before: a late one does not make all others late.
                 let due = started + Duration::from_secs_f64(number as f64 / f64::from(rate));
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                let Some(publisher) = publishers.get(number as usize % publishers.len().max(1))
+                let Some((publisher, pending)) =
+                    streams.get(number as usize % streams.len().max(1))
                 else {
                     return;
                 };
@@ -292,7 +364,10 @@ fn options(
     index: usize,
 ) -> Result<PublisherOptions, CommandError> {
     let usage = |error: &dyn std::fmt::Display| CommandError::new(ErrorCode::Usage, error);
-    let key = SigningKey::from_pem(&task.key).map_err(|error| usage(&error))?;
+    let Some(key) = task.keys.get(index % task.keys.len().max(1)) else {
+        return Err(usage(&"a task without a key"));
+    };
+    let key = SigningKey::from_pem(key).map_err(|error| usage(&error))?;
     let organization = task.organization.parse().map_err(|error| usage(&error))?;
     let clock = SystemClock::new();
     let limits = QuicLimits {
@@ -323,9 +398,10 @@ fn locked<T>(tally: &Shared, act: impl FnOnce(&mut Tally) -> T) -> T {
     act(&mut tally.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn failed(error: PublishError) -> CommandError {
-    CommandError::new(
-        ErrorCode::Internal,
-        format_args!("publishing failed: {error}"),
-    )
+fn internal(error: impl std::fmt::Display) -> CommandError {
+    CommandError::new(ErrorCode::Internal, error)
+}
+
+fn failed(error: &PublishError) -> CommandError {
+    internal(format_args!("publishing failed: {error}"))
 }

@@ -1,35 +1,40 @@
 //! The reading process: a program with the client library and no node, which verifies what comes and takes it over.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use countersign_client::profile::Profile;
-use countersign_client::subscriber::SubscribeError;
+use countersign_client::subscriber::{Forget, SubscribeError, SubscriberOptions};
 use countersign_client::{Clock, Subscriber};
 use countersign_crypto::OsEntropy;
 use countersign_exchange::Clock as _;
 use countersign_protocol::invitation::Invitation;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 
 use super::histogram::Histogram;
+use super::publisher::Until;
 use super::sample::{made_ns, now_ns};
 use super::worker::{Mark, Stage};
+use super::{CONNECTING_MAX, files};
 use crate::clock::SystemClock;
 use crate::errors::{CommandError, ErrorCode};
 
 /// What to read.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct ReadTask {
-    /// An invitation for each stream.
-    pub(super) links: Vec<String>,
-    /// The file for keys and positions; it must not exist.
-    pub(super) profile: PathBuf,
+    /// For each organization that this process plays, an invitation to each of its streams.
+    pub(super) organizations: Vec<Vec<String>>,
+    /// The folder for keys and positions; it must not exist.
+    pub(super) profiles: PathBuf,
+    /// Whether positions are kept on the disk, as a program would that wants to resume.
+    pub(super) keep: bool,
     pub(super) mtu: u16,
-    pub(super) warmup_seconds: u64,
-    pub(super) seconds: u64,
+    /// Of [`Until::Events`] all streams together.
+    pub(super) until: Until,
 }
 
 /// What was measured.
@@ -52,71 +57,156 @@ struct Tally {
     batches: u64,
     latency: Histogram,
     is_counting: bool,
+    /// Events after which it is done; zero: never.
+    wanted: u64,
     /// For each stream: size of the newest head, next sequence.
     positions: Vec<(u64, u64)>,
 }
 
-type Shared = Arc<Mutex<Tally>>;
+struct Shared {
+    tally: Mutex<Tally>,
+    reached: Notify,
+}
 
 pub(super) async fn run(task: ReadTask, stage: &mut Stage<'_>) -> Result<Read, CommandError> {
+    let subscriptions: usize = task.organizations.iter().map(Vec::len).sum();
+    files::make_room((task.organizations.len() + subscriptions + CONNECTING_MAX) as u64)?;
+    let joined = join(&task).await?;
+    stage.mark(Mark::Joined)?;
+    stage.told().await;
+
+    let shared = Arc::new(Shared {
+        tally: Mutex::default(),
+        reached: Notify::new(),
+    });
+    let lasts = !matches!(task.until, Until::Seconds { .. });
+    shared.locked(|tally| {
+        tally.is_counting = lasts;
+        tally.positions = vec![(0, 0); joined.len()];
+        if let Until::Events(events) = task.until {
+            tally.wanted = events;
+        }
+    });
+    let started = Instant::now();
+    let (broken, mut breaks) = mpsc::channel::<SubscribeError>(1);
+    subscribe(joined, &shared, &broken).await?;
+    stage.mark(Mark::Ready)?;
+    let window = async {
+        match task.until {
+            Until::Ended => loop {
+                stage.told().await;
+                stage.result(&shared.locked(|tally| tally.read(started.elapsed(), 0)))?;
+            },
+            Until::Events(_) => {
+                shared.reached.notified().await;
+                let read = shared.locked(|tally| tally.read(started.elapsed(), 0));
+                stage.mark(Mark::End)?;
+                Ok(read)
+            }
+            Until::Seconds { warmup, counted } => {
+                tokio::time::sleep(Duration::from_secs(warmup)).await;
+                let lag_at_begin = shared.locked(|tally| {
+                    tally.is_counting = true;
+                    tally.lag()
+                });
+                stage.mark(Mark::Begin)?;
+                let started = Instant::now();
+                tokio::time::sleep(Duration::from_secs(counted)).await;
+                let read = shared.locked(|tally| {
+                    tally.is_counting = false;
+                    tally.read(started.elapsed(), lag_at_begin)
+                });
+                stage.mark(Mark::End)?;
+                Ok(read)
+            }
+        }
+    };
+    tokio::select! {
+        read = window => read,
+        Some(error) = breaks.recv() => Err(failed(error)),
+    }
+}
+
+/// Makes every organization and its agreements; some dozens at a time.
+async fn join(task: &ReadTask) -> Result<Vec<SubscriberOptions>, CommandError> {
+    std::fs::create_dir(&task.profiles).map_err(failed)?;
+    let mut all = Vec::new();
+    let numbered: Vec<(usize, &Vec<String>)> = task.organizations.iter().enumerate().collect();
+    for some in numbered.chunks(CONNECTING_MAX) {
+        let mut joining = JoinSet::new();
+        for (number, links) in some {
+            let path = task.profiles.join(number.to_string());
+            let links = (*links).clone();
+            let (mtu, keep) = (task.mtu, task.keep);
+            joining.spawn(async move { join_one(&path, &links, mtu, keep).await });
+        }
+        while let Some(done) = joining.join_next().await {
+            all.extend(done.map_err(failed)??);
+        }
+    }
+    Ok(all)
+}
+
+/// One organization with its agreements.
+async fn join_one(
+    path: &Path,
+    links: &[String],
+    mtu: u16,
+    keep: bool,
+) -> Result<Vec<SubscriberOptions>, CommandError> {
     let system = SystemClock::new();
     let clock: Clock = Arc::new(move || system.now());
-    let mut entropy = OsEntropy::new().map_err(internal)?;
-    let profile =
-        Profile::create(&task.profile, "bench reader", clock(), &mut entropy).map_err(internal)?;
-    let tally = Shared::default();
-    let (broken, mut breaks) = mpsc::channel::<SubscribeError>(1);
-    for (index, link) in task.links.iter().enumerate() {
-        let invitation: Invitation = link.parse().map_err(internal)?;
+    let mut entropy = OsEntropy::new().map_err(failed)?;
+    let profile = Profile::create(path, "bench reader", clock(), &mut entropy).map_err(failed)?;
+    let mut all = Vec::new();
+    for link in links {
+        let invitation: Invitation = link.parse().map_err(failed)?;
         let joined = profile
             .join(&invitation, Arc::clone(&clock), |_| true)
             .await
-            .map_err(internal)?;
-        let entropy = OsEntropy::new().map_err(internal)?;
+            .map_err(failed)?;
+        let entropy = OsEntropy::new().map_err(failed)?;
         let mut options = profile
             .subscriber(
                 &joined.agreement.stream,
                 Arc::clone(&clock),
                 Box::new(entropy),
             )
-            .map_err(internal)?;
-        options.session.limits.mtu_upper_bound = task.mtu;
-        let subscriber = Subscriber::subscribe(options).await.map_err(internal)?;
-        locked(&tally, |tally| tally.positions.push((0, 0)));
-        let (tally, broken) = (Arc::clone(&tally), broken.clone());
+            .map_err(failed)?;
+        options.session.limits.mtu_upper_bound = mtu;
+        if !keep {
+            options.keep = Box::new(Forget);
+        }
+        all.push(options);
+    }
+    Ok(all)
+}
+
+/// Opens every subscription, some dozens at a time, and takes what they bring.
+async fn subscribe(
+    joined: Vec<SubscriberOptions>,
+    shared: &Arc<Shared>,
+    broken: &mpsc::Sender<SubscribeError>,
+) -> Result<(), CommandError> {
+    let mut waiting = joined.into_iter().enumerate();
+    let mut opening = JoinSet::new();
+    loop {
+        while opening.len() < CONNECTING_MAX
+            && let Some((index, options)) = waiting.next()
+        {
+            opening.spawn(async move { (index, Subscriber::subscribe(options).await) });
+        }
+        let Some(opened) = opening.join_next().await else {
+            return Ok(());
+        };
+        let (index, subscriber) = opened.map_err(failed)?;
+        let subscriber = subscriber.map_err(failed)?;
+        let (shared, broken) = (Arc::clone(shared), broken.clone());
         tokio::spawn(async move {
-            if let Err(error) = take(subscriber, index, &tally).await {
+            if let Err(error) = take(subscriber, index, &shared).await {
                 let _ = broken.try_send(error);
             }
         });
-    }
-    stage.mark(Mark::Ready)?;
-    let window = async {
-        tokio::time::sleep(Duration::from_secs(task.warmup_seconds)).await;
-        let lag_at_begin = locked(&tally, |tally| {
-            tally.is_counting = true;
-            tally.lag()
-        });
-        stage.mark(Mark::Begin)?;
-        let started = Instant::now();
-        tokio::time::sleep(Duration::from_secs(task.seconds)).await;
-        let read = locked(&tally, |tally| {
-            tally.is_counting = false;
-            Read {
-                events: tally.events,
-                batches: tally.batches,
-                seconds: started.elapsed().as_secs_f64(),
-                latency: tally.latency.to_json(),
-                lag_at_begin,
-                lag_at_end: tally.lag(),
-            }
-        });
-        stage.mark(Mark::End)?;
-        Ok(read)
-    };
-    tokio::select! {
-        read = window => read,
-        Some(error) = breaks.recv() => Err(internal(error)),
     }
 }
 
@@ -124,12 +214,12 @@ pub(super) async fn run(task: ReadTask, stage: &mut Stage<'_>) -> Result<Read, C
 async fn take(
     mut subscriber: Subscriber,
     index: usize,
-    tally: &Shared,
+    shared: &Shared,
 ) -> Result<(), SubscribeError> {
     while let Some(batch) = subscriber.next().await? {
         let now = now_ns();
         let head = subscriber.status().borrow().head.max(batch.end());
-        locked(tally, |tally| {
+        let is_reached = shared.locked(|tally| {
             if let Some(position) = tally.positions.get_mut(index) {
                 *position = (head, batch.end());
             }
@@ -145,13 +235,34 @@ async fn take(
                     }
                 }
             }
+            tally.wanted > 0 && tally.events >= tally.wanted
         });
         subscriber.ack(batch.cursor())?;
+        if is_reached {
+            shared.reached.notify_one();
+        }
     }
     Ok(())
 }
 
+impl Shared {
+    fn locked<T>(&self, act: impl FnOnce(&mut Tally) -> T) -> T {
+        act(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 impl Tally {
+    fn read(&self, time: Duration, lag_at_begin: u64) -> Read {
+        Read {
+            events: self.events,
+            batches: self.batches,
+            seconds: time.as_secs_f64(),
+            latency: self.latency.to_json(),
+            lag_at_begin,
+            lag_at_end: self.lag(),
+        }
+    }
+
     fn lag(&self) -> u64 {
         self.positions
             .iter()
@@ -160,10 +271,6 @@ impl Tally {
     }
 }
 
-fn locked<T>(tally: &Shared, act: impl FnOnce(&mut Tally) -> T) -> T {
-    act(&mut tally.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
-fn internal(error: impl std::fmt::Display) -> CommandError {
+fn failed(error: impl std::fmt::Display) -> CommandError {
     CommandError::new(ErrorCode::Internal, format_args!("reading failed: {error}"))
 }

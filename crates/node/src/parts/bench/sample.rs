@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use countersign_event::attributes::{AttributesBuilder, Value};
+use countersign_event::content::CONTENT_SALT_BYTES;
 use countersign_event::data::DataPart;
 use countersign_protocol::publish::{EVENT_HEADER_BYTES, write_event};
 
@@ -18,6 +19,9 @@ const TIME: &str = "2026-01-02T03:04:05.678Z";
 
 /// Digits at the end of the id that number the events.
 const ID_DIGITS: usize = 12;
+
+/// Kind and flags, difference in time, two lengths, of an event of some KiB at most.
+const ENTRY_FIELD_BYTES: usize = 9;
 
 const STAMP_DIGITS: usize = 16;
 const STAMP_BEFORE: &str = "{\"at\":\"";
@@ -71,6 +75,12 @@ impl Sample {
     /// Bytes of the attributes in canonical form, with names and `specversion`.
     pub(super) fn attribute_bytes(&self) -> usize {
         self.attribute_bytes
+    }
+
+    /// Bytes of the event on their way to a consumer: its content with its salts, and the fields of its entry that cannot be rebuilt.
+    pub(super) fn wire_bytes(&self) -> usize {
+        let content = self.bytes.len().saturating_sub(EVENT_HEADER_BYTES);
+        CONTENT_SALT_BYTES + content + ENTRY_FIELD_BYTES
     }
 
     /// Bytes of the event in a batch.

@@ -11,24 +11,42 @@ use countersign_event::entry::ENTRY_BYTES;
 use serde_json::{Value, json};
 
 use super::counters::ended_children_core_ns;
-use super::publisher::PublishTask;
+use super::publisher::{Pace, PublishTask, Until};
 use super::sample::{EVENT_ATTRIBUTES, Sample};
+use super::summary::median;
 use super::worker::{Task, Worker};
 use super::world::{Folder, NodeProcess};
-use super::{enrol, machine, megabytes, rate, rounded};
-use crate::cli::{BenchArgs, BenchVerifyArgs, Output};
+use super::{Measurement, megabytes, rate, rounded};
+use crate::cli::{BenchLoad, BenchVerifyArgs, Output};
 use crate::errors::{CommandError, ErrorCode};
 
 /// Bytes in front of what one hash of the format takes: the tag of a commitment, and the byte that tells leaves from nodes.
 const TAG_BYTES: usize = 16;
 
-pub(super) async fn verify(
+pub(super) fn words(args: &BenchVerifyArgs) -> Measurement {
+    let sample = Sample::new(args.size);
+    Measurement {
+        bench: "verify",
+        what: "`evidence verify` of one stream, as a process: start, reading, every check, report",
+        options: json!({
+            "data_bytes": args.size,
+            "events": args.events,
+            "seconds": args.seconds,
+            "attributes": EVENT_ATTRIBUTES,
+            "attribute_value_bytes": sample.attribute_value_bytes(),
+            "attribute_encoded_bytes": sample.attribute_bytes(),
+            "format_hashes_are": "for each event the four hashes that the format asks for: two commitments, leaf, node; nothing else; one core",
+        }),
+    }
+}
+
+pub(super) async fn run(
     args: &BenchVerifyArgs,
+    folder: &Folder,
     output: &mut Output,
 ) -> Result<Value, CommandError> {
-    let folder = Folder::make(args.dir.as_deref())?;
     let bundle = folder.path().join("evidence");
-    let trust = make_bundle(args, &folder, &bundle, output).await?;
+    let trust = make_bundle(args, folder, &bundle, output).await?;
     let bytes = read_all(&bundle)?;
     let total: usize = bytes.iter().map(Vec::len).sum();
 
@@ -45,15 +63,12 @@ pub(super) async fn verify(
         hashing.push(once);
         pattern.push(blocks);
     }
-    let runs = verifying.len();
-    // Ticks of 10 ms: of all runs together, not of each.
-    let core = ended_children_core_ns().saturating_sub(core_before) as f64 / 1e9 / runs as f64;
+    let times = verifying.len();
+    // Ticks of 10 ms: of all times together, not of each.
+    let core = ended_children_core_ns().saturating_sub(core_before) as f64 / 1e9 / times as f64;
     let core = core.max(f64::MIN_POSITIVE);
-    let (verifying, hashing, pattern) = (median(verifying), median(hashing), median(pattern));
-    let sample = Sample::new(args.size);
+    let (verifying, hashing, pattern) = (median(&verifying), median(&hashing), median(&pattern));
     Ok(json!({
-        "bench": "verify",
-        "what": "`evidence verify` of one stream, as a process: start, reading, every check, report",
         "events_per_second": rate(u64::from(args.events), verifying),
         "mb_per_second": megabytes(total as u64, verifying),
         "verify_ms": rounded(verifying * 1e3, 1),
@@ -65,17 +80,8 @@ pub(super) async fn verify(
         "core_ms": rounded(core * 1e3, 1),
         "ratio_to_plain_sha256_per_core": rounded(hashing / core, 2),
         "ratio_to_format_hashes_per_core": rounded(pattern / core, 2),
-        "format_hashes_are": "for each event the four hashes that the format asks for: two commitments, leaf, node; nothing else; one core",
-        "runs": runs,
+        "times": times,
         "evidence_bytes": total,
-        "options": {
-            "data_bytes": args.size,
-            "events": args.events,
-            "attributes": EVENT_ATTRIBUTES,
-            "attribute_value_bytes": sample.attribute_value_bytes(),
-            "attribute_encoded_bytes": sample.attribute_bytes(),
-        },
-        "machine": machine::facts(folder.path()),
     }))
 }
 
@@ -87,20 +93,13 @@ async fn make_bundle(
     output: &mut Output,
 ) -> Result<String, CommandError> {
     output.note("publishing and exporting what is verified");
-    let publish = BenchArgs {
+    let load = BenchLoad {
         size: args.size,
-        streams: 1,
-        seconds: 1,
-        warmup: 0,
-        rate: None,
-        batch_bytes: 131_072,
-        window_bytes: 8 << 20,
-        mtu: 1_452,
-        dir: None,
+        ..BenchLoad::default()
     };
-    let node = NodeProcess::start(folder, "producer", publish.mtu, 1).await?;
-    let task =
-        PublishTask::new(&publish, &node, enrol(&node).await?, None).only(args.events.into());
+    let node = NodeProcess::start(folder, "producer", load.mtu, 1).await?;
+    let until = Until::Events(args.events.into());
+    let task = PublishTask::new(&load, &node, 1, Pace::Flood, until).await?;
     let mut publisher = Worker::start(&Task::Publish(task))?;
     publisher.result::<Value>().await?;
     node.export("bench-1", bundle).await?;
@@ -141,17 +140,22 @@ fn hash_once(files: &[Vec<u8>]) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
-fn hash_pattern(args: &BenchVerifyArgs) -> f64 {
-    let sample = Sample::new(args.size);
+/// What the format hashes for one event: two commitments, leaf, node.
+pub(super) fn format_hash_inputs(data_bytes: u32) -> Vec<Vec<u8>> {
+    let sample = Sample::new(data_bytes);
     let (attributes, data_part) = sample.parts();
     let salted = TAG_BYTES + CONTENT_SALT_BYTES / 2;
-    let parts = [
+    let lengths = [
         salted + attributes.len(),
         salted + data_part.len(),
         1 + ENTRY_BYTES,
         1 + 64,
-    ]
-    .map(|bytes| vec![7; bytes]);
+    ];
+    lengths.iter().map(|bytes| vec![7; *bytes]).collect()
+}
+
+fn hash_pattern(args: &BenchVerifyArgs) -> f64 {
+    let parts = format_hash_inputs(args.size);
     let started = Instant::now();
     for _ in 0..args.events {
         for part in &parts {
@@ -177,9 +181,4 @@ fn read_all(folder: &Path) -> Result<Vec<Vec<u8>>, CommandError> {
         }
     }
     Ok(files)
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_unstable_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or_default()
 }

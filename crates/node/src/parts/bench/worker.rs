@@ -1,6 +1,6 @@
 //! The processes of a measurement: how they are started, told, heard and ended.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
+use super::copying::{self, CopyTask};
 use super::publisher::{self, PublishTask};
 use super::reader::{self, ReadTask};
 use crate::cli::{CommandResult, Output};
@@ -29,12 +30,16 @@ pub(super) enum Task {
     Publish(PublishTask),
     /// A program that reads with the client library.
     Read(ReadTask),
+    /// One end of a bare QUIC connection.
+    Copy(CopyTask),
 }
 
 /// Moments that a process tells of.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Mark {
+    /// Everything is agreed, nothing is read yet: it goes on when it is told ([`Worker::tell`]).
+    Joined,
     /// Everything is connected.
     Ready,
     /// From here on everything counts.
@@ -55,7 +60,7 @@ enum Line {
 pub(super) struct Worker {
     child: Child,
     /// The process ends by itself when this closes, so that none outlives a parent that was killed.
-    _stdin: ChildStdin,
+    stdin: ChildStdin,
     lines: mpsc::UnboundedReceiver<String>,
 }
 
@@ -101,7 +106,7 @@ impl Worker {
         // Made before the answer is looked at: whatever goes wrong, the process is ended.
         let worker = Self {
             child,
-            _stdin: stdin,
+            stdin,
             lines,
         };
         told.map(|()| worker)
@@ -125,6 +130,24 @@ impl Worker {
     /// Whether it has ended.
     pub(super) fn is_over(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Tells it to go on, or to say what it has counted so far.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Internal`] where it has ended; it has said why on stderr.
+    pub(super) fn tell(&mut self) -> Result<(), CommandError> {
+        let told = writeln!(self.stdin).and_then(|()| self.stdin.flush());
+        told.map_err(|_| ended())
+    }
+
+    /// What it has counted so far.
+    ///
+    /// # Errors
+    /// As [`Worker::mark`].
+    pub(super) async fn ask<T: DeserializeOwned>(&mut self) -> Result<T, CommandError> {
+        self.tell()?;
+        self.result().await
     }
 
     /// Waits for a moment.
@@ -176,15 +199,15 @@ impl Drop for Worker {
 /// # Errors
 /// [`ErrorCode::Usage`] where stdin holds no task; what the part reports.
 pub(super) async fn run(output: &mut Output) -> CommandResult {
-    let (task, closed) = read_task()?;
+    let (task, told, closed) = read_task()?;
     tokio::select! {
-        result = play(task, output) => result,
+        result = play(task, told, output) => result,
         _ = closed => Err(CommandError::new(ErrorCode::Interrupted, "whoever measured is gone")),
     }
 }
 
-async fn play(task: Task, output: &mut Output) -> CommandResult {
-    let mut stage = Stage { output };
+async fn play(task: Task, told: mpsc::UnboundedReceiver<()>, output: &mut Output) -> CommandResult {
+    let mut stage = Stage { output, told };
     let result = match task {
         Task::Node { data } => {
             let dir = DataDir::open(&data)?;
@@ -193,13 +216,17 @@ async fn play(task: Task, output: &mut Output) -> CommandResult {
         }
         Task::Publish(task) => json!(publisher::run(task, &mut stage).await?),
         Task::Read(task) => json!(reader::run(task, &mut stage).await?),
+        Task::Copy(task) => json!(copying::run(task, &mut stage).await?),
     };
-    stage.say(&Line::Result(result))?;
+    stage.result(&result)?;
     // What is measured last, memory, is read while the process is still there.
     std::future::pending().await
 }
 
-fn read_task() -> Result<(Task, oneshot::Receiver<()>), CommandError> {
+/// The task, each line that comes after it, and the end of stdin.
+type Told = (Task, mpsc::UnboundedReceiver<()>, oneshot::Receiver<()>);
+
+fn read_task() -> Result<Told, CommandError> {
     let mut stdin = BufReader::new(std::io::stdin());
     let mut line = String::new();
     let usage = |error: &dyn std::fmt::Display| {
@@ -207,22 +234,26 @@ fn read_task() -> Result<(Task, oneshot::Receiver<()>), CommandError> {
             ErrorCode::Usage,
             format_args!("a task is expected on stdin: {error}"),
         )
-        .advise("use `bench publish`, `bench deliver` or `bench verify`")
+        .advise("use `bench publish` or another verb; `bench --help` lists them")
     };
     stdin.read_line(&mut line).map_err(|error| usage(&error))?;
     let task = serde_json::from_str(&line).map_err(|error| usage(&error))?;
     let (sender, closed) = oneshot::channel();
+    let (tell, told) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         // Until the other end closes, however it does.
-        let _ = stdin.read_to_end(&mut Vec::new());
+        for _ in stdin.lines().map_while(Result::ok) {
+            let _ = tell.send(());
+        }
         let _ = sender.send(());
     });
-    Ok((task, closed))
+    Ok((task, told, closed))
 }
 
 /// Where a part tells of its moments.
 pub(super) struct Stage<'a> {
     output: &'a mut Output,
+    told: mpsc::UnboundedReceiver<()>,
 }
 
 impl Stage<'_> {
@@ -232,6 +263,22 @@ impl Stage<'_> {
     /// Where nobody listens any more.
     pub(super) fn mark(&mut self, mark: Mark) -> Result<(), CommandError> {
         self.say(&Line::Mark(mark))
+    }
+
+    /// Waits until whoever measures says something: to go on, or to tell what was counted. Cancel-safe.
+    pub(super) async fn told(&mut self) {
+        if self.told.recv().await.is_none() {
+            // stdin is closed, which ends the process.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Tells what was measured, or counted so far.
+    ///
+    /// # Errors
+    /// As [`Stage::mark`].
+    pub(super) fn result<T: Serialize>(&mut self, value: &T) -> Result<(), CommandError> {
+        self.say(&Line::Result(json!(value)))
     }
 
     fn say(&mut self, line: &Line) -> Result<(), CommandError> {

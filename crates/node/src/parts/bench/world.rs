@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use countersign_crypto::Fingerprint;
 use countersign_exchange::Clock as _;
@@ -18,13 +18,13 @@ use crate::errors::{CommandError, ErrorCode};
 use crate::init::{InitOptions, init};
 
 /// How long a node may take to start.
-const START_MAX: Duration = Duration::from_secs(20);
+const START_MAX: Duration = Duration::from_secs(120);
 
 /// How often it is looked whether it has.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Seconds that an invitation is good.
-const INVITATION_S: u64 = 600;
+const INVITATION_S: u64 = 3_600;
 
 /// A directory that goes with the measurement.
 pub(super) struct Folder(PathBuf);
@@ -65,10 +65,11 @@ pub(super) struct NodeProcess {
     worker: Worker,
     admin: AdminClient,
     fingerprint: Fingerprint,
+    data: PathBuf,
 }
 
 impl NodeProcess {
-    /// Makes its directory, starts it and waits until it answers.
+    /// Makes its directory, starts it and waits until it answers. `connections` is how many the application or partner with the most will have.
     ///
     /// # Errors
     /// What making or starting it reports; [`ErrorCode::Busy`] where it does not answer in time.
@@ -76,36 +77,45 @@ impl NodeProcess {
         folder: &Folder,
         name: &str,
         mtu: u16,
-        streams: u32,
+        connections: u32,
     ) -> Result<Self, CommandError> {
         let data = folder.path().join(name);
         let made = init(
-            &options(name, data.clone(), mtu, streams),
+            &options(name, data.clone(), mtu, connections),
             SystemClock::new().now(),
         )?;
-        let dir = DataDir::open(&data)?;
-        let mut worker = Worker::start(&Task::Node { data })?;
-        let answer = async {
-            loop {
-                if let Some(admin) = AdminClient::connect(&dir).await? {
-                    return Ok(admin);
-                }
-                if worker.is_over() {
-                    let message = "the node ended before it served; what it said is above";
-                    return Err(CommandError::new(ErrorCode::Internal, message));
-                }
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        let late = |_| CommandError::new(ErrorCode::Busy, "the node did not start in time");
-        let admin = tokio::time::timeout(START_MAX, answer)
-            .await
-            .map_err(late)??;
+        let (worker, admin) = launch(&data).await?;
         Ok(Self {
             worker,
             admin,
             fingerprint: made.fingerprint,
+            data,
         })
+    }
+
+    /// Ends it as a crash would, starts it again and waits until it answers; returns how long that took from its start.
+    ///
+    /// # Errors
+    /// As [`NodeProcess::start`].
+    pub(super) async fn kill_and_start(self) -> Result<(Self, Duration), CommandError> {
+        let Self {
+            worker,
+            fingerprint,
+            data,
+            ..
+        } = self;
+        // The signal is KILL, and the process is waited for.
+        drop(worker);
+        let started = Instant::now();
+        let (worker, admin) = launch(&data).await?;
+        let took = started.elapsed();
+        let node = Self {
+            worker,
+            admin,
+            fingerprint,
+            data,
+        };
+        Ok((node, took))
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -121,9 +131,9 @@ impl NodeProcess {
         &self.fingerprint
     }
 
-    /// Enrolls the application that publishes; returns where the node listens.
-    pub(super) async fn enrol(&self, key: &str) -> Result<Vec<String>, CommandError> {
-        let (app, key) = ("bench".to_owned(), key.to_owned());
+    /// Enrolls an application that publishes; returns where the node listens.
+    pub(super) async fn enrol(&self, app: &str, key: &str) -> Result<Vec<String>, CommandError> {
+        let (app, key) = (app.to_owned(), key.to_owned());
         let answer = self.call(Command::AppAdd { app, key }).await?;
         let addresses = answer["addresses"].as_array().into_iter().flatten();
         Ok(addresses
@@ -192,7 +202,31 @@ impl NodeProcess {
     }
 }
 
-fn options(name: &str, data: PathBuf, mtu: u16, streams: u32) -> InitOptions {
+/// Starts a node on its directory and waits until it answers.
+async fn launch(data: &Path) -> Result<(Worker, AdminClient), CommandError> {
+    let dir = DataDir::open(data)?;
+    let data = data.to_owned();
+    let mut worker = Worker::start(&Task::Node { data })?;
+    let answer = async {
+        loop {
+            if let Some(admin) = AdminClient::connect(&dir).await? {
+                return Ok(admin);
+            }
+            if worker.is_over() {
+                let message = "the node ended before it served; what it said is above";
+                return Err(CommandError::new(ErrorCode::Internal, message));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let late = |_| CommandError::new(ErrorCode::Busy, "the node did not start in time");
+    let admin = tokio::time::timeout(START_MAX, answer)
+        .await
+        .map_err(late)??;
+    Ok((worker, admin))
+}
+
+fn options(name: &str, data: PathBuf, mtu: u16, connections: u32) -> InitOptions {
     let mut config = Config {
         listen: ([127, 0, 0, 1], 0).into(),
         http: ([127, 0, 0, 1], 0).into(),
@@ -202,8 +236,8 @@ fn options(name: &str, data: PathBuf, mtu: u16, streams: u32) -> InitOptions {
     };
     config.event_bytes_max = 16 << 20;
     config.quic.mtu_upper_bound = mtu;
-    // The publisher has a connection for each stream.
-    config.quic.connections_per_peer = config.quic.connections_per_peer.max(streams as usize);
+    // Each stream of a publisher or a reader has a connection of its own.
+    config.quic.connections_per_peer = config.quic.connections_per_peer.max(connections as usize);
     InitOptions {
         name: name.to_owned(),
         domain: None,
