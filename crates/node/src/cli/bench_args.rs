@@ -195,16 +195,19 @@ pub struct BenchVerifyArgs {
 /// `bench idle`.
 #[derive(Args, Clone, Debug)]
 pub struct BenchIdleArgs {
-    /// Subscriptions, each of an organization of its own over a connection of its own
+    /// Subscriptions, each over a connection of its own
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
     pub subscriptions: u32,
+    /// Organizations that hold them; joining takes far longer than subscribing
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
+    pub organizations: u32,
     /// Seconds that the node's share of a core is taken over
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600), value_name = "S")]
     pub seconds: u64,
     /// Seconds of quiet before that
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=600), value_name = "S")]
     pub warmup: u64,
-    /// Subscriptions in one process; each takes two files there
+    /// Subscriptions in one process; each takes a file there
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
     pub per_reader: u32,
     /// Runs, each on a fresh node; given are median, lowest and highest of each figure

@@ -39,6 +39,7 @@ pub(super) async fn run(
     drop(publisher);
     let mut reader = Worker::start(&Task::Read(ReadTask {
         organizations: vec![vec![node.invite(&stream).await?]],
+        subscriptions_each: 1,
         profiles: profiles(folder, "readers"),
         keep: true,
         mtu: args.load.mtu,

@@ -71,6 +71,7 @@ async fn to_client(
             .chunks(STREAMS_PER_ORGANIZATION)
             .map(<[_]>::to_vec)
             .collect(),
+        subscriptions_each: 1,
         profiles: profiles(folder, "readers"),
         keep: links.len() == 1,
         mtu: args.load.mtu,

@@ -113,20 +113,17 @@ async fn with_subscribers(
         Pace::Batches(args.rate)
     };
     let task = PublishTask::new(&args.load, &node, 1, pace, Until::Ended).await?;
-    let mut links = Vec::new();
-    for stream in &task.streams {
-        node.create_stream(stream).await?;
-        for _ in 0..subscribers {
-            links.push(vec![node.invite(stream).await?]);
-        }
-    }
+    let stream = task.streams.concat();
+    node.create_stream(&stream).await?;
+    let links = node.invite_many(&stream, subscribers).await?;
     let mut readers = Vec::new();
     for (number, links) in links
         .chunks(links.len().div_ceil(args.readers as usize).max(1))
         .enumerate()
     {
         let mut reader = Worker::start(&Task::Read(ReadTask {
-            organizations: links.to_vec(),
+            organizations: links.iter().map(|link| vec![link.clone()]).collect(),
+            subscriptions_each: 1,
             profiles: profiles(folder, &format!("readers-{subscribers}-{number}")),
             keep: false,
             mtu: args.load.mtu,

@@ -6,26 +6,27 @@ use serde_json::{Value, json};
 
 use super::counters::Used;
 use super::publisher::Until;
-use super::reader::ReadTask;
+use super::reader::{Read, ReadTask};
 use super::worker::{Mark, Task, Worker};
 use super::world::{Folder, NodeProcess};
-use super::{Measurement, profiles, rounded};
+use super::{CONNECTIONS_PER_KEY, Measurement, profiles, rounded};
 use crate::cli::{BenchIdleArgs, BenchLoad, Output};
-use crate::errors::CommandError;
+use crate::errors::{CommandError, ErrorCode};
 
 const STREAM: &str = "quiet";
 
 pub(super) fn words(args: &BenchIdleArgs) -> Measurement {
     Measurement {
         bench: "idle",
-        what: "subscriptions of one quiet stream, each of an organization of its own over a connection of its own",
+        what: "subscriptions of one quiet stream, each over a connection of its own",
         options: json!({
             "subscriptions": args.subscriptions,
+            "organizations": args.organizations.min(args.subscriptions),
             "subscriptions_per_process": args.per_reader,
             "warmup_s": args.warmup,
             "seconds": args.seconds,
-            "memory_is": "resident memory of the node: the agreement's share is what came with the organizations and their agreements, the \
-                          connection's what came with the subscriptions",
+            "memory_is": "resident memory of the node: for each organization what came with it and its agreement, for each subscription what came \
+                          with its connection after that",
         }),
     }
 }
@@ -35,33 +36,39 @@ pub(super) async fn run(
     folder: &Folder,
     output: &mut Output,
 ) -> Result<Value, CommandError> {
+    let organizations = args.organizations.min(args.subscriptions);
+    let each = args.subscriptions.div_ceil(organizations);
+    if each > CONNECTIONS_PER_KEY {
+        let message = format!(
+            "{each} subscriptions of one organization are more connections than the {CONNECTIONS_PER_KEY} that a node grants one key"
+        );
+        return Err(CommandError::new(ErrorCode::Usage, message)
+            .advise("raise `--organizations`, or lower `--subscriptions`"));
+    }
     let mtu = BenchLoad::default().mtu;
-    let mut node = NodeProcess::start(folder, "producer", mtu, 1).await?;
+    let mut node = NodeProcess::start(folder, "producer", mtu, each).await?;
     node.create_stream(STREAM).await?;
     let empty = Used::of(node.pid())?;
     let began = Instant::now();
     let mut readers = Vec::new();
-    let mut left = args.subscriptions;
-    while left > 0 {
-        let count = left.min(args.per_reader);
-        left -= count;
-        let mut organizations = Vec::new();
-        for _ in 0..count {
-            organizations.push(vec![node.invite(STREAM).await?]);
-        }
+    let mut links = node.invite_many(STREAM, organizations).await?;
+    let per_reader = (args.per_reader / each).max(1) as usize;
+    while !links.is_empty() {
+        let rest = links.split_off(per_reader.min(links.len()));
         let mut reader = Worker::start(&Task::Read(ReadTask {
-            organizations,
-            profiles: profiles(folder, &format!("readers-{left}")),
+            organizations: links.into_iter().map(|link| vec![link]).collect(),
+            subscriptions_each: each,
+            profiles: profiles(folder, &format!("readers-{}", rest.len())),
             keep: false,
             mtu,
             until: Until::Ended,
         }))?;
         reader.mark(Mark::Joined).await?;
         readers.push(reader);
+        links = rest;
         output.note(&format!(
-            "{} of {} joined",
-            args.subscriptions - left,
-            args.subscriptions
+            "{} of {organizations} organizations joined",
+            organizations as usize - links.len()
         ));
     }
     let joined = Used::of(node.pid())?;
@@ -77,20 +84,17 @@ pub(super) async fn run(
     tokio::time::sleep(Duration::from_secs(args.seconds)).await;
     let after = Used::of(node.pid())?;
     node.check_running()?;
+    let mut connected = 0;
     for reader in &mut readers {
-        reader.check_running()?;
+        connected += reader.ask::<Read>().await?.connected;
     }
     let used = after.since(&before);
-    let each = |more: u64, less: u64| {
-        rounded(
-            more.saturating_sub(less) as f64 / f64::from(args.subscriptions),
-            0,
-        )
-    };
+    let share =
+        |more: u64, less: u64, of: f64| rounded(more.saturating_sub(less) as f64 / of.max(1.0), 0);
     Ok(json!({
-        "node_bytes_per_subscription": each(after.memory_bytes, empty.memory_bytes),
-        "of_that_agreement_bytes": each(joined.memory_bytes, empty.memory_bytes),
-        "of_that_connection_bytes": each(after.memory_bytes, joined.memory_bytes),
+        "connected": connected,
+        "node_bytes_per_subscription": share(after.memory_bytes, joined.memory_bytes, connected as f64),
+        "node_bytes_per_organization": share(joined.memory_bytes, empty.memory_bytes, f64::from(organizations)),
         "node_share_of_a_core": rounded(used.core_ns as f64 / used.wall_ns.max(1) as f64, 4),
         "node_memory_bytes": after.memory_bytes,
         "node_memory_before_bytes": empty.memory_bytes,

@@ -4,15 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use countersign_client::join::{JoinerKeys, redeem};
 use countersign_client::profile::Profile;
-use countersign_client::subscriber::{Forget, SubscribeError, SubscriberOptions};
-use countersign_client::{Clock, Subscriber};
-use countersign_crypto::OsEntropy;
+use countersign_client::subscriber::{SubscribeError, SubscriberOptions, SubscriberStatus};
+use countersign_client::{Clock, Expected, SessionOptions, Subscriber};
+use countersign_crypto::{OsEntropy, SigningKey};
+use countersign_event::documents::{KeyStatement, Role, RoleKey};
+use countersign_event::names::Authority;
 use countersign_exchange::Clock as _;
 use countersign_protocol::invitation::Invitation;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::histogram::Histogram;
@@ -23,11 +26,16 @@ use super::{CONNECTING_MAX, files};
 use crate::clock::SystemClock;
 use crate::errors::{CommandError, ErrorCode};
 
+/// What a reading organization calls itself.
+const NAME: &str = "bench reader";
+
 /// What to read.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct ReadTask {
     /// For each organization that this process plays, an invitation to each of its streams.
     pub(super) organizations: Vec<Vec<String>>,
+    /// Subscriptions under each agreement. More than one can only idle: their receipts would contradict each other.
+    pub(super) subscriptions_each: u32,
     /// The folder for keys and positions; it must not exist.
     pub(super) profiles: PathBuf,
     /// Whether positions are kept on the disk, as a program would that wants to resume.
@@ -48,6 +56,8 @@ pub(super) struct Read {
     /// Entries that the producer had signed and this process had not taken.
     pub(super) lag_at_begin: u64,
     pub(super) lag_at_end: u64,
+    /// Subscriptions with a session at the end.
+    pub(super) connected: u64,
 }
 
 /// What all streams count together. Locked once a batch.
@@ -61,6 +71,7 @@ struct Tally {
     wanted: u64,
     /// For each stream: size of the newest head, next sequence.
     positions: Vec<(u64, u64)>,
+    statuses: Vec<watch::Receiver<SubscriberStatus>>,
 }
 
 struct Shared {
@@ -69,7 +80,8 @@ struct Shared {
 }
 
 pub(super) async fn run(task: ReadTask, stage: &mut Stage<'_>) -> Result<Read, CommandError> {
-    let subscriptions: usize = task.organizations.iter().map(Vec::len).sum();
+    let agreements: usize = task.organizations.iter().map(Vec::len).sum();
+    let subscriptions = agreements * task.subscriptions_each as usize;
     files::make_room((task.organizations.len() + subscriptions + CONNECTING_MAX) as u64)?;
     let joined = join(&task).await?;
     stage.mark(Mark::Joined)?;
@@ -137,8 +149,8 @@ async fn join(task: &ReadTask) -> Result<Vec<SubscriberOptions>, CommandError> {
         for (number, links) in some {
             let path = task.profiles.join(number.to_string());
             let links = (*links).clone();
-            let (mtu, keep) = (task.mtu, task.keep);
-            joining.spawn(async move { join_one(&path, &links, mtu, keep).await });
+            let (mtu, keep, each) = (task.mtu, task.keep, task.subscriptions_each);
+            joining.spawn(async move { join_one(&path, &links, each, mtu, keep).await });
         }
         while let Some(done) = joining.join_next().await {
             all.extend(done.map_err(failed)??);
@@ -147,37 +159,112 @@ async fn join(task: &ReadTask) -> Result<Vec<SubscriberOptions>, CommandError> {
     Ok(all)
 }
 
-/// One organization with its agreements.
+/// One organization with its agreements. Where nothing is kept there is no file either: thousands of them are made for one measurement.
 async fn join_one(
     path: &Path,
     links: &[String],
+    each: u32,
     mtu: u16,
     keep: bool,
 ) -> Result<Vec<SubscriberOptions>, CommandError> {
     let system = SystemClock::new();
     let clock: Clock = Arc::new(move || system.now());
+    let mut all = if keep {
+        join_by_profile(path, links, &clock).await?
+    } else {
+        join_in_memory(links, each, &clock).await?
+    };
+    for options in &mut all {
+        options.session.limits.mtu_upper_bound = mtu;
+    }
+    Ok(all)
+}
+
+async fn join_by_profile(
+    path: &Path,
+    links: &[String],
+    clock: &Clock,
+) -> Result<Vec<SubscriberOptions>, CommandError> {
     let mut entropy = OsEntropy::new().map_err(failed)?;
-    let profile = Profile::create(path, "bench reader", clock(), &mut entropy).map_err(failed)?;
+    let profile = Profile::create(path, NAME, clock(), &mut entropy).map_err(failed)?;
     let mut all = Vec::new();
     for link in links {
         let invitation: Invitation = link.parse().map_err(failed)?;
         let joined = profile
-            .join(&invitation, Arc::clone(&clock), |_| true)
+            .join(&invitation, Arc::clone(clock), |_| true)
             .await
             .map_err(failed)?;
         let entropy = OsEntropy::new().map_err(failed)?;
-        let mut options = profile
+        let options = profile
             .subscriber(
                 &joined.agreement.stream,
-                Arc::clone(&clock),
+                Arc::clone(clock),
                 Box::new(entropy),
             )
             .map_err(failed)?;
-        options.session.limits.mtu_upper_bound = mtu;
-        if !keep {
-            options.keep = Box::new(Forget);
-        }
         all.push(options);
+    }
+    Ok(all)
+}
+
+async fn join_in_memory(
+    links: &[String],
+    each: u32,
+    clock: &Clock,
+) -> Result<Vec<SubscriberOptions>, CommandError> {
+    let mut entropy = OsEntropy::new().map_err(failed)?;
+    let [organization, node, agreement_key, receipt_key] =
+        [(); 4].map(|()| SigningKey::generate(&mut entropy));
+    let now = clock();
+    let role = |role, key: &SigningKey| RoleKey {
+        role,
+        key: key.public(),
+        from: now,
+        until: None,
+    };
+    let statement = KeyStatement {
+        authority: Authority::of_key(&organization.public()),
+        name: NAME.to_owned(),
+        organization: organization.public(),
+        number: 1,
+        made: now,
+        keys: vec![
+            role(Role::Agreement, &agreement_key),
+            role(Role::Node, &node),
+            role(Role::Receipt, &receipt_key),
+        ],
+    };
+    let keys = JoinerKeys {
+        envelope: statement.sign_with(&organization),
+        statement,
+        agreement_key,
+    };
+    let mut all = Vec::new();
+    for link in links {
+        let invitation: Invitation = link.parse().map_err(failed)?;
+        let session = |addresses, expected| SessionOptions {
+            statement: Some(keys.envelope.clone()),
+            ..SessionOptions::new(addresses, expected, node.clone(), Arc::clone(clock))
+        };
+        let base = session(
+            invitation.addresses.clone(),
+            Expected::node(invitation.node),
+        );
+        let joined = redeem(&invitation, base, &keys, |_| true)
+            .await
+            .map_err(failed)?;
+        let producer = joined.inviter.statement;
+        let expected = Expected::organization(producer.organization.fingerprint());
+        for _ in 0..each {
+            let entropy = OsEntropy::new().map_err(failed)?;
+            all.push(SubscriberOptions::new(
+                session(joined.addresses.clone(), expected.clone()),
+                joined.terms.agreement.clone(),
+                producer.clone(),
+                receipt_key.clone(),
+                Box::new(entropy),
+            ));
+        }
     }
     Ok(all)
 }
@@ -201,6 +288,7 @@ async fn subscribe(
         };
         let (index, subscriber) = opened.map_err(failed)?;
         let subscriber = subscriber.map_err(failed)?;
+        shared.locked(|tally| tally.statuses.push(subscriber.status().clone()));
         let (shared, broken) = (Arc::clone(shared), broken.clone());
         tokio::spawn(async move {
             if let Err(error) = take(subscriber, index, &shared).await {
@@ -260,6 +348,11 @@ impl Tally {
             latency: self.latency.to_json(),
             lag_at_begin,
             lag_at_end: self.lag(),
+            connected: self
+                .statuses
+                .iter()
+                .filter(|status| status.borrow().connected)
+                .count() as u64,
         }
     }
 

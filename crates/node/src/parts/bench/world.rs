@@ -3,12 +3,15 @@
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use countersign_crypto::Fingerprint;
 use countersign_exchange::Clock as _;
 use serde_json::Value;
+use tokio::task::{JoinError, JoinSet};
 
+use super::CONNECTING_MAX;
 use super::worker::{Task, Worker};
 use crate::admin::{Accept, AdminClient, Command};
 use crate::clock::SystemClock;
@@ -63,7 +66,7 @@ impl Drop for Folder {
 /// A node in a process of its own.
 pub(super) struct NodeProcess {
     worker: Worker,
-    admin: AdminClient,
+    admin: Arc<AdminClient>,
     fingerprint: Fingerprint,
     data: PathBuf,
 }
@@ -154,16 +157,28 @@ impl NodeProcess {
 
     /// An invitation to read a stream.
     pub(super) async fn invite(&self, stream: &str) -> Result<String, CommandError> {
-        let invite = Command::PartnerInvite {
-            stream: stream.to_owned(),
-            consume: false,
-            expires_s: INVITATION_S,
-            period_s: None,
-            for_key: None,
-            confirm: false,
-            exposure_events: None,
-        };
-        text(&self.call(invite).await?, "link")
+        invite(&self.admin, stream).await
+    }
+
+    /// So many invitations to read a stream; some dozens are made at a time.
+    pub(super) async fn invite_many(
+        &self,
+        stream: &str,
+        count: u32,
+    ) -> Result<Vec<String>, CommandError> {
+        let mut links = Vec::new();
+        let mut making = JoinSet::new();
+        for _ in 0..count {
+            let (admin, stream) = (Arc::clone(&self.admin), stream.to_owned());
+            making.spawn(async move { invite(&admin, &stream).await });
+            if making.len() >= CONNECTING_MAX {
+                links.extend(made(making.join_next().await)?);
+            }
+        }
+        while !making.is_empty() {
+            links.extend(made(making.join_next().await)?);
+        }
+        Ok(links)
     }
 
     /// Accepts an invitation.
@@ -202,8 +217,28 @@ impl NodeProcess {
     }
 }
 
+async fn invite(admin: &AdminClient, stream: &str) -> Result<String, CommandError> {
+    let invite = Command::PartnerInvite {
+        stream: stream.to_owned(),
+        consume: false,
+        expires_s: INVITATION_S,
+        period_s: None,
+        for_key: None,
+        confirm: false,
+        exposure_events: None,
+    };
+    text(&admin.channel().await?.call(&invite).await?, "link")
+}
+
+fn made<T>(
+    done: Option<Result<Result<T, CommandError>, JoinError>>,
+) -> Result<Option<T>, CommandError> {
+    let internal = |error| CommandError::new(ErrorCode::Internal, error);
+    done.transpose().map_err(internal)?.transpose()
+}
+
 /// Starts a node on its directory and waits until it answers.
-async fn launch(data: &Path) -> Result<(Worker, AdminClient), CommandError> {
+async fn launch(data: &Path) -> Result<(Worker, Arc<AdminClient>), CommandError> {
     let dir = DataDir::open(data)?;
     let data = data.to_owned();
     let mut worker = Worker::start(&Task::Node { data })?;
@@ -223,7 +258,7 @@ async fn launch(data: &Path) -> Result<(Worker, AdminClient), CommandError> {
     let admin = tokio::time::timeout(START_MAX, answer)
         .await
         .map_err(late)??;
-    Ok((worker, admin))
+    Ok((worker, Arc::new(admin)))
 }
 
 fn options(name: &str, data: PathBuf, mtu: u16, connections: u32) -> InitOptions {
