@@ -57,6 +57,7 @@ tasks:
   tidy               house rules: banned calls, markers, links, decisions, manifests and more
   graph [--write]    print which crate uses which, and check layers; --write records it in tests/crate-graph.txt
   generate [--write] check that generated files are fresh; --write makes them fresh
+  bench [OPTIONS]    build the release program and measure it; `cargo xtask bench --help` lists the options
 ";
 
 fn main() -> ExitCode {
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         ["graph", "--write"] => graph::write(&root).map(|notice| println!("{notice}")),
         ["generate"] => generated::check(&root).map(|notice| println!("{notice}")),
         ["generate", "--write"] => generated::write(&root).map(|notice| println!("{notice}")),
+        ["bench", rest @ ..] => bench::run(&root, rest),
         other => {
             eprintln!("`{}` is not a task\n\n{USAGE}", other.join(" "));
             return ExitCode::from(2);
