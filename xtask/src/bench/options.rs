@@ -8,7 +8,7 @@ pub(super) const USAGE: &str = "\
 usage: cargo xtask bench [OPTIONS]
 
 Builds the release program and measures it: publish, deliver, catch-up, latency, verify, many streams, fan-out, idle, restart, policy
-decisions and the raw limits of the machine, in rounds. About half an hour; with --quick-look some minutes.
+decisions and the raw limits of the machine, in rounds. About an hour; with --quick-look some minutes.
 
 options:
   --against nats     drive NATS JetStream in the same rounds, and print the ratios; wants `nats-server` on PATH (else tests/install/nats-server.sh

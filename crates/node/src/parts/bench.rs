@@ -46,8 +46,11 @@ use self::world::Folder;
 use crate::cli::{BenchLoad, BenchVerb, CommandResult, Exit, Output, View};
 use crate::errors::{CommandError, ErrorCode};
 
-/// Connections that one key has at most: the largest value that a node's `quic.connections_per_peer` takes.
-const CONNECTIONS_PER_KEY: u32 = 1_024;
+/// Connections that one key of a measurement has at most: with [`CONNECTIONS_ENDING`] the largest value that `quic.connections_per_peer` takes.
+const CONNECTIONS_PER_KEY: u32 = 1_000;
+
+/// Connections of a key that a node may still count while they end: joining has one of its own.
+const CONNECTIONS_ENDING: u32 = 24;
 
 /// Connections that one process has in the making at a time: below what a node lets wait (`quic.incoming_max`, `quic.retry_above`).
 const CONNECTING_MAX: usize = 32;

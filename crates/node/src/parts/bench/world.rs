@@ -11,8 +11,8 @@ use countersign_exchange::Clock as _;
 use serde_json::Value;
 use tokio::task::{JoinError, JoinSet};
 
-use super::CONNECTING_MAX;
 use super::worker::{Task, Worker};
+use super::{CONNECTING_MAX, CONNECTIONS_ENDING};
 use crate::admin::{Accept, AdminClient, Command};
 use crate::clock::SystemClock;
 use crate::config::{Config, TraceLevel};
@@ -272,7 +272,7 @@ fn options(name: &str, data: PathBuf, mtu: u16, connections: u32) -> InitOptions
     config.event_bytes_max = 16 << 20;
     config.quic.mtu_upper_bound = mtu;
     // Each stream of a publisher or a reader has a connection of its own.
-    config.quic.connections_per_peer = config.quic.connections_per_peer.max(connections as usize);
+    config.quic.connections_per_peer = (connections + CONNECTIONS_ENDING) as usize;
     InitOptions {
         name: name.to_owned(),
         domain: None,
