@@ -18,6 +18,10 @@ const INSTALLER: &str = "tests/install/nats-server.sh";
 /// How long the server may take to listen.
 const START_MAX: Duration = Duration::from_secs(10);
 
+/// Messages on the way where each is synced: the server acknowledges all it has queued at once, and with more of them nothing would come for
+/// seconds, and then everything. Fewer cost it nothing: it syncs one by one.
+pub(super) const SYNCED_WINDOW_MAX: u32 = 1_000;
+
 /// When the server syncs what it acknowledges.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Sync {
@@ -80,11 +84,15 @@ impl<'a> Nats<'a> {
     /// Runs a task on a fresh server, for so many seconds that count.
     pub(super) fn run(&self, task: &PeerTask, sync: Sync, seconds: u32) -> Result<Value, Failure> {
         let server = Server::start(self, sync)?;
+        let window = match sync {
+            Sync::Default => task.window,
+            Sync::Always => task.window.min(SYNCED_WINDOW_MAX),
+        };
         let task = json!({
             "url": format!("nats://127.0.0.1:{}", server.port),
             "mode": task.mode.name(),
             "bytes": task.bytes,
-            "window": task.window,
+            "window": window,
             "rate": task.rate,
             "events": task.events,
             "warmup": 1,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use countersign_client::join::{JoinerKeys, redeem};
 use countersign_client::profile::Profile;
-use countersign_client::subscriber::{SubscribeError, SubscriberOptions, SubscriberStatus};
+use countersign_client::subscriber::{Start, SubscribeError, SubscriberOptions, SubscriberStatus};
 use countersign_client::{Clock, Expected, SessionOptions, Subscriber};
 use countersign_crypto::{OsEntropy, SigningKey};
 use countersign_event::documents::{KeyStatement, Role, RoleKey};
@@ -34,7 +34,7 @@ const NAME: &str = "bench reader";
 pub(super) struct ReadTask {
     /// For each organization that this process plays, an invitation to each of its streams.
     pub(super) organizations: Vec<Vec<String>>,
-    /// Subscriptions under each agreement. More than one can only idle: their receipts would contradict each other.
+    /// Subscriptions under each agreement. More than one begin after the newest entry.
     pub(super) subscriptions_each: u32,
     /// The folder for keys and positions; it must not exist.
     pub(super) profiles: PathBuf,
@@ -257,13 +257,18 @@ async fn join_in_memory(
         let expected = Expected::organization(producer.organization.fingerprint());
         for _ in 0..each {
             let entropy = OsEntropy::new().map_err(failed)?;
-            all.push(SubscriberOptions::new(
+            let mut options = SubscriberOptions::new(
                 session(joined.addresses.clone(), expected.clone()),
                 joined.terms.agreement.clone(),
                 producer.clone(),
                 receipt_key.clone(),
                 Box::new(entropy),
-            ));
+            );
+            if each > 1 {
+                // A series of receipts for each, and nothing to receipt: one series under two readers would contradict itself.
+                options.start = Start::Now;
+            }
+            all.push(options);
         }
     }
     Ok(all)
