@@ -108,6 +108,9 @@ impl<'a> Nats<'a> {
         let used = core_ns(server.child.id()).saturating_sub(before);
         let mut value: Value = serde_json::from_str(&said)
             .map_err(|error| fault(format!("the driver did not answer in JSON: {error}")))?;
+        if value["events"].as_u64() == Some(0) {
+            return Err(fault("the server acknowledged or delivered nothing within the time: take more `--seconds`".to_owned()));
+        }
         let all = value["events_in_all"].as_f64().unwrap_or_default();
         value["server_core_ns_per_event"] = json!(used as f64 / all.max(1.0));
         Ok(value)
