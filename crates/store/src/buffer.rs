@@ -1,5 +1,5 @@
-//! Buffers for commits: aligned, so that a direct write takes them as they are, and used again, since memory that is touched for the first time costs
-//! more than everything that is done with it.
+//! Buffers for what goes to the disk and comes from it: aligned, so that direct reads and writes take them as they are, and used again, since memory that
+//! is touched for the first time costs more than everything that is done with it.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,16 +30,27 @@ impl Buffers {
             }
             None => Vec::with_capacity(needed),
         };
-        let start = bytes
-            .as_ptr()
-            .align_offset(DIRECT_ALIGNMENT)
-            .min(DIRECT_ALIGNMENT);
-        bytes.resize(start, 0);
+        let start = bytes.as_ptr().align_offset(DIRECT_ALIGNMENT);
+        let start = start.min(DIRECT_ALIGNMENT);
+        if bytes.len() < start {
+            bytes.resize(start, 0);
+        }
         Buffer {
             bytes,
             start,
+            end: start,
             home: self.clone(),
         }
+    }
+
+    /// A buffer of `len` bytes to be overwritten: what is in it is left from before.
+    pub(crate) fn take_dirty(&self, len: usize) -> Buffer {
+        let mut buffer = self.take(len);
+        buffer.end += len;
+        if buffer.bytes.len() < buffer.end {
+            buffer.bytes.resize(buffer.end, 0);
+        }
+        buffer
     }
 
     /// One that is kept and has room, but not many times too much: what is held in memory for readers is counted by its length.
@@ -51,12 +62,11 @@ impl Buffers {
         Some(kept.swap_remove(at))
     }
 
-    fn put_back(&self, mut bytes: Vec<u8>) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn put_back(&self, bytes: Vec<u8>) {
         if bytes.capacity() < KEPT_BYTES_MIN {
             return;
         }
-        bytes.clear();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT_MAX {
             // The oldest has waited longest without fitting anything.
             kept.remove(0);
@@ -68,19 +78,32 @@ impl Buffers {
 /// Bytes that begin at a multiple of [`DIRECT_ALIGNMENT`] in memory, as long as no more are put in than there is room for.
 #[derive(Debug)]
 pub(crate) struct Buffer {
+    /// What lies behind `end` is left from an earlier use.
     bytes: Vec<u8>,
     start: usize,
+    end: usize,
     home: Buffers,
 }
 
 impl Buffer {
-    pub(crate) fn extend_from_slice(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+    pub(crate) fn extend_from_slice(&mut self, more: &[u8]) {
+        let end = self.end + more.len();
+        match self.bytes.get_mut(self.end..end) {
+            Some(room) => room.copy_from_slice(more),
+            None => {
+                self.bytes.truncate(self.end);
+                self.bytes.extend_from_slice(more);
+            }
+        }
+        self.end = end;
     }
 
     /// Makes it `len` bytes long; new ones are zeros.
     pub(crate) fn resize(&mut self, len: usize) {
-        self.bytes.resize(self.start + len, 0);
+        let end = self.start + len;
+        self.bytes.truncate(self.end.max(self.start));
+        self.bytes.resize(end, 0);
+        self.end = end;
     }
 
     /// The bytes for many holders; the memory returns when the last of them lets go.
@@ -99,13 +122,13 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.bytes[self.start..self.end]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..]
+        &mut self.bytes[self.start..self.end]
     }
 }
 
@@ -137,6 +160,10 @@ mod tests {
         assert_eq!(again.as_ptr(), at);
         again.resize(8);
         assert_eq!(&again[..], [0; 8], "what was in it before is gone");
+        again.resize(0);
+        again.extend_from_slice(&[2; 4]);
+        again.resize(6);
+        assert_eq!(&again[..], [2, 2, 2, 2, 0, 0]);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 /// Declares the sites, so that [`SyncSite::ALL`] cannot miss one.
 macro_rules! sync_sites {
@@ -142,8 +142,8 @@ pub trait Disk: Debug + Send + Sync {
     /// [`io::ErrorKind::NotFound`]; what the system reports.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Opens an existing file for reading and writing. What is written from a buffer aligned to [`DIRECT_ALIGNMENT`], in whole sectors, goes to the
-    /// device without a copy in the system's cache, where the file system can do that. Reads and syncs are as ever, and see it.
+    /// Opens an existing file for reading and writing. What is written from a buffer aligned to [`DIRECT_ALIGNMENT`], or read into one, in whole sectors, goes
+    /// between it and the device without a copy in the system's cache, where the file system can do that. All reads see all writes.
     ///
     /// # Errors
     /// As [`Disk::open`].
@@ -202,18 +202,30 @@ pub struct RealDisk;
 #[derive(Debug)]
 struct RealFile(File);
 
-/// A file with a second handle, past the cache. The system keeps both views the same: a direct write drops what the cache has of these bytes.
+/// A file with a second handle, past the cache, once that is wanted. The system keeps both views the same: a direct write drops what the cache has of
+/// these bytes.
 #[derive(Debug)]
 struct DirectFile {
     cached: RealFile,
-    direct: File,
+    path: PathBuf,
+    direct: OnceLock<Option<File>>,
 }
 
 impl DirectFile {
+    /// The handle past the cache, for bytes that it can take.
+    fn direct(&self, bytes: &[u8], offset: u64) -> Option<&File> {
+        let aligned = bytes.len().is_multiple_of(DIRECT_SECTOR)
+            && offset.is_multiple_of(DIRECT_SECTOR as u64)
+            && bytes.as_ptr().align_offset(DIRECT_ALIGNMENT) == 0;
+        let open = || self.direct.get_or_init(|| Self::handle(&self.path));
+        aligned.then(open)?.as_ref()
+    }
+
     /// A handle past the cache; `None` where the file system has none, or one that wants more than our sectors and buffers give.
     fn handle(path: &Path) -> Option<File> {
         let flags = rustix::fs::OFlags::DIRECT.bits();
         let file = OpenOptions::new()
+            .read(true)
             .write(true)
             .custom_flags(i32::try_from(flags).ok()?)
             .open(path)
@@ -230,6 +242,14 @@ impl DirectFile {
             && fits(found.stx_dio_mem_align, DIRECT_ALIGNMENT)
             && fits(found.stx_dio_offset_align, DIRECT_SECTOR))
         .then_some(file)
+    }
+}
+
+/// How much of a call was done; none, where a signal came first.
+fn done(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        result => result,
     }
 }
 
@@ -284,19 +304,21 @@ impl DiskFile for DirectFile {
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.cached.read_exact_at(buffer, offset)
+        let read = match self.direct(buffer, offset) {
+            Some(direct) => done(direct.read_at(buffer, offset))?,
+            None => 0,
+        };
+        let rest = buffer.get_mut(read..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        self.cached.read_exact_at(rest, offset + read as u64)
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let whole_sectors = bytes.len().is_multiple_of(DIRECT_SECTOR)
-            && offset.is_multiple_of(DIRECT_SECTOR as u64);
-        let aligned = bytes.as_ptr().align_offset(DIRECT_ALIGNMENT) == 0;
-        let written = match whole_sectors && aligned {
-            true => match self.direct.write_at(bytes, offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-                written => written?,
-            },
-            false => 0,
+        let written = match self.direct(bytes, offset) {
+            Some(direct) => done(direct.write_at(bytes, offset))?,
+            None => 0,
         };
         // What a short write left has no alignment to count on.
         let rest = bytes.get(written..).unwrap_or_default();
@@ -341,11 +363,11 @@ impl Disk for RealDisk {
 
     fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        let cached = RealFile(file);
-        Ok(match DirectFile::handle(path) {
-            Some(direct) => Arc::new(DirectFile { cached, direct }),
-            None => Arc::new(cached),
-        })
+        Ok(Arc::new(DirectFile {
+            cached: RealFile(file),
+            path: path.to_path_buf(),
+            direct: OnceLock::new(),
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -93,6 +93,8 @@ impl<'a> Nats<'a> {
             "mode": task.mode.name(),
             "bytes": task.bytes,
             "window": window,
+            // As `countersign bench deliver` has it.
+            "ahead": (16 << 20) / task.bytes.max(1),
             "rate": task.rate,
             "events": task.events,
             "warmup": 1,

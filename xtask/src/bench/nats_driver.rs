@@ -21,6 +21,9 @@ const SUBJECT: &str = "bench.events";
 /// Bytes that a consumer asks for at a time, as messages.
 const PULL_BYTES: u64 = 8 << 20;
 
+/// How often a publisher looks that has to wait for the consumer.
+const LOOK: Duration = Duration::from_micros(200);
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 pub(super) fn run(task: &str) -> Result<(), Failure> {
@@ -44,6 +47,8 @@ struct Task {
     mode: String,
     bytes: usize,
     window: usize,
+    /// Messages that may be published and not yet consumed, where both are done at once.
+    ahead: u64,
     rate: Option<u64>,
     events: u64,
     warmup: Duration,
@@ -69,6 +74,7 @@ impl Task {
             mode: text("mode")?,
             bytes: usize::try_from(number("bytes")?)?,
             window: usize::try_from(number("window")?)?,
+            ahead: number("ahead")?,
             rate: value["rate"].as_u64(),
             events: number("events")?,
             warmup: Duration::from_secs(number("warmup")?),
@@ -232,6 +238,8 @@ async fn publish(
     } else {
         task.events
     };
+    // Where messages are consumed at once, the consumer counts.
+    let behind = (!counts).then(|| Arc::clone(&tally));
     let (waiting, acknowledged) = mpsc::channel(task.window.max(1));
     let collecting = tokio::spawn(collect(
         acknowledged,
@@ -240,6 +248,11 @@ async fn publish(
     ));
     let started = tokio::time::Instant::now();
     for number in 0..last {
+        if let Some(tally) = &behind {
+            while number.saturating_sub(tally.all.load(Ordering::Relaxed)) >= task.ahead {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
         if let Some(rate) = task.rate {
             let due = started + Duration::from_secs_f64(number as f64 / rate as f64);
             tokio::time::sleep_until(due).await;

@@ -124,6 +124,9 @@ pub struct BenchDeliverArgs {
     /// Who consumes: a program with the client library (handed on), or a node (durable in its copy)
     #[arg(long, value_enum, default_value_t = Consumer::Client, hide_possible_values = true, value_name = "client|node")]
     pub to: Consumer,
+    /// Bytes that may be published and not yet handed on to a client, so that no backlog grows beside what is measured
+    #[arg(long, default_value_t = 16_777_216, value_parser = clap::value_parser!(u32).range(65_536..=1_073_741_824), value_name = "BYTES")]
+    pub ahead_bytes: u32,
 }
 
 /// Who consumes.

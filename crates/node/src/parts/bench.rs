@@ -15,6 +15,7 @@
 //! stdout. Time, memory and bytes written of each part come from `/proc`. Each run has a node of its own; given are median, lowest and highest
 //! of each figure, and the runs themselves. Processes and directories end with the command, however it ends.
 
+mod ahead;
 mod catching_up;
 mod copying;
 mod counters;

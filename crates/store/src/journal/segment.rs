@@ -24,12 +24,6 @@ pub(crate) fn segment_path(segments: &Path, number: u32) -> PathBuf {
 }
 
 impl Segment {
-    /// The same segment, for writing.
-    pub(crate) fn for_writing(self, disk: &dyn Disk, segments: &Path) -> io::Result<Self> {
-        let file = disk.open_direct(&segment_path(segments, self.header.number))?;
-        Ok(Self { file, ..self })
-    }
-
     /// Opens a segment; `None` where its header is not the one of this number and journal.
     pub(crate) fn open(
         disk: &dyn Disk,
@@ -37,7 +31,7 @@ impl Segment {
         number: u32,
         journal: [u8; 16],
     ) -> io::Result<Option<Self>> {
-        let file = disk.open(&segment_path(segments, number))?;
+        let file = disk.open_direct(&segment_path(segments, number))?;
         let capacity = file.len()?;
         if !(SEGMENT_HEADER_BYTES..=super::format::SEGMENT_BYTES_MAX).contains(&capacity) {
             return Ok(None);

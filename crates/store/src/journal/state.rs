@@ -298,12 +298,21 @@ impl Logs {
     }
 }
 
-/// A recent commit in memory.
+/// A recent commit in memory, or another stretch of a segment.
 #[derive(Clone, Debug)]
 pub(crate) struct Recent {
     pub(crate) segment: u32,
     pub(crate) offset: u64,
     pub(crate) bytes: Bytes,
+}
+
+impl Recent {
+    /// A range of the segment, where it lies in here.
+    pub(crate) fn range(&self, segment: u32, offset: u64, len: u64) -> Option<Bytes> {
+        let start = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
+        let end = start.checked_add(usize::try_from(len).ok()?)?;
+        (self.segment == segment && end <= self.bytes.len()).then(|| self.bytes.slice(start..end))
+    }
 }
 
 /// What the writer publishes and readers look at.
@@ -331,10 +340,7 @@ impl Published {
             .recent
             .partition_point(|recent| (recent.segment, recent.offset) <= (segment, offset));
         let recent = self.recent.get(at.checked_sub(1)?)?;
-        let start = usize::try_from(offset.checked_sub(recent.offset)?).ok()?;
-        let end = start.checked_add(usize::try_from(len).ok()?)?;
-        (recent.segment == segment && end <= recent.bytes.len())
-            .then(|| recent.bytes.slice(start..end))
+        recent.range(segment, offset, len)
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) async fn run(
         profiles: profiles(folder, "readers"),
         keep: true,
         mtu: args.load.mtu,
+        taken: None,
         until,
     }))?;
     reader.mark(Mark::Joined).await?;

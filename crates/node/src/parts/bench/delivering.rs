@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::ahead::Ahead;
 use super::counters::Used;
 use super::publisher::{PublishTask, Until};
 use super::publishing::{options, pace};
@@ -37,7 +38,11 @@ pub(super) fn words(args: &BenchDeliverArgs) -> Measurement {
         what,
         options: merged(
             options(&args.publish),
-            json!({"latency_is": latency_is, "consumers": consumers}),
+            json!({
+                "latency_is": latency_is,
+                "consumers": consumers,
+                "published_and_not_handed_on_bytes_max": args.ahead_bytes,
+            }),
         ),
     }
 }
@@ -48,19 +53,26 @@ pub(super) async fn run(
     output: &mut Output,
 ) -> Result<Value, CommandError> {
     match args.to {
-        Consumer::Client => to_client(&args.publish, folder, output).await,
+        Consumer::Client => to_client(args, folder, output).await,
         Consumer::Node => to_node(&args.publish, folder, output).await,
     }
 }
 
 async fn to_client(
-    args: &BenchPublishArgs,
+    args: &BenchDeliverArgs,
     folder: &Folder,
     output: &mut Output,
 ) -> Result<Value, CommandError> {
+    let ahead = Ahead {
+        file: folder.path().join("taken"),
+        bytes: args.ahead_bytes,
+    };
+    let args = &args.publish;
     let connections = args.streams.min(CONNECTIONS_PER_KEY);
     let mut node = NodeProcess::start(folder, "producer", args.load.mtu, connections).await?;
-    let task = PublishTask::new(&args.load, &node, args.streams, pace(args), Until::Ended).await?;
+    let mut task =
+        PublishTask::new(&args.load, &node, args.streams, pace(args), Until::Ended).await?;
+    task.ahead = Some(ahead.clone());
     let mut links = Vec::new();
     for stream in &task.streams {
         node.create_stream(stream).await?;
@@ -75,6 +87,7 @@ async fn to_client(
         profiles: profiles(folder, "readers"),
         keep: links.len() == 1,
         mtu: args.load.mtu,
+        taken: Some(ahead.file),
         until: Until::window(args.window),
     }))?;
     reader.mark(Mark::Joined).await?;

@@ -127,6 +127,7 @@ async fn with_subscribers(
             profiles: profiles(folder, &format!("readers-{subscribers}-{number}")),
             keep: false,
             mtu: args.load.mtu,
+            taken: None,
             until: Until::Ended,
         }))?;
         reader.mark(Mark::Joined).await?;

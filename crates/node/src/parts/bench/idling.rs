@@ -61,6 +61,7 @@ pub(super) async fn run(
             profiles: profiles(folder, &format!("readers-{}", rest.len())),
             keep: false,
             mtu,
+            taken: None,
             until: Until::Ended,
         }))?;
         reader.mark(Mark::Joined).await?;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::ahead::{Ahead, Limit};
 use super::histogram::Histogram;
 use super::sample::{Sample, now_ns};
 use super::worker::{Mark, Stage};
@@ -43,6 +44,8 @@ pub(super) struct PublishTask {
     mtu: u16,
     pace: Pace,
     until: Until,
+    /// How far it may be ahead of a reader.
+    pub(super) ahead: Option<Ahead>,
 }
 
 /// How events are handed in.
@@ -111,6 +114,7 @@ impl PublishTask {
             mtu: load.mtu,
             pace,
             until,
+            ahead: None,
         })
     }
 }
@@ -152,6 +156,7 @@ pub(super) async fn run(
         tally: Arc::clone(&tally),
         broken,
         stopping,
+        limit: limit(&task)?,
     };
     let started = Instant::now();
     if !matches!(task.until, Until::Seconds { .. }) {
@@ -213,6 +218,15 @@ pub(super) async fn run(
     Ok(published(&tally, seconds))
 }
 
+fn limit(task: &PublishTask) -> Result<Option<Arc<Limit>>, CommandError> {
+    let event_bytes = Sample::new(task.data_bytes).len();
+    let limit = task
+        .ahead
+        .as_ref()
+        .map(|ahead| Limit::open(ahead, event_bytes));
+    Ok(limit.transpose()?.map(Arc::new))
+}
+
 fn published(tally: &Shared, time: Duration) -> Published {
     locked(tally, |tally| Published {
         events: tally.events,
@@ -250,6 +264,7 @@ struct Pusher {
     tally: Shared,
     broken: mpsc::Sender<PublishError>,
     stopping: watch::Receiver<bool>,
+    limit: Option<Arc<Limit>>,
 }
 
 impl Pusher {
@@ -278,6 +293,9 @@ impl Pusher {
                 left -= 1;
                 count += 1;
                 bulk.extend_from_slice(self.sample.event(number, now));
+            }
+            if let Some(limit) = &self.limit {
+                limit.wait(u64::from(count)).await;
             }
             match publisher.publish_batch(bulk.into(), count).await {
                 Ok(handed) => {

@@ -18,6 +18,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::ahead::Taken;
 use super::histogram::Histogram;
 use super::publisher::Until;
 use super::sample::{made_ns, now_ns};
@@ -41,6 +42,8 @@ pub(super) struct ReadTask {
     /// Whether positions are kept on the disk, as a program would that wants to resume.
     pub(super) keep: bool,
     pub(super) mtu: u16,
+    /// The file that tells a publisher how far this process is.
+    pub(super) taken: Option<PathBuf>,
     /// Of [`Until::Events`] all streams together.
     pub(super) until: Until,
 }
@@ -77,12 +80,14 @@ struct Tally {
 struct Shared {
     tally: Mutex<Tally>,
     reached: Notify,
+    taken: Option<Taken>,
 }
 
 pub(super) async fn run(task: ReadTask, stage: &mut Stage<'_>) -> Result<Read, CommandError> {
     let agreements: usize = task.organizations.iter().map(Vec::len).sum();
     let subscriptions = agreements * task.subscriptions_each as usize;
     files::make_room((task.organizations.len() + subscriptions + CONNECTING_MAX) as u64)?;
+    let taken = task.taken.as_deref().map(Taken::create).transpose()?;
     let joined = join(&task).await?;
     stage.mark(Mark::Joined)?;
     stage.told().await;
@@ -90,6 +95,7 @@ pub(super) async fn run(task: ReadTask, stage: &mut Stage<'_>) -> Result<Read, C
     let shared = Arc::new(Shared {
         tally: Mutex::default(),
         reached: Notify::new(),
+        taken,
     });
     let lasts = !matches!(task.until, Until::Seconds { .. });
     shared.locked(|tally| {
@@ -331,6 +337,9 @@ async fn take(
             tally.wanted > 0 && tally.events >= tally.wanted
         });
         subscriber.ack(batch.cursor())?;
+        if let Some(taken) = &shared.taken {
+            taken.add(batch.end() - batch.first());
+        }
         if is_reached {
             shared.reached.notify_one();
         }

@@ -1,18 +1,23 @@
 //! What readers keep between reads, each kind within a bound.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use countersign_crypto::Hash;
 
 use super::super::segment::Segment;
-use super::super::state::PartRef;
+use super::super::state::{PartRef, Recent};
+use crate::buffer::Buffers;
 
 /// Open segments and loaded indexes kept for the next read.
 const SEGMENTS_CACHED: usize = 64;
 const INDEXES_CACHED: usize = 8;
 /// Verified tiles kept: 4 MiB.
 const TILES_CACHED: usize = 512;
+
+/// Bytes of parts that were read whole.
+const BLOCK_BYTES_CACHED: usize = 16 << 20;
 
 /// A map that forgets everything when it is full: bounded, and simple enough to be right.
 #[derive(Debug)]
@@ -46,6 +51,9 @@ pub(crate) struct Caches {
     pub(super) segments: Mutex<Bounded<u32, Segment>>,
     pub(super) indexes: Mutex<Bounded<u32, Arc<LoadedIndex>>>,
     pub(super) tiles: Mutex<Bounded<TileKey, Arc<Vec<Hash>>>>,
+    pub(super) blocks: Mutex<Blocks>,
+    /// Where blocks are read into.
+    pub(super) buffers: Buffers,
 }
 
 impl Default for Caches {
@@ -54,6 +62,33 @@ impl Default for Caches {
             segments: Mutex::new(Bounded::new(SEGMENTS_CACHED)),
             indexes: Mutex::new(Bounded::new(INDEXES_CACHED)),
             tiles: Mutex::new(Bounded::new(TILES_CACHED)),
+            blocks: Mutex::default(),
+            buffers: Buffers::default(),
+        }
+    }
+}
+
+/// Parts that were read whole, the newest last: whoever reads a log from end to end takes several batches out of one part, and others read beside it.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    kept: VecDeque<Recent>,
+    bytes: usize,
+}
+
+impl Blocks {
+    /// A range of a segment, where a block holds it.
+    pub(super) fn get(&self, segment: u32, offset: u64, len: u64) -> Option<Bytes> {
+        let mut blocks = self.kept.iter().rev();
+        blocks.find_map(|block| block.range(segment, offset, len))
+    }
+
+    pub(super) fn put(&mut self, block: Recent) {
+        self.bytes += block.bytes.len();
+        self.kept.push_back(block);
+        while self.bytes > BLOCK_BYTES_CACHED
+            && let Some(oldest) = self.kept.pop_front()
+        {
+            self.bytes -= oldest.bytes.len();
         }
     }
 }

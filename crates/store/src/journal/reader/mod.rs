@@ -12,12 +12,12 @@ use bytes::Bytes;
 
 use super::error::{DamagedRange, Flaw, ReadError};
 use super::format::{
-    DIRECTORY_BYTES, DirectoryEntry, ENTRY_BYTES, PART_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+    DIRECTORY_BYTES, DirectoryEntry, ENTRY_BYTES, PART_HEADER_BYTES, SECTOR, SEGMENT_HEADER_BYTES,
 };
 use super::index::SegmentIndex;
 use super::scan::{check_content_crcs, read_header, read_parts};
 use super::segment::{Segment, segment_path};
-use super::state::{PartRef, Shared};
+use super::state::{PartRef, Recent, Shared};
 use super::types::{Head, LogInfo, LogNumber, Run};
 use crate::disk::read_vec;
 
@@ -25,6 +25,12 @@ pub(crate) use caches::Caches;
 pub use tree::LogNodes;
 
 use caches::{LoadedIndex, locked};
+
+/// Parts of at least this size are read whole.
+const BLOCK_BYTES_MIN: u64 = 256 << 10;
+
+/// Larger ones would push everything else out of memory.
+const BLOCK_BYTES_MAX: u64 = 4 << 20;
 
 /// Reads what has been committed, from any thread.
 #[derive(Clone, Debug)]
@@ -110,6 +116,9 @@ impl JournalReader {
         max_bytes: u64,
     ) -> Result<Run, ReadError> {
         let part = self.part_containing(log, first)?;
+        if max_bytes >= BLOCK_BYTES_MIN && max_entries > 1 {
+            self.fetch(&part)?;
+        }
         let front_len = part.meta_bytes() + part.entries_bytes();
         // The whole part in one read where it is wanted and fits; else front and content apart.
         let wanted = part.first == first
@@ -214,9 +223,43 @@ impl JournalReader {
         .ok_or_else(|| self.damage(part, at, Flaw::PartHeader))
     }
 
+    /// Reads a large part whole into memory, unless it is there: whoever wants much of it comes back for the rest. Small ones are left to the
+    /// system, which reads ahead.
+    fn fetch(&self, part: &PartRef) -> Result<(), ReadError> {
+        let len = part.meta_bytes() + part.entries_bytes() + part.content_len;
+        if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&len)
+            || self.in_memory(part, part.body_offset, len).is_some()
+        {
+            return Ok(());
+        }
+        let Some(segment) = self.segment(part.segment)? else {
+            return Ok(());
+        };
+        // Whole sectors, as direct reads want them; a segment is made of such.
+        let start = part.body_offset / SECTOR * SECTOR;
+        let end = (part.body_offset + len).next_multiple_of(SECTOR);
+        if end > segment.capacity {
+            return Ok(());
+        }
+        let mut block = self.shared.caches.buffers.take_dirty(usize_of(end - start));
+        segment.file.read_exact_at(&mut block, start)?;
+        locked(&self.shared.caches.blocks).put(Recent {
+            segment: part.segment,
+            offset: start,
+            bytes: block.freeze(),
+        });
+        Ok(())
+    }
+
+    /// Bytes of a segment, where memory has them.
+    fn in_memory(&self, part: &PartRef, offset: u64, len: u64) -> Option<Bytes> {
+        let recent = self.shared.read().recent(part.segment, offset, len);
+        recent.or_else(|| locked(&self.shared.caches.blocks).get(part.segment, offset, len))
+    }
+
     /// Bytes of the segment that a part is in: from memory, or one read.
     fn bytes(&self, part: &PartRef, offset: u64, len: u64) -> Result<Bytes, ReadError> {
-        if let Some(bytes) = self.shared.read().recent(part.segment, offset, len) {
+        if let Some(bytes) = self.in_memory(part, offset, len) {
             return Ok(bytes);
         }
         let segment = self.segment(part.segment)?;

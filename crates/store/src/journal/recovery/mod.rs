@@ -142,16 +142,6 @@ impl Journal {
             let log = LogNumber(log);
             recovery.warnings.push(Warning::Tiles { log });
         }
-        let for_writing = |segment: Segment| segment.for_writing(&*disk, &segments);
-        let ready = ready.into_iter().map(for_writing).collect::<Result<_, _>>();
-        let ready = ready.map_err(at(&segments))?;
-        let active = match active {
-            None => None,
-            Some(active) => Some(Active {
-                segment: for_writing(active.segment).map_err(at(&segments))?,
-                ..active
-            }),
-        };
         let preparer = Preparer::new(
             disk,
             segments,
