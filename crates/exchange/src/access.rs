@@ -19,7 +19,8 @@ use crate::refusal::Refused;
 use crate::registry::AgreementState;
 use crate::{Exchange, ExchangeError, Log, LogSettings};
 
-/// Who is at the other end of a session, as the channel and the key statement prove it. Nothing that a peer merely says is in it.
+/// Who is at the other end of a session, as the channel and the key statement prove it. Nothing that a peer merely says is in it. Clones share the
+/// documents: each stream of a connection holds one.
 #[derive(Clone, Debug)]
 pub enum Peer {
     /// One of our own enrolled applications.
@@ -34,9 +35,9 @@ pub enum Peer {
     /// Another organization.
     Organization {
         /// Its key statement, verified.
-        statement: Box<KeyStatement>,
+        statement: Arc<KeyStatement>,
         /// The envelope.
-        envelope: Box<Envelope>,
+        envelope: Arc<Envelope>,
         /// The node key, which TLS proved and the statement delegates.
         node: PublicKey,
         /// Where it says it can be dialled.
@@ -120,8 +121,8 @@ impl Exchange {
         statement.check_delegated(Role::Node, tls_key, self.clock().now())?;
         self.check_pinned(&statement)?;
         Ok(Peer::Organization {
-            statement: Box::new(statement),
-            envelope: Box::new(envelope),
+            statement: Arc::new(statement),
+            envelope: Arc::new(envelope),
             node: *tls_key,
             addresses: hello.addresses.clone(),
         })

@@ -20,6 +20,7 @@ use countersign_event::documents::{AgreementId, Digest, Receipt, SeriesId};
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin, StreamName};
+use countersign_event::time::Timestamp;
 use countersign_policy::PolicySet;
 use countersign_store::journal::{Birth, Journal, JournalReader, LogKind, ReadError};
 use countersign_store::ledger::{LedgerView, ViewError};
@@ -83,6 +84,8 @@ pub struct Exchange {
     registry: RwLock<Registry>,
     policies: RwLock<Arc<PolicySet>>,
     generation: watch::Sender<u64>,
+    /// When it was last looked whether time has changed what is allowed.
+    time_noted: Mutex<Timestamp>,
     clock: Arc<dyn Clock>,
     entropy: Mutex<Box<dyn Entropy>>,
     limits: Limits,
@@ -237,6 +240,7 @@ impl Exchange {
             registry: RwLock::new(registry),
             policies: RwLock::new(Arc::new(policies)),
             generation: watch::Sender::new(0),
+            time_noted: Mutex::new(clock.now()),
             clock,
             entropy: Mutex::new(entropy),
             limits,
@@ -557,10 +561,34 @@ impl Exchange {
         *self.generation.borrow()
     }
 
-    /// Wakes when policies, agreements or partners change.
+    /// Wakes when policies, agreements or partners change, and when time may have changed what they say ([`Exchange::note_time`]).
     #[must_use]
     pub fn watch_access(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
+    }
+
+    /// Wakes who watches access, if time alone may have changed what is allowed since the last call: an agreement begins or ends, or the policies
+    /// mention time. To be called at least once a second.
+    pub fn note_time(&self) {
+        let now = self.clock.now();
+        let last = std::mem::replace(
+            &mut *self
+                .time_noted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+            now,
+        );
+        // A clock may be set back.
+        let (from, to) = (last.min(now), last.max(now));
+        let passed = |boundary: Timestamp| from < boundary && boundary <= to;
+        let may_change = self.policies().mentions_time()
+            || self.registry().agreements.values().any(|state| {
+                passed(state.agreement.from) || state.agreement.until.is_some_and(passed)
+            });
+        if may_change {
+            // No other generation: nothing but the time is to be judged again.
+            self.generation.send_modify(|_| ());
+        }
     }
 
     fn access_changed(&self) {

@@ -12,11 +12,12 @@ use countersign_protocol::{
     Ended, Heads, Message as _, ReceiptAck, ReceiptMessage, Refused, Subscribe, SubscribeReady,
 };
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
 use crate::frames::{FrameGone, gone, next};
 
-/// How often a running subscription is judged again because time has passed.
+/// How often a subscription whose window is used up looks whether receipts of another session have made room.
 const RECHECK: Duration = Duration::from_millis(500);
 
 /// Receipts of one subscription that wait to be checked; more are not read from the stream.
@@ -33,7 +34,9 @@ pub(crate) async fn serve(
     reader: FrameReader,
 ) -> Result<(), FrameGone> {
     let request = Subscribe::read(first.0, &first.1).map_err(gone)?;
-    let (ready, delivery) = match exchange.open_delivery(&peer, &request).await {
+    drop(first);
+    // Boxed: opening takes ten times what an open one that waits does.
+    let (ready, delivery) = match Box::pin(exchange.open_delivery(&peer, &request)).await {
         Ok(opened) => opened,
         Err(ExchangeError::Refused(refused)) => {
             writer
@@ -63,31 +66,29 @@ async fn run(
     reader: FrameReader,
 ) -> Result<(), FrameGone> {
     let (acks, mut acked) = mpsc::channel(RECEIPTS_WAITING_MAX);
-    let receipts = tokio::spawn(take_receipts(
+    let mut receipts = tokio::spawn(take_receipts(
         Arc::clone(exchange),
         Arc::clone(delivery),
         reader,
         acks,
     ));
-    let mut tick = interval(RECHECK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut access = exchange.watch_access();
+    // What changed while the subscription was opened wakes nobody.
+    delivery.recheck();
     let result = loop {
         tokio::select! {
             ack = acked.recv() => match ack {
-                Some(Ok(number)) => {
+                Some(number) => {
                     if let Err(error) = writer.write(ReceiptAck::KIND, &ReceiptAck { number }.to_body()).await {
                         break Err(gone(error));
                     }
                 }
-                // The subscriber ended its side, or its receipt was false.
-                Some(Err(error)) => break Err(error),
-                None => break Ok(()),
+                None => break ended(&mut receipts).await,
             },
             step = delivery.next() => match step {
                 Ok(next) => match send(writer, next).await {
                     Ok(Sent::More) => {}
-                    Ok(Sent::Last) => break close(writer, &mut acked).await,
+                    Ok(Sent::Last) => break close(writer, &mut acked, &mut receipts).await,
                     Err(error) => break Err(error),
                 },
                 Err(error) => {
@@ -95,8 +96,8 @@ async fn run(
                     break Err(gone(error));
                 }
             },
-            _ = tick.tick() => delivery.recheck(),
             _ = access.changed() => delivery.recheck(),
+            () = sleep(RECHECK), if delivery.is_paused() => delivery.recheck(),
         }
     };
     receipts.abort();
@@ -141,38 +142,42 @@ async fn send(writer: &mut FrameWriter, next: Next) -> Result<Sent, FrameGone> {
 /// What was delivered before the end can still be receipted.
 async fn close(
     writer: &mut FrameWriter,
-    acked: &mut mpsc::Receiver<Result<u64, FrameGone>>,
+    acked: &mut mpsc::Receiver<u64>,
+    receipts: &mut JoinHandle<Result<(), FrameGone>>,
 ) -> Result<(), FrameGone> {
     let closing = async {
-        while let Some(ack) = acked.recv().await {
-            let number = ack?;
+        while let Some(number) = acked.recv().await {
             writer
                 .write(ReceiptAck::KIND, &ReceiptAck { number }.to_body())
                 .await
                 .map_err(gone)?;
         }
-        Ok(())
+        ended(receipts).await
     };
     timeout(CLOSING, closing).await.unwrap_or(Ok(()))
 }
 
+/// Why no more receipts come: the subscriber ended its side, or its receipt was false.
+async fn ended(receipts: &mut JoinHandle<Result<(), FrameGone>>) -> Result<(), FrameGone> {
+    receipts.await.map_err(gone)?
+}
+
+/// Until the subscriber ends its side, or its receipt is false.
 async fn take_receipts(
     exchange: Arc<Exchange>,
     delivery: Arc<Delivery>,
     mut reader: FrameReader,
-    acks: mpsc::Sender<Result<u64, FrameGone>>,
-) {
-    loop {
-        let taken = match next(&mut reader).await {
-            Ok(None) => return,
-            Ok(Some(frame)) => take_receipt(&exchange, &delivery, frame.kind, &frame.body).await,
-            Err(error) => Err(error),
-        };
-        let failed = taken.is_err();
-        if acks.send(taken).await.is_err() || failed {
-            return;
+    acks: mpsc::Sender<u64>,
+) -> Result<(), FrameGone> {
+    while let Some(frame) = next(&mut reader).await? {
+        // Boxed: a subscription waits for receipts far longer than it takes them.
+        let taking = take_receipt(&exchange, &delivery, frame.kind, &frame.body);
+        let number = Box::pin(taking).await?;
+        if acks.send(number).await.is_err() {
+            break;
         }
     }
+    Ok(())
 }
 
 async fn take_receipt(

@@ -115,7 +115,7 @@ pub(crate) async fn tell_notices(
             if told.contains(&envelope) {
                 continue;
             }
-            match tell(&connection, &envelope).await {
+            match Box::pin(tell(&connection, &envelope)).await {
                 Ok(()) => {
                     told.insert(envelope);
                 }

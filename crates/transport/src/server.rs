@@ -17,7 +17,7 @@ use countersign_protocol::{
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::frames::{FrameGone, gone, next};
 use crate::{deliver, join, partners, publish};
@@ -27,6 +27,9 @@ const FIRST_FRAME: Duration = Duration::from_secs(10);
 
 /// How long an organization that is no partner may stay connected without asking for anything.
 const STRANGER_IDLE: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether time alone has ended what was allowed.
+const CLOCK: Duration = Duration::from_millis(500);
 
 /// Close code: the node is going down.
 const CLOSE_SHUTDOWN: u32 = 1;
@@ -139,6 +142,7 @@ async fn run(shared: Arc<Shared>) {
     let mut tasks = JoinSet::new();
     tasks.spawn(partners::keep_connected(Arc::clone(&shared)));
     tasks.spawn(partners::keep_subscribed(Arc::clone(&shared)));
+    tasks.spawn(watch_clock(Arc::clone(&shared)));
     let mut stopping = shared.stopping.subscribe();
     loop {
         tokio::select! {
@@ -156,11 +160,31 @@ async fn run(shared: Arc<Shared>) {
     tasks.shutdown().await;
 }
 
+/// One clock for all subscriptions: ten thousand of their own would wake the node 20,000 times a second to find that nothing has changed.
+async fn watch_clock(shared: Arc<Shared>) {
+    let mut tick = interval(CLOCK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        shared.exchange.note_time();
+    }
+}
+
 async fn accept(shared: Arc<Shared>, incoming: Incoming) {
+    // Boxed: what the greeting needs is given back before the connection is served, perhaps for weeks.
+    if let Some((connection, peer)) = Box::pin(greet(&shared, incoming)).await {
+        serve_connection(shared, connection, peer).await;
+    }
+}
+
+async fn greet(shared: &Shared, incoming: Incoming) -> Option<(Connection, Peer)> {
     let remote = incoming.remote_address();
     let connection = match incoming.handshake().await {
         Ok(connection) => connection,
-        Err(error) => return tracing::debug!(%remote, %error, "a handshake failed"),
+        Err(error) => {
+            tracing::debug!(%remote, %error, "a handshake failed");
+            return None;
+        }
     };
     let exchange = &shared.exchange;
     let judge = |hello: &Hello, key: &countersign_crypto::PublicKey| {
@@ -172,8 +196,11 @@ async fn accept(shared: Arc<Shared>, incoming: Incoming) {
         })
     };
     match handshake::accept(&connection, &shared.hello(), judge).await {
-        Ok(peer) => serve_connection(shared, connection, peer).await,
-        Err(error) => tracing::debug!(%remote, %error, "a greeting failed"),
+        Ok(peer) => Some((connection, peer)),
+        Err(error) => {
+            tracing::debug!(%remote, %error, "a greeting failed");
+            None
+        }
     }
 }
 
@@ -235,8 +262,8 @@ impl Shared {
             return Err(IdentityFault::from(stale).into());
         }
         let peer = Peer::Organization {
-            statement: Box::new(node.statement.clone()),
-            envelope: Box::new(node.envelope.clone()),
+            statement: Arc::new(node.statement.clone()),
+            envelope: Arc::new(node.envelope.clone()),
             node: node.node,
             addresses: node.addresses.clone(),
         };
@@ -273,7 +300,7 @@ async fn serve_connection(shared: Arc<Shared>, connection: Connection, peer: Pee
         |authority: &&Authority| shared.exchange.registry().partners.contains_key(*authority);
     let partner = peer.authority().filter(known).cloned();
     if let Some(partner) = &partner {
-        if let Err(error) = shared.exchange.note_partner(&peer).await {
+        if let Err(error) = Box::pin(shared.exchange.note_partner(&peer)).await {
             tracing::warn!(%error, "a partner's new key statement could not be stored");
         }
         shared.adopt(partner, &connection);
@@ -288,6 +315,7 @@ async fn serve_connection(shared: Arc<Shared>, connection: Connection, peer: Pee
         tokio::select! {
             stream = connection.accept_bi() => match stream {
                 Ok((writer, reader)) => {
+                    connection.grant_streams(streams.len() + 1);
                     let serve = serve_stream(Arc::clone(&shared), peer.clone(), connection.clone(), writer, reader);
                     streams.spawn(serve);
                 }
@@ -339,24 +367,28 @@ async fn dispatch(
         .map_err(gone)??;
     let Some(first) = first else { return Ok(()) };
     let (kind, body) = (first.kind, first.body);
+    // Each in a box of its own size: in one piece, an idle subscription would hold what the largest of the others needs.
     match kind {
         PublishOpen::KIND => {
-            publish::serve_publish(&exchange, peer, (kind, body), &mut reader, &mut writer).await?;
+            let publish =
+                publish::serve_publish(&exchange, peer, (kind, body), &mut reader, &mut writer);
+            Box::pin(publish).await?;
             writer.finish().map_err(gone)
         }
         Subscribe::KIND => {
-            deliver::serve(exchange, peer.clone(), (kind, body), writer, reader).await
+            let peer = peer.clone();
+            Box::pin(deliver::serve(exchange, peer, (kind, body), writer, reader)).await
         }
         JoinQuery::KIND => {
-            let served = join::serve(
+            let join = join::serve(
                 exchange,
                 peer.clone(),
                 connection.clone(),
                 (kind, body),
                 writer,
                 reader,
-            )
-            .await;
+            );
+            let served = Box::pin(join).await;
             // A joiner that was a stranger a moment ago is a partner now, on this very connection.
             let known = |authority: &&Authority| {
                 shared.exchange.registry().partners.contains_key(*authority)
@@ -368,7 +400,7 @@ async fn dispatch(
         }
         Notice::KIND => {
             let notice = Notice::read(kind, &body).map_err(gone)?;
-            match exchange.take_notice(peer, &notice.envelope).await {
+            match Box::pin(exchange.take_notice(peer, &notice.envelope)).await {
                 Ok(()) => writer
                     .write(NoticeAck::KIND, &NoticeAck {}.to_body())
                     .await

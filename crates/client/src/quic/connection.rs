@@ -8,6 +8,7 @@ use countersign_crypto::PublicKey;
 use quinn::ConnectionStats;
 use rustls::pki_types::CertificateDer;
 
+use super::limits::STREAMS_AT_FIRST;
 use super::{ConnectError, ConnectionEnded, FrameReader, FrameWriter, QuicLimits};
 
 /// A connection with a peer that proved its key. Clones are handles to the same connection; it closes when the last handle and
@@ -20,6 +21,8 @@ struct Inner {
     quinn: quinn::Connection,
     peer_key: PublicKey,
     limits: Arc<QuicLimits>,
+    /// Streams that the peer may have open, as far as [`Connection::grant_streams`] has said.
+    streams_granted: Mutex<u32>,
     /// The place among the connections of this key; given back when the last handle is dropped.
     _seat: Option<Seat>,
 }
@@ -47,6 +50,7 @@ impl Connection {
             quinn,
             peer_key,
             limits,
+            streams_granted: Mutex::new(0),
             _seat: seat,
         })))
     }
@@ -79,13 +83,32 @@ impl Connection {
     /// [`QuicLimits::stranger_streams`]) to a peer's. Call it once the key is known to belong to a partner or application; without it a
     /// connection stays slow. Dialed connections need no call.
     pub fn admit(&self) {
+        self.grant_streams(0);
         let limits = &self.0.limits;
         self.0
             .quinn
-            .set_max_concurrent_bi_streams(limits.streams_per_connection.into());
-        self.0
-            .quinn
             .set_receive_window(limits.receive_window.into());
+    }
+
+    /// Lets the peer open more streams where `open` of its streams are in use: about twice as many, up to
+    /// [`QuicLimits::streams_per_connection`]. Whoever serves them calls it with each stream that is accepted.
+    pub fn grant_streams(&self, open: usize) {
+        let limit = self.0.limits.streams_per_connection;
+        let open = u32::try_from(open).unwrap_or(limit);
+        let wanted = STREAMS_AT_FIRST.max(open.saturating_mul(2));
+        let wanted = wanted
+            .checked_next_power_of_two()
+            .unwrap_or(limit)
+            .min(limit);
+        let mut granted = self
+            .0
+            .streams_granted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *granted < wanted {
+            *granted = wanted;
+            self.0.quinn.set_max_concurrent_bi_streams(wanted.into());
+        }
     }
 
     /// Opens a stream; waits while the peer grants none. The peer learns of it by the first frame written.

@@ -7,6 +7,10 @@ use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig
 /// still reported at once, and a lone one after the usual delay.
 const ACK_EVERY: u32 = 10;
 
+/// Streams that a peer may open before any is in use; [`crate::quic::Connection::grant_streams`] widens it as they are. Each stream that may be opened has its
+/// place in two tables of QUIC whether it is open or not: 256 of them take 20 KiB, more than all else that an idle subscription needs.
+pub(crate) const STREAMS_AT_FIRST: u32 = 8;
+
 /// What one peer, and all strangers together, can make this process hold or wait for.
 ///
 /// The sums, with the defaults:
@@ -32,10 +36,11 @@ pub struct QuicLimits {
     pub handshake_time: Duration,
     /// A connection without any sign of the peer ends after this. Default 30 s.
     pub idle_timeout: Duration,
-    /// A quiet connection sends a sign of life this often. Default 10 s: two may be lost before `idle_timeout`.
+    /// The side that dialed sends a sign of life this often on a quiet connection; the other side's acknowledgement is its own. Default 10 s: two may be
+    /// lost before `idle_timeout`.
     pub keep_alive: Duration,
-    /// Bidirectional streams a peer may have open. Default 256: each subscription is one. Unidirectional streams and
-    /// datagrams are not part of the protocol and not granted.
+    /// Bidirectional streams a peer may have open. Default 256: each subscription is one. They are granted as they are used, 8 at first.
+    /// Unidirectional streams and datagrams are not part of the protocol and not granted.
     pub streams_per_connection: u32,
     /// Streams of an accepted connection before [`crate::quic::Connection::admit`]. Default 4: greeting, and a request
     /// or two that may come before the answer to it.
@@ -96,7 +101,8 @@ impl QuicLimits {
     pub(crate) fn dialed(&self) -> TransportConfig {
         let mut transport = self.transport();
         transport
-            .max_concurrent_bidi_streams(self.streams_per_connection.into())
+            .keep_alive_interval(Some(self.keep_alive))
+            .max_concurrent_bidi_streams(STREAMS_AT_FIRST.min(self.streams_per_connection).into())
             .receive_window(self.receive_window.into());
         transport
     }
@@ -120,7 +126,6 @@ impl QuicLimits {
             .ack_frequency_config(Some(acks))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .max_idle_timeout(Some(idle_timeout(self.idle_timeout)))
-            .keep_alive_interval(Some(self.keep_alive))
             .stream_receive_window(self.stream_receive_window.into())
             .send_window(self.send_window)
             .initial_mtu(self.mtu_initial)

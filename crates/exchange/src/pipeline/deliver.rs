@@ -769,8 +769,15 @@ impl Delivery {
         Ok((events + more_events, bytes + more_bytes))
     }
 
-    /// Asks the policies again where they, the agreement or a time boundary may have changed. To be called at least once a second and
-    /// whenever [`Exchange::watch_access`] wakes.
+    /// Whether the window is used up, and the subscriber knows it. Receipts of another session under the same agreement may make room; then
+    /// [`Delivery::recheck`] goes on.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.state().paused_shown
+    }
+
+    /// Asks the policies again where they, the agreement or a time boundary may have changed. To be called whenever
+    /// [`Exchange::watch_access`] wakes, and once after the first call of that.
     pub fn recheck(&self) {
         let exchange = &self.exchange;
         let generation = exchange.access_generation();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use countersign_crypto::PublicKey;
 use countersign_event::names::Origin;
@@ -166,8 +167,8 @@ impl LocalNode {
                     .cloned();
                 let peer = Peer::Organization {
                     node: partner.statement.organization,
-                    statement: Box::new(partner.statement),
-                    envelope: Box::new(partner.envelope),
+                    statement: Arc::new(partner.statement),
+                    envelope: Arc::new(partner.envelope),
                     addresses: Vec::new(),
                 };
                 self.exchange.policy_request(
