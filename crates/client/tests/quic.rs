@@ -15,6 +15,7 @@ use countersign_client::quic::{
 use countersign_crypto::{KeyError, PublicKey, SigningKey};
 use hostile::{Hostile, identity_point};
 use proptest::prelude::*;
+use tokio::runtime::Runtime;
 
 const CONTROL_MAX: usize = 64 << 10;
 const BULK_MAX: usize = 2 << 20;
@@ -440,6 +441,63 @@ async fn a_stranger_has_few_streams_until_it_is_admitted() {
     }
     accepted.admit();
     dialed.open_bi().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_admitted_peer_is_granted_more_streams_as_it_uses_them() {
+    let limits = QuicLimits {
+        streams_per_connection: 20,
+        ..QuicLimits::default()
+    };
+    let pair = pair(&limits);
+    let (dialed, accepted) = pair.connected().await;
+    accepted.admit();
+    let mut held = Vec::new();
+    for open in 1..=20 {
+        held.push(stream(&dialed, &accepted).await);
+        accepted.grant_streams(open);
+    }
+    accepted.grant_streams(1_000);
+    tokio::select! {
+        biased;
+        _ = dialed.open_bi() => panic!("more streams than the limit"),
+        () = async {
+            held[0].0.write(10, b"").await.unwrap();
+            next(&mut held[0].1).await.unwrap();
+        } => {}
+    }
+}
+
+#[test]
+fn a_killed_acceptor_ends_its_old_connections_when_it_runs_again() {
+    let bind = |runtime: &Runtime, local: SocketAddr, seed, accepting| {
+        let _inside = runtime.enter();
+        Endpoint::bind(local, key(seed), QuicLimits::default(), accepting).unwrap()
+    };
+    let free = "127.0.0.1:0".parse().unwrap();
+    let (first, peer) = (Runtime::new().unwrap(), Runtime::new().unwrap());
+    let acceptor = bind(&first, free, 1, Accepting::Yes);
+    let local = acceptor.local_addr().unwrap();
+    let dialer = bind(&peer, free, 2, Accepting::No);
+    let accepting = acceptor.clone();
+    let accepted =
+        first.spawn(async move { accepting.accept().await.unwrap().handshake().await.unwrap() });
+    let address = local.to_string();
+    let dialed = peer
+        .block_on(dialer.connect(&address, ServerPin::Any))
+        .unwrap();
+    let accepted = first.block_on(accepted).unwrap();
+    // As a kill: whatever would say goodbye is gone first.
+    drop(first);
+    drop((accepted, acceptor));
+    let second = Runtime::new().unwrap();
+    let _again = bind(&second, local, 1, Accepting::Yes);
+    let ended = peer.block_on(async {
+        let (mut writer, _replies) = dialed.open_bi().await.unwrap();
+        writer.write(10, b"still there?").await.unwrap();
+        dialed.closed().await
+    });
+    assert_eq!(ended.0, quinn::ConnectionError::Reset);
 }
 
 #[tokio::test]

@@ -305,6 +305,19 @@ impl SigningKey {
         Signature(self.0.sign(message).to_bytes())
     }
 
+    /// A secret for another use, the same at each start: SHA-256 over the tag `countersign.derived1`, the length of `purpose` in bytes as
+    /// u64, big-endian, `purpose`, and the seed. It says nothing about the key or about the secret of another purpose.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        let length = (purpose.len() as u64).to_be_bytes();
+        Zeroizing::new(sha256_of(&[
+            b"countersign.derived1",
+            &length,
+            purpose.as_bytes(),
+            self.0.as_bytes(),
+        ]))
+    }
+
     /// The public half.
     #[must_use]
     pub fn public(&self) -> PublicKey {
@@ -323,6 +336,17 @@ impl fmt::Debug for SigningKey {
 mod tests {
     use super::*;
     use crate::SeededEntropy;
+
+    #[test]
+    fn derived_secrets_differ_by_key_and_purpose_and_stay_the_same() {
+        let (one, other) = (
+            SigningKey::from_seed(&[1; 32]),
+            SigningKey::from_seed(&[2; 32]),
+        );
+        assert_eq!(one.derive("a"), SigningKey::from_seed(&[1; 32]).derive("a"));
+        assert_ne!(one.derive("a"), one.derive("b"));
+        assert_ne!(one.derive("a"), other.derive("a"));
+    }
 
     #[test]
     fn pem_is_pkcs8_version_1_and_reads_back() {

@@ -263,16 +263,44 @@ async fn an_agreement_that_runs_out_ends_the_subscription_by_the_clock_alone() {
     producer.publish("s", 1, 5).await.unwrap();
     let mut wire = Wire::open(&producer, &consumer, agreement).await;
     wire.pump().await;
+    let access = producer.exchange.watch_access();
     producer.clock.advance(Duration::from_micros(59_999_999));
+    producer.exchange.note_time();
+    assert!(!access.has_changed().unwrap());
     wire.delivery.recheck();
     assert!(wire.batch().await.is_none() && wire.ended.is_none());
     producer.clock.advance(Duration::from_micros(1));
+    producer.exchange.note_time();
+    assert!(access.has_changed().unwrap());
     wire.delivery.recheck();
     producer.publish("s", 6, 5).await.unwrap();
     assert!(wire.batch().await.is_none());
     let ended = wire.ended.take().unwrap();
     assert_eq!(ended.refusal.code, RefusalCode::NoAgreement);
     assert_eq!(ended.refusal.position, Some(6));
+}
+
+#[tokio::test]
+async fn time_wakes_nobody_but_where_an_agreement_ends() {
+    let producer = Node::new(220, "Producer").await;
+    let consumer = Node::new(9220, "Consumer").await;
+    producer.create("s").await;
+    let options = InviteOptions {
+        until: Some(Timestamp(START.0 + 60_000_000)),
+        ..invite_options("s", Side::Producer, Plan::default())
+    };
+    let invitation = producer.exchange.invite(options).await.unwrap();
+    join(&invitation, &producer, &consumer).await.unwrap();
+    let mut access = producer.exchange.watch_access();
+    let generation = producer.exchange.access_generation();
+    // Both within one look, as after a pause, count as well.
+    for (seconds, wakes) in [(59, false), (1, true), (1, false), (3_600, false)] {
+        producer.clock.advance(Duration::from_secs(seconds));
+        producer.exchange.note_time();
+        assert_eq!(access.has_changed().unwrap(), wakes);
+        access.mark_unchanged();
+    }
+    assert_eq!(producer.exchange.access_generation(), generation);
 }
 
 #[tokio::test]
@@ -291,7 +319,10 @@ async fn a_policy_with_a_time_in_it_is_asked_again_as_time_passes() {
     producer.clock.advance(Duration::from_secs(59));
     wire.delivery.recheck();
     assert!(wire.batch().await.is_none() && wire.ended.is_none());
+    let access = producer.exchange.watch_access();
     producer.clock.advance(Duration::from_secs(1));
+    producer.exchange.note_time();
+    assert!(access.has_changed().unwrap());
     wire.delivery.recheck();
     assert!(wire.batch().await.is_none());
     let ended = wire.ended.take().unwrap();
