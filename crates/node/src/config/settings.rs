@@ -182,7 +182,7 @@ pub const SETTINGS: &[Setting] = &[
         "quic.keep_alive_ms",
         quic.keep_alive,
         100..=3_600_000,
-        "A quiet connection sends a sign of life this often. Keep it well below `idle_timeout_ms`."
+        "On a quiet connection the side that dialed sends a sign of life this often. Keep it well below `idle_timeout_ms`."
     ),
     number!(
         "quic.streams_per_connection",
