@@ -12,6 +12,9 @@ use support::*;
 /// 18 runs of 256: two whole groups of eight runs, and a part of a third.
 const ENTRIES: u64 = 4_400;
 
+/// What is wrong, and how it is made so.
+type Spoil = (&'static str, fn(&mut Entry));
+
 #[test]
 fn a_long_log_is_whole_with_its_sums_and_roots_within() {
     let world = World::undecided(ENTRIES);
@@ -27,7 +30,7 @@ fn a_long_log_is_whole_with_its_sums_and_roots_within() {
 
 #[test]
 fn a_log_that_signs_a_wrong_link_or_time_is_found_wherever_a_run_or_a_group_begins() {
-    let spoil: [(&str, fn(&mut Entry)); 2] = [
+    let spoil: [Spoil; 2] = [
         ("link", |entry| entry.prev = [7; 32]),
         ("time", |entry| entry.time = Timestamp(T0)),
     ];
