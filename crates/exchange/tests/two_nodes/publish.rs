@@ -1,9 +1,13 @@
 //! Handing in: acknowledged once, stored once, in order, whatever is repeated.
 
+use std::time::Duration;
+
 use countersign_crypto::SeededEntropy;
 use countersign_event::content::Limits;
-use countersign_exchange::pipeline::append::{AppendError, Appended, Done, answer};
-use countersign_exchange::pipeline::duplicates::RUNS_MAX;
+use countersign_exchange::pipeline::append::{
+    AppendError, Appended, COMMIT_DELAY_MAX, Done, SIGNATURE_TIME, SIGNING_SHARE, answer,
+};
+use countersign_exchange::pipeline::duplicates::{Publisher, RUNS_MAX};
 use countersign_exchange::pipeline::ingest::IngestError;
 use countersign_exchange::{ExchangeError, Peer, StreamOptions};
 use countersign_protocol::PublishOpen;
@@ -467,4 +471,61 @@ async fn one_commit_and_one_sync_take_the_events_of_many_streams() {
         countersign_tlog::checkpoint::verify_signature(&checkpoint, &key, &head.signature.unwrap())
             .unwrap();
     }
+}
+
+/// Many turns of the writer: what it may commit, it has committed afterwards.
+async fn let_the_writer_turn(node: &Node) {
+    let publisher = Publisher {
+        key: [0; 32],
+        series: [9; 16],
+    };
+    for _ in 0..50 {
+        let number = node.log("s0").number();
+        node.exchange.writer().series_state(number, publisher).await;
+    }
+}
+
+#[tokio::test]
+async fn with_many_streams_busy_the_next_commit_waits_in_proportion_and_within_its_bound() {
+    let one = SIGNATURE_TIME * SIGNING_SHARE;
+    // More of them than the bound lets the next commit wait for.
+    let streams = COMMIT_DELAY_MAX.div_duration_f64(one) as usize + 10;
+    let node = Node::new(219, "producer").await;
+    let mut sessions = Vec::new();
+    for stream in 0..streams {
+        sessions.push(node.session(&format!("s{stream}"), 1).await.1);
+    }
+    let submit = async |stream: usize, number: u64| {
+        let (done, receiver) = answer();
+        let (count, bulk) = bulk_of(&events("n", number, 1));
+        let submitted = sessions[stream].submit(number, count, bulk, done).await;
+        submitted.unwrap();
+        receiver
+    };
+    let tick = Duration::from_micros(1);
+    node.clock.stand_still();
+
+    // A lone event waits for nobody, and the next commit for what one signature costs.
+    submit(0, 1).await.await.unwrap().unwrap();
+    let before = node.exchange.reader().last_commit();
+    let mut receivers = Vec::new();
+    for stream in 0..streams {
+        receivers.push(submit(stream, if stream == 0 { 2 } else { 1 }).await);
+    }
+    node.clock.advance(one - tick);
+    let_the_writer_turn(&node).await;
+    assert!(receivers.iter_mut().all(|r| r.try_recv().is_err()));
+    node.clock.advance(tick);
+    for receiver in receivers {
+        receiver.await.unwrap().unwrap();
+    }
+    assert_eq!(node.exchange.reader().last_commit(), before + 1);
+
+    // After so many signatures it waits as long as the bound says, and no longer.
+    let mut last = submit(0, 3).await;
+    node.clock.advance(COMMIT_DELAY_MAX - tick);
+    let_the_writer_turn(&node).await;
+    assert!(last.try_recv().is_err());
+    node.clock.advance(tick);
+    last.await.unwrap().unwrap();
 }

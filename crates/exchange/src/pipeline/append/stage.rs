@@ -1,5 +1,6 @@
 //! One commit being put together: each log's share of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use countersign_event::entry::ENTRY_BYTES;
 use countersign_event::time::Timestamp;
 use countersign_protocol::SignedHead;
 use countersign_protocol::delivery::{Cover, Lengths, VerifiedBatch};
-use countersign_store::journal::{ContentInput, Growth, NotNext, PartInput};
+use countersign_store::journal::{ContentInput, Growth, LogNumber, NotNext, PartInput};
 use countersign_tlog::CompactRange;
 
 use crate::log::Log;
@@ -32,6 +33,30 @@ pub(super) struct Tip {
 impl Tip {
     fn growth(&self) -> Growth {
         Growth::new(self.range.clone(), self.last_leaf, self.last_time_us)
+    }
+}
+
+/// The shares of all logs, in the order in which they came.
+#[derive(Default)]
+pub(super) struct Stages {
+    all: Vec<Stage>,
+    places: HashMap<LogNumber, usize>,
+}
+
+impl Stages {
+    /// The log's share; a new one begins at the log's tip.
+    pub(super) fn of(&mut self, log: &Arc<Log>, tip: impl FnOnce() -> Tip) -> &mut Stage {
+        let place = *self.places.entry(log.number()).or_insert_with(|| {
+            self.all.push(Stage::new(Arc::clone(log), tip()));
+            self.all.len() - 1
+        });
+        &mut self.all[place]
+    }
+
+    /// Those of which the commit takes something.
+    pub(super) fn into_touched(mut self) -> Vec<Stage> {
+        self.all.retain(|stage| !stage.is_empty());
+        self.all
     }
 }
 

@@ -17,9 +17,10 @@ use countersign_tlog::checkpoint::signature_of;
 use countersign_tlog::{Checkpoint, CompactRange};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::stage::{RUNS_PER_COMMIT_MAX, Stage, Tip};
+use super::stage::{RUNS_PER_COMMIT_MAX, Stage, Stages, Tip};
 use super::{
-    AppendError, Appended, COMMIT_BYTES_MAX, Done, LAZY_DELAY, Question, Work, WriterParts,
+    AppendError, Appended, COMMIT_BYTES_MAX, COMMIT_DELAY_MAX, Done, LAZY_DELAY, Question,
+    SIGNATURE_TIME, SIGNING_SHARE, Work, WriterParts,
 };
 use crate::clock::{Clock, ClockGuard, ClockJump};
 use crate::log::{Log, LogHead};
@@ -41,6 +42,8 @@ pub(super) struct State {
     tips: HashMap<LogNumber, Tip>,
     publishers: Publishers,
     windows: HashMap<LogNumber, UnnumberedWindow>,
+    /// Uptime before which nothing is committed, unless it is full.
+    next_commit: Duration,
     stopped: Arc<OnceLock<String>>,
 }
 
@@ -60,8 +63,38 @@ struct Staged {
 /// What one turn of the loop found in the queue.
 #[derive(Default)]
 struct Turn {
-    urgent: bool,
     stop: Option<Option<oneshot::Sender<()>>>,
+}
+
+/// What the next commit takes.
+#[derive(Default)]
+struct Waiting {
+    works: Vec<Work>,
+    bytes: usize,
+    urgent: bool,
+    /// When the first of them came.
+    since: Duration,
+}
+
+impl Waiting {
+    fn add(&mut self, work: Work, clock: &dyn Clock) {
+        if self.works.is_empty() {
+            self.since = clock.uptime();
+        }
+        self.bytes += weight(&work);
+        self.urgent |= !matches!(work, Work::Append { lazy: true, .. });
+        self.works.push(work);
+    }
+
+    /// When it is committed; `None` where there is nothing. A full commit waits for nobody: there is no room for more of any stream.
+    fn due(&self, next_commit: Duration) -> Option<Duration> {
+        match self {
+            Self { works, .. } if works.is_empty() => None,
+            Self { bytes, .. } if *bytes >= COMMIT_BYTES_MAX => Some(Duration::ZERO),
+            Self { urgent: true, .. } => Some(next_commit),
+            Self { since, .. } => Some(next_commit.max(*since + LAZY_DELAY)),
+        }
+    }
 }
 
 impl State {
@@ -86,41 +119,32 @@ impl State {
             tips: HashMap::new(),
             publishers,
             windows: HashMap::new(),
+            next_commit: Duration::ZERO,
             stopped,
         })
     }
 
     pub(super) fn run(&mut self, queue: &Receiver<Work>) {
-        let mut waiting: Vec<Work> = Vec::new();
-        let mut lazy_since: Option<Duration> = None;
+        let mut waiting = Waiting::default();
         loop {
             let mut turn = Turn::default();
-            let waited = |clock: &dyn Clock, since: Duration| clock.uptime().saturating_sub(since);
-            let next = match lazy_since {
+            let next = match waiting.due(self.next_commit) {
                 None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(since) => {
-                    let left = LAZY_DELAY.saturating_sub(waited(self.clock.as_ref(), since));
-                    queue.recv_timeout(left)
-                }
+                Some(due) => queue.recv_timeout(due.saturating_sub(self.clock.uptime())),
             };
             match next {
                 Ok(work) => self.sort(work, &mut waiting, &mut turn),
-                Err(RecvTimeoutError::Timeout) => turn.urgent = true,
+                // Whether it is time is for the clock to say, below.
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => turn.stop = Some(None),
             }
-            let mut bytes: usize = waiting.iter().map(weight).sum();
-            while turn.stop.is_none() && bytes < COMMIT_BYTES_MAX {
+            while turn.stop.is_none() && waiting.bytes < COMMIT_BYTES_MAX {
                 let Ok(work) = queue.try_recv() else { break };
-                bytes += weight(&work);
                 self.sort(work, &mut waiting, &mut turn);
             }
-            let overdue =
-                lazy_since.is_some_and(|since| waited(self.clock.as_ref(), since) >= LAZY_DELAY);
-            if turn.urgent || overdue || turn.stop.is_some() {
-                self.commit(std::mem::take(&mut waiting));
-                lazy_since = None;
-            } else if lazy_since.is_none() && !waiting.is_empty() {
-                lazy_since = Some(self.clock.uptime());
+            let due = waiting.due(self.next_commit);
+            if turn.stop.is_some() || due.is_some_and(|due| due <= self.clock.uptime()) {
+                self.commit(std::mem::take(&mut waiting).works);
             }
             if let Some(reply) = turn.stop {
                 self.close();
@@ -132,16 +156,9 @@ impl State {
         }
     }
 
-    fn sort(&mut self, work: Work, waiting: &mut Vec<Work>, turn: &mut Turn) {
+    fn sort(&mut self, work: Work, waiting: &mut Waiting, turn: &mut Turn) {
         match work {
-            Work::Append { lazy, .. } => {
-                turn.urgent |= !lazy;
-                waiting.push(work);
-            }
-            Work::Copy { .. } => {
-                turn.urgent = true;
-                waiting.push(work);
-            }
+            Work::Append { .. } | Work::Copy { .. } => waiting.add(work, self.clock.as_ref()),
             Work::Ask(question) => self.answer(question, turn),
         }
     }
@@ -179,39 +196,51 @@ impl State {
         if works.is_empty() {
             return;
         }
-        let mut stages: Vec<Stage> = Vec::new();
-        let mut answers = Vec::with_capacity(works.len());
+        let started = self.clock.uptime();
+        let mut stages = Stages::default();
+        let mut answers: HashMap<LogNumber, Vec<Answer>> = HashMap::new();
         let now = self.guard.now(self.clock.as_ref());
         for work in works {
-            answers.extend(self.stage(work, &mut stages, &now));
+            if let Some((log, answer)) = self.stage(work, &mut stages, &now) {
+                answers.entry(log).or_default().push(answer);
+            }
         }
-        stages.retain(|stage| !stage.is_empty());
+        let mut stages = stages.into_touched();
         if let Err(error) = self.store(&mut stages) {
-            for answer in answers {
+            for answer in answers.into_values().flatten() {
                 // What was refused before keeps its own reason.
                 (answer.done)(answer.result.and(Err(error.clone())));
             }
             return;
         }
+        let mut signed = 0;
         for stage in stages {
+            let number = stage.log.number();
+            signed += u32::from(stage.log.kind() != LogKind::Copy);
             self.integrate(stage);
+            // Its publishers need not wait until the checkpoints of all others are signed too.
+            for answer in answers.remove(&number).into_iter().flatten() {
+                (answer.done)(answer.result);
+            }
         }
-        for answer in answers {
+        // Logs of which nothing was taken: repeats and refusals.
+        for answer in answers.into_values().flatten() {
             (answer.done)(answer.result);
         }
+        self.next_commit = next_commit(started, self.clock.uptime(), signed);
     }
 
     fn stage(
         &mut self,
         work: Work,
-        stages: &mut Vec<Stage>,
+        stages: &mut Stages,
         now: &Result<Timestamp, ClockJump>,
-    ) -> Option<Answer> {
+    ) -> Option<(LogNumber, Answer)> {
         let stopped = self
             .stopped
             .get()
             .map(|why| AppendError::Stopped { why: why.clone() });
-        let (done, permit, staged, count) = match work {
+        let (number, done, permit, staged, count) = match work {
             Work::Append {
                 log,
                 sealed,
@@ -226,7 +255,7 @@ impl State {
                     (None, Ok(now)) => self.stage_batch(stages, &log, &sealed, publisher, *now),
                 };
                 let count = sealed.count() as u32;
-                (done, permit, staged, count)
+                (log.number(), done, permit, staged, count)
             }
             Work::Copy {
                 log,
@@ -240,7 +269,7 @@ impl State {
                     Some(error) => Err(error),
                     None => self.stage_copy(stages, &log, &batch, cover),
                 };
-                (done, permit, staged, count)
+                (log.number(), done, permit, staged, count)
             }
             // INVARIANT: `sort` answers questions before a commit is put together.
             Work::Ask(_) => return None,
@@ -250,21 +279,22 @@ impl State {
             duplicates: staged.duplicates,
             count,
         });
-        Some(Answer {
+        let answer = Answer {
             done,
             result,
             _permit: permit,
-        })
+        };
+        Some((number, answer))
     }
 
     fn stage_copy(
         &mut self,
-        stages: &mut Vec<Stage>,
+        stages: &mut Stages,
         log: &Arc<Log>,
         batch: &countersign_protocol::delivery::VerifiedBatch,
         cover: Vec<u8>,
     ) -> Result<Staged, AppendError> {
-        let stage = self.stage_of(stages, log);
+        let stage = stages.of(log, || self.tip(log));
         let elsewhere = AppendError::Position {
             size: stage.size(),
             first: batch.first(),
@@ -282,7 +312,7 @@ impl State {
 
     fn stage_batch(
         &mut self,
-        stages: &mut Vec<Stage>,
+        stages: &mut Stages,
         log: &Arc<Log>,
         sealed: &SealedBatch,
         publisher: Option<(Publisher, u64)>,
@@ -294,7 +324,7 @@ impl State {
             }
             Some(_) => self.stage_unnumbered(stages, log, sealed, now),
             None => {
-                let extended = self.stage_of(stages, log).extend(sealed, now);
+                let extended = stages.of(log, || self.tip(log)).extend(sealed, now);
                 let last_sequence = extended.map_err(full)?;
                 Ok(Staged {
                     last_sequence,
@@ -306,21 +336,16 @@ impl State {
 
     fn stage_numbered(
         &mut self,
-        stages: &mut Vec<Stage>,
+        stages: &mut Stages,
         log: &Arc<Log>,
         sealed: &SealedBatch,
         publisher: Publisher,
         first_number: u64,
         now: Timestamp,
     ) -> Result<Staged, AppendError> {
-        self.stage_of(stages, log);
+        let stage = stages.of(log, || self.tip(log));
         let stored = self.publishers.series(log.number(), &publisher);
         let last_stored = stored.map_or(0, |series| series.last_number);
-        let at = stages
-            .iter()
-            .position(|stage| stage.log.number() == log.number())
-            .unwrap_or(0);
-        let stage = &mut stages[at];
         let last = stage
             .runs_of(publisher)
             .next_back()
@@ -386,7 +411,7 @@ impl State {
 
     fn stage_unnumbered(
         &mut self,
-        stages: &mut Vec<Stage>,
+        stages: &mut Stages,
         log: &Arc<Log>,
         sealed: &SealedBatch,
         now: Timestamp,
@@ -396,14 +421,14 @@ impl State {
         let mut fresh_keys: HashMap<EventKey, usize> = HashMap::new();
         let mut compare = Vec::new();
         let mut last_sequence = 0;
-        let stage = self.stage_of(stages, log);
+        let stage = stages.of(log, || self.tip(log));
         let size = stage.size();
         for index in 0..sealed.count() {
             // INVARIANT: drafts were checked at ingest, so that each has a key.
             let Some(key) = key_of(sealed, index) else {
                 continue;
             };
-            let stage = self.stage_of(stages, log);
+            let stage = stages.of(log, || self.tip(log));
             let pending = stage.sequence_of_key(&key);
             let known = self
                 .windows
@@ -427,7 +452,7 @@ impl State {
             }
         }
         let duplicates = (sealed.count() - fresh.len()) as u32;
-        let stage = self.stage_of(stages, log);
+        let stage = stages.of(log, || self.tip(log));
         self.check_repeats(stage, sealed, &compare)?;
         if !fresh.is_empty() {
             let chosen = if duplicates == 0 {
@@ -435,7 +460,7 @@ impl State {
             } else {
                 sealed.select(&fresh)
             };
-            let stage = self.stage_of(stages, log);
+            let stage = stages.of(log, || self.tip(log));
             last_sequence = stage.extend(&chosen, now).map_err(full)?;
             let places: HashMap<usize, u64> = fresh.iter().copied().zip(size..).collect();
             stage.add_keys(
@@ -450,18 +475,7 @@ impl State {
         })
     }
 
-    fn stage_of<'s>(&mut self, stages: &'s mut Vec<Stage>, log: &Arc<Log>) -> &'s mut Stage {
-        let found = stages
-            .iter()
-            .position(|stage| stage.log.number() == log.number());
-        let at = found.unwrap_or_else(|| {
-            stages.push(Stage::new(Arc::clone(log), self.tip(log)));
-            stages.len() - 1
-        });
-        &mut stages[at]
-    }
-
-    fn tip(&mut self, log: &Log) -> Tip {
+    fn tip(&self, log: &Log) -> Tip {
         if let Some(tip) = self.tips.get(&log.number()) {
             return tip.clone();
         }
@@ -617,6 +631,12 @@ impl State {
             tracing::warn!(%error, "closing the journal failed; the next start reads it as after a crash");
         }
     }
+}
+
+/// The earliest moment of the commit after one that began and ended then and signed so many checkpoints.
+fn next_commit(started: Duration, ended: Duration, signed: u32) -> Duration {
+    let share = started + SIGNATURE_TIME * signed.saturating_mul(SIGNING_SHARE);
+    share.min(ended + COMMIT_DELAY_MAX)
 }
 
 /// A thread that keeps the next segment ready, so that no commit waits for 64 MiB of zeros. It ends with the writer.

@@ -34,6 +34,7 @@ pub const START: Timestamp = Timestamp(1_800_000_000_000_000);
 pub struct ManualClock {
     now: AtomicU64,
     uptime_us: AtomicU64,
+    look_us: AtomicU64,
 }
 
 impl ManualClock {
@@ -41,7 +42,13 @@ impl ManualClock {
         Self {
             now: AtomicU64::new(START.0),
             uptime_us: AtomicU64::new(0),
+            look_us: AtomicU64::new(25_000),
         }
+    }
+
+    /// From here on looking at it lets no time pass.
+    pub fn stand_still(&self) {
+        self.look_us.store(0, Ordering::SeqCst);
     }
 
     /// Time passes.
@@ -64,7 +71,8 @@ impl Clock for ManualClock {
 
     /// Looking at it lets 25 ms pass, so that no test waits for entries that wait for a commit to ride on.
     fn uptime(&self) -> Duration {
-        Duration::from_micros(self.uptime_us.fetch_add(25_000, Ordering::SeqCst))
+        let look_us = self.look_us.load(Ordering::SeqCst);
+        Duration::from_micros(self.uptime_us.fetch_add(look_us, Ordering::SeqCst))
     }
 }
 
