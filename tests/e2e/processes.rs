@@ -24,6 +24,27 @@ fn publisher_child() {
     publish_as_child();
 }
 
+/// 1. An agreement of a few seconds, and a subscription that runs under it. 2. Its time is over, and nobody does anything. 3. The producer
+///    has ended the subscription.
+#[test]
+fn an_agreement_that_runs_out_ends_a_quiet_subscription() {
+    let root = Root::new();
+    let mut producer = Node::init(root.path(), "Producer", SETTINGS);
+    let mut consumer = Node::init(root.path(), "Consumer", SETTINGS);
+    producer.serve();
+    consumer.serve();
+    producer.json(&["stream", "create", STREAM]);
+    let invite = ["partner", "invite", "--stream", STREAM, "--period", "6s"];
+    let invitation = producer.json(&invite);
+    let link = invitation["link"].as_str().unwrap();
+    consumer.json(&["partner", "join", link, "--yes"]);
+    wait_until("what runs is ended", || {
+        let refusals = producer.lines(&["ledger", "ls", "--kind", "refusal"]);
+        let ended = |line: &String| line.contains("no longer permitted");
+        refusals.iter().any(ended).then_some(())
+    });
+}
+
 /// 1. Two nodes, an agreement, events, receipts. 2. At each step one node is stopped or killed, its database deleted, replaced by an
 ///    older copy, or filled with garbage, and the node started again. 3. The rows are those that were there before.
 #[test]

@@ -70,6 +70,9 @@ pub struct ExchangeParts {
     pub may_create: bool,
 }
 
+/// How long after a boundary of time subscriptions are judged again at each look.
+const NOTED_AGAIN: Duration = Duration::from_secs(2);
+
 /// One node's state and doors.
 pub struct Exchange {
     identity: Identity,
@@ -578,8 +581,10 @@ impl Exchange {
                 .unwrap_or_else(PoisonError::into_inner),
             now,
         );
-        // A clock may be set back.
-        let (from, to) = (last.min(now), last.max(now));
+        // A clock may be set back, and just after a boundary was noticed it may lie before it once more: what is near is looked at again.
+        let near = NOTED_AGAIN.as_micros() as u64;
+        let from = Timestamp(last.min(now).0.saturating_sub(near));
+        let to = last.max(now);
         let passed = |boundary: Timestamp| from < boundary && boundary <= to;
         let may_change = self.policies().mentions_time()
             || self.registry().agreements.values().any(|state| {

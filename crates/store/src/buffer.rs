@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::disk::DIRECT_ALIGNMENT;
 
 /// Smaller buffers are left to the allocator, which keeps such memory at hand itself.
-const KEPT_BYTES_MIN: usize = 128 << 10;
+pub(crate) const KEPT_BYTES_MIN: usize = 128 << 10;
 
 /// Buffers that wait to be used again at most. Those in use are bounded by whoever holds them.
 const KEPT_MAX: usize = 4;
@@ -57,7 +57,7 @@ impl Buffers {
     fn kept(&self, needed: usize) -> Option<Vec<u8>> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fits =
-            |bytes: &Vec<u8>| (needed..=needed.saturating_mul(4)).contains(&bytes.capacity());
+            |bytes: &Vec<u8>| (needed..=needed.saturating_mul(2)).contains(&bytes.capacity());
         let at = kept.iter().position(fits)?;
         Some(kept.swap_remove(at))
     }
@@ -171,6 +171,6 @@ mod tests {
         let buffers = Buffers::default();
         drop(buffers.take(4 << 20));
         assert!(buffers.take(1 << 10).bytes.capacity() < KEPT_BYTES_MIN);
-        assert!(buffers.take(2 << 20).bytes.capacity() >= 4 << 20);
+        assert!(buffers.take(3 << 20).bytes.capacity() >= 4 << 20);
     }
 }

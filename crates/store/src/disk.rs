@@ -6,8 +6,9 @@
 use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// Declares the sites, so that [`SyncSite::ALL`] cannot miss one.
@@ -207,7 +208,6 @@ struct RealFile(File);
 #[derive(Debug)]
 struct DirectFile {
     cached: RealFile,
-    path: PathBuf,
     direct: OnceLock<Option<File>>,
 }
 
@@ -217,12 +217,14 @@ impl DirectFile {
         let aligned = bytes.len().is_multiple_of(DIRECT_SECTOR)
             && offset.is_multiple_of(DIRECT_SECTOR as u64)
             && bytes.as_ptr().align_offset(DIRECT_ALIGNMENT) == 0;
-        let open = || self.direct.get_or_init(|| Self::handle(&self.path));
+        let open = || self.direct.get_or_init(|| Self::handle(&self.cached.0));
         aligned.then(open)?.as_ref()
     }
 
-    /// A handle past the cache; `None` where the file system has none, or one that wants more than our sectors and buffers give.
-    fn handle(path: &Path) -> Option<File> {
+    /// A handle past the cache; `None` where the file system has none, or one that wants more than our sectors and buffers give. Opened through the
+    /// handle that is there, not by name: whatever has the name by now, both are one file.
+    fn handle(cached: &File) -> Option<File> {
+        let path = format!("/proc/self/fd/{}", cached.as_raw_fd());
         let flags = rustix::fs::OFlags::DIRECT.bits();
         let file = OpenOptions::new()
             .read(true)
@@ -245,10 +247,11 @@ impl DirectFile {
     }
 }
 
-/// How much of a call was done; none, where a signal came first.
+/// How much of a direct write was done: none, where a signal came first, or where the file system offers what it then refuses.
 fn done(result: io::Result<usize>) -> io::Result<usize> {
+    use io::ErrorKind::{Interrupted, InvalidInput};
     match result {
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        Err(error) if matches!(error.kind(), Interrupted | InvalidInput) => Ok(0),
         result => result,
     }
 }
@@ -287,9 +290,11 @@ impl DiskFile for RealFile {
     }
 
     fn reserve(&self, len: u64) -> io::Result<()> {
+        use rustix::io::Errno;
         match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-            other => Ok(other?),
+            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => Err(error.into()),
+            // It was interrupted, or the file system cannot do it: whoever writes the bytes makes the room then.
+            _ => Ok(()),
         }
     }
 
@@ -304,10 +309,9 @@ impl DiskFile for DirectFile {
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let read = match self.direct(buffer, offset) {
-            Some(direct) => done(direct.read_at(buffer, offset))?,
-            None => 0,
-        };
+        // What fails here is tried again through the cache, which reads less at a time and says what is wrong.
+        let direct = self.direct(buffer, offset);
+        let read = direct.map_or(0, |direct| direct.read_at(buffer, offset).unwrap_or(0));
         let rest = buffer.get_mut(read..).unwrap_or_default();
         if rest.is_empty() {
             return Ok(());
@@ -365,7 +369,6 @@ impl Disk for RealDisk {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         Ok(Arc::new(DirectFile {
             cached: RealFile(file),
-            path: path.to_path_buf(),
             direct: OnceLock::new(),
         }))
     }

@@ -23,10 +23,6 @@ const ADDRESSES_MAX: usize = 8;
 /// Head start of each address of a name before the next one is tried beside it.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 
-/// Least time between two answers to datagrams of connections that are not known. QUIC's default of 20 ms would leave most of ten thousand peers of a
-/// restarted node to find out by themselves; a thousand small answers a second cost about 1 % of a core, and each is smaller than what it answers.
-const RESET_INTERVAL: Duration = Duration::from_millis(1);
-
 /// Whether an endpoint takes connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Accepting {
@@ -304,9 +300,7 @@ fn recognizing(key: &SigningKey) -> EndpointConfig {
     let [a, b, c, d, e, f, g, h, ..] = *key.derive("quic connection ids");
     let ids = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
     let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &*reset)));
-    config
-        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)))
-        .min_reset_interval(RESET_INTERVAL);
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
     config
 }
 

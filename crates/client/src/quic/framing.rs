@@ -186,10 +186,9 @@ impl FrameReader {
     async fn fill(&mut self, wanted: usize) -> Result<usize, FrameError> {
         let held = self.buffer.len();
         let missing = wanted.saturating_sub(held);
-        let fitting = self.read_bytes / 2..=self.read_bytes * 2;
-        if held == 0 && !fitting.contains(&self.buffer.capacity()) {
-            // A fresh block: `reserve` would take back the whole of one that grew for a large frame, and keep it while idle.
-            self.buffer = BytesMut::with_capacity(self.read_bytes);
+        if held == 0 && !(READ_BYTES_MIN..=2 * READ_BYTES_MIN).contains(&self.buffer.capacity()) {
+            // While nothing is there, little room: a stream that was busy once may be quiet for weeks.
+            self.buffer = BytesMut::with_capacity(READ_BYTES_MIN);
         }
         if self.buffer.capacity() - held < missing.min(self.read_bytes) {
             // Doubling what has arrived keeps the copies of a growing body below one more in all.
@@ -202,6 +201,9 @@ impl FrameReader {
             .read_buf(&mut self.buffer)
             .await
             .map_err(read_error)?;
+        if held == 0 {
+            return Ok(got);
+        }
         if got == room {
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
         } else if got < self.read_bytes / 4 {

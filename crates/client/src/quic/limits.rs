@@ -102,7 +102,7 @@ impl QuicLimits {
     pub(crate) fn dialed(&self) -> TransportConfig {
         let mut transport = self.transport();
         transport
-            .keep_alive_interval(Some(self.keep_alive))
+            .keep_alive_interval(Some(self.keep_alive.min(self.idle_timeout * 7 / 15)))
             .max_concurrent_bidi_streams(STREAMS_AT_FIRST.min(self.streams_per_connection).into())
             .receive_window(self.receive_window.into());
         transport

@@ -495,34 +495,39 @@ async fn with_many_streams_busy_the_next_commit_waits_in_proportion_and_within_i
     for stream in 0..streams {
         sessions.push(node.session(&format!("s{stream}"), 1).await.1);
     }
-    let submit = async |stream: usize, number: u64| {
-        let (done, receiver) = answer();
+    let submit = async |stream: usize, number: u64, done: Done| {
         let (count, bulk) = bulk_of(&events("n", number, 1));
         let submitted = sessions[stream].submit(number, count, bulk, done).await;
         submitted.unwrap();
-        receiver
     };
     let tick = Duration::from_micros(1);
     node.clock.stand_still();
 
-    // A lone event waits for nobody, and the next commit for what one signature costs.
-    submit(0, 1).await.await.unwrap().unwrap();
+    // A lone event waits for nobody, and the next commit for what its signature costs.
+    let (done, first) = answer();
+    submit(0, 1, done).await;
+    first.await.unwrap().unwrap();
     let before = node.exchange.reader().last_commit();
     let mut receivers = Vec::new();
     for stream in 0..streams {
-        receivers.push(submit(stream, if stream == 0 { 2 } else { 1 }).await);
+        let (done, receiver) = answer();
+        submit(stream, if stream == 0 { 2 } else { 1 }, done).await;
+        receivers.push(receiver);
     }
     node.clock.advance(one - tick);
     let_the_writer_turn(&node).await;
     assert!(receivers.iter_mut().all(|r| r.try_recv().is_err()));
-    node.clock.advance(tick);
+    // The ledger may have had a word to add to the lone event's commit.
+    node.clock.advance(4 * one);
     for receiver in receivers {
         receiver.await.unwrap().unwrap();
     }
     assert_eq!(node.exchange.reader().last_commit(), before + 1);
 
-    // After so many signatures it waits as long as the bound says, and no longer.
-    let mut last = submit(0, 3).await;
+    // After so many signatures it waits as long as the bound says, and no longer. The bound counts from the end of the commit, which is after the answers.
+    let_the_writer_turn(&node).await;
+    let (done, mut last) = answer();
+    submit(0, 3, done).await;
     node.clock.advance(COMMIT_DELAY_MAX - tick);
     let_the_writer_turn(&node).await;
     assert!(last.try_recv().is_err());

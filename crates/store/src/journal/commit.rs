@@ -15,7 +15,7 @@ use super::heads::{HeadSlot, LastSlot};
 use super::state::{CheckedPart, LogState, Recent};
 use super::types::{Birth, Committed, LogNumber, PartInput};
 use super::{Active, Journal, tiles};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, KEPT_BYTES_MIN};
 use crate::disk::SyncSite;
 
 /// A part that passed the checks of form, with what its header says.
@@ -259,10 +259,15 @@ impl Journal {
             built.digest,
             built.parts,
         );
+        // A small one without its buffer, whose alignment would take more memory than the commit.
+        let bytes = match built.bytes.len() < KEPT_BYTES_MIN {
+            true => Bytes::copy_from_slice(&built.bytes),
+            false => built.bytes,
+        };
         let recent = Recent {
             segment,
             offset: active.end,
-            bytes: built.bytes,
+            bytes,
         };
         published.remember(recent, self.options.cache_bytes);
         drop(published);

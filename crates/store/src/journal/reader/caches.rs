@@ -83,6 +83,11 @@ impl Blocks {
     }
 
     pub(super) fn put(&mut self, block: Recent) {
+        let len = block.bytes.len() as u64;
+        if self.get(block.segment, block.offset, len).is_some() {
+            // Another reader was quicker.
+            return;
+        }
         self.bytes += block.bytes.len();
         self.kept.push_back(block);
         while self.bytes > BLOCK_BYTES_CACHED

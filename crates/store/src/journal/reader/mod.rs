@@ -117,7 +117,7 @@ impl JournalReader {
     ) -> Result<Run, ReadError> {
         let part = self.part_containing(log, first)?;
         if max_bytes >= BLOCK_BYTES_MIN && max_entries > 1 {
-            self.fetch(&part)?;
+            self.fetch(&part);
         }
         let front_len = part.meta_bytes() + part.entries_bytes();
         // The whole part in one read where it is wanted and fits; else front and content apart.
@@ -224,31 +224,32 @@ impl JournalReader {
     }
 
     /// Reads a large part whole into memory, unless it is there: whoever wants much of it comes back for the rest. Small ones are left to the
-    /// system, which reads ahead.
-    fn fetch(&self, part: &PartRef) -> Result<(), ReadError> {
+    /// system, which reads ahead. Where it cannot be read, whoever wants a piece of it reads that, and hears what is wrong with it.
+    fn fetch(&self, part: &PartRef) {
         let len = part.meta_bytes() + part.entries_bytes() + part.content_len;
         if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&len)
             || self.in_memory(part, part.body_offset, len).is_some()
         {
-            return Ok(());
+            return;
         }
-        let Some(segment) = self.segment(part.segment)? else {
-            return Ok(());
+        let Ok(Some(segment)) = self.segment(part.segment) else {
+            return;
         };
         // Whole sectors, as direct reads want them; a segment is made of such.
         let start = part.body_offset / SECTOR * SECTOR;
         let end = (part.body_offset + len).next_multiple_of(SECTOR);
         if end > segment.capacity {
-            return Ok(());
+            return;
         }
         let mut block = self.shared.caches.buffers.take_dirty(usize_of(end - start));
-        segment.file.read_exact_at(&mut block, start)?;
+        if segment.file.read_exact_at(&mut block, start).is_err() {
+            return;
+        }
         locked(&self.shared.caches.blocks).put(Recent {
             segment: part.segment,
             offset: start,
             bytes: block.freeze(),
         });
-        Ok(())
     }
 
     /// Bytes of a segment, where memory has them.
