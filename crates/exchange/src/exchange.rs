@@ -13,7 +13,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use countersign_crypto::{Entropy, Hash};
 use countersign_event::content::Limits;
@@ -70,9 +69,6 @@ pub struct ExchangeParts {
     /// Whether the node's ledger log may be begun: true for `init` only.
     pub may_create: bool,
 }
-
-/// How long after a boundary of time subscriptions are judged again at each look.
-const NOTED_AGAIN: Duration = Duration::from_secs(2);
 
 /// One node's state and doors.
 pub struct Exchange {
@@ -582,10 +578,8 @@ impl Exchange {
                 .unwrap_or_else(PoisonError::into_inner),
             now,
         );
-        // A clock may be set back, and just after a boundary was noticed it may lie before it once more: what is near is looked at again.
-        let near = NOTED_AGAIN.as_micros() as u64;
-        let from = Timestamp(last.min(now).0.saturating_sub(near));
-        let to = last.max(now);
+        // A clock may be set back.
+        let (from, to) = (last.min(now), last.max(now));
         let passed = |boundary: Timestamp| from < boundary && boundary <= to;
         let may_change = self.policies().mentions_time()
             || self.registry().agreements.values().any(|state| {
