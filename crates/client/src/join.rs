@@ -300,7 +300,7 @@ async fn redeem_once(
             check_done(&terms, &done.envelope, &inviter.statement, &keys.statement)?
         }
     };
-    session.close();
+    session.close().await;
     Ok(Joined {
         terms,
         agreement,

@@ -265,9 +265,9 @@ impl Session {
         Ok(stream)
     }
 
-    /// Closes the connection; unsent frames are lost.
-    pub fn close(&self) {
-        self.connection.close(CLOSE_DONE, "done");
+    /// Closes the connection and waits until that has left this machine ([`Connection::end`]); unsent frames are lost.
+    pub async fn close(&self) {
+        self.connection.end(CLOSE_DONE, "done").await;
     }
 }
 

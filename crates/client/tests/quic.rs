@@ -598,6 +598,59 @@ async fn one_key_holds_only_so_many_connections() {
 }
 
 #[tokio::test]
+async fn a_connection_gets_the_place_of_one_whose_work_still_ends() {
+    let limits = QuicLimits {
+        connections_per_peer: 1,
+        ..QuicLimits::default()
+    };
+    let pair = pair(&limits);
+    let (dialed, accepted) = pair.connected().await;
+    let at_work = accepted.clone();
+    dialed.end(0, "done").await;
+    assert!(accepted.accept_bi().await.is_err());
+    let acceptor = pair.acceptor.clone();
+    let comes = tokio::spawn(async move { acceptor.accept().await.unwrap().handshake().await });
+    let second = pair.dialer.connect(&pair.address, ServerPin::Any).await;
+    let second = second.unwrap();
+    // The acceptor has done the handshake, and then has some turns to say what it thinks of it.
+    while second.stats().frame_rx.handshake_done == 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!comes.is_finished(), "the place is still held");
+    drop((accepted, at_work));
+    comes.await.unwrap().unwrap();
+}
+
+#[test]
+fn a_process_that_ends_right_after_its_connection_is_not_missed() {
+    let serving = Runtime::new().unwrap();
+    let (acceptor, address) = serving.block_on(async {
+        let pair = pair(&QuicLimits::default());
+        (pair.acceptor, pair.address)
+    });
+    let accepted = serving.spawn(async move {
+        let incoming = acceptor.accept().await.unwrap();
+        incoming.handshake().await.unwrap().closed().await
+    });
+    // One thread only: what it does not do before it goes, nobody does.
+    let process = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    process.block_on(async {
+        let dialer = Endpoint::dialer(key(2), QuicLimits::default()).unwrap();
+        let connection = dialer.connect(&address, ServerPin::Any).await.unwrap();
+        connection.end(7, "done").await;
+    });
+    process.shutdown_background();
+    let reason = serving.block_on(accepted).unwrap();
+    assert_eq!(reason.peer_code(), Some(7));
+}
+
+#[tokio::test]
 async fn names_are_looked_up_and_bad_ones_explained() {
     let pair = pair(&QuicLimits::default());
     let port = pair.socket_address().port();

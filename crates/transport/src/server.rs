@@ -254,7 +254,7 @@ impl Shared {
         // The right organization is not enough: a node key that a newer statement dropped shows the older one, and would be served here.
         let expected = node.statement.authority == *partner;
         if !expected || self.exchange.check_pinned(&node.statement).is_err() {
-            session.close();
+            session.close().await;
             let stale = StatementError::NotDelegated {
                 authority: partner.clone(),
                 role: Role::Node,
@@ -288,9 +288,9 @@ impl Shared {
             .is_some_and(|known| known.stable_id() == connection.stable_id())
         {
             sessions.remove(partner);
+            drop(sessions);
+            self.sessions_moved.send_modify(|moved| *moved += 1);
         }
-        drop(sessions);
-        self.sessions_moved.send_modify(|moved| *moved += 1);
     }
 }
 
@@ -337,8 +337,9 @@ async fn serve_connection(shared: Arc<Shared>, connection: Connection, peer: Pee
     }
     // Receipts on their way to the disk finish; streams see that the connection is gone by themselves.
     while streams.join_next().await.is_some() {}
-    if let Some(partner) = &partner {
-        shared.forget(partner, &connection);
+    // Also one that became a partner on this connection.
+    if let Some(authority) = peer.authority() {
+        shared.forget(authority, &connection);
     }
 }
 
@@ -469,6 +470,6 @@ pub async fn ping(
     let mut stream = session.request(&Ping { nonce: 1 }).await?;
     let _pong: Pong = stream.answer("the answer to the ping").await?;
     let took = begun.elapsed();
-    session.close();
+    session.close().await;
     Ok(took)
 }

@@ -45,7 +45,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut options: PublisherOptions, mut 
     loop {
         let error = match serve(&shared, &mut link).await {
             Ok(()) => {
-                link.session.close();
+                link.session.close().await;
                 // Whoever closed the publisher early gives up what is not acknowledged.
                 shared.fail(&PublishError::Closed);
                 return;

@@ -1,12 +1,15 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use countersign_crypto::PublicKey;
 use quinn::ConnectionStats;
 use rustls::pki_types::CertificateDer;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use super::limits::STREAMS_AT_FIRST;
 use super::{ConnectError, ConnectionEnded, FrameReader, FrameWriter, QuicLimits};
@@ -24,35 +27,49 @@ struct Inner {
     /// Streams that the peer may have open, as far as [`Connection::grant_streams`] has said.
     streams_granted: Mutex<u32>,
     /// The place among the connections of this key; given back when the last handle is dropped.
-    _seat: Option<Seat>,
+    seat: Option<Seat>,
 }
 
 impl Connection {
-    pub(crate) fn new(
+    /// A connection that was dialed.
+    pub(crate) fn dialed(
         quinn: quinn::Connection,
         limits: Arc<QuicLimits>,
-        seats: Option<&Seats>,
     ) -> Result<Self, ConnectError> {
-        let peer_key = peer_key(&quinn).ok_or_else(|| ConnectError::NoPeerKey {
-            address: canonical(quinn.remote_address()),
-        })?;
+        let peer_key = peer_key(&quinn)?;
+        Ok(Self::new(quinn, peer_key, limits, None))
+    }
+
+    /// A connection that was accepted, once its key has a place.
+    pub(crate) async fn accepted(
+        quinn: quinn::Connection,
+        limits: Arc<QuicLimits>,
+        seats: &Seats,
+    ) -> Result<Self, ConnectError> {
+        let peer_key = peer_key(&quinn)?;
         let limit = limits.connections_per_peer;
-        let seat = match seats.map(|seats| seats.take(peer_key, limit)) {
-            Some(None) => {
-                quinn.close(CLOSE_TOO_MANY.into(), b"too many connections of this key");
-                let key = peer_key.fingerprint();
-                return Err(ConnectError::TooManyConnections { key, limit });
-            }
-            Some(Some(seat)) => Some(seat),
-            None => None,
+        let seat = timeout(limits.handshake_time, seats.take(peer_key, limit)).await;
+        let Ok(Some(seat)) = seat else {
+            quinn.close(CLOSE_TOO_MANY.into(), b"too many connections of this key");
+            let key = peer_key.fingerprint();
+            return Err(ConnectError::TooManyConnections { key, limit });
         };
-        Ok(Self(Arc::new(Inner {
+        Ok(Self::new(quinn, peer_key, limits, Some(seat)))
+    }
+
+    fn new(
+        quinn: quinn::Connection,
+        peer_key: PublicKey,
+        limits: Arc<QuicLimits>,
+        seat: Option<Seat>,
+    ) -> Self {
+        Self(Arc::new(Inner {
             quinn,
             peer_key,
             limits,
             streams_granted: Mutex::new(0),
-            _seat: seat,
-        })))
+            seat,
+        }))
     }
 
     /// The key whose private half the peer proved to hold in this handshake.
@@ -125,7 +142,13 @@ impl Connection {
     /// # Errors
     /// Why the connection ended.
     pub async fn accept_bi(&self) -> Result<(FrameWriter, FrameReader), ConnectionEnded> {
-        let (send, receive) = self.0.quinn.accept_bi().await.map_err(ConnectionEnded)?;
+        let accepted = self.0.quinn.accept_bi().await;
+        let (send, receive) = accepted.map_err(|reason| {
+            if let Some(seat) = &self.0.seat {
+                seat.leaving();
+            }
+            ConnectionEnded(reason)
+        })?;
         Ok((FrameWriter::new(send), FrameReader::new(receive)))
     }
 
@@ -133,6 +156,20 @@ impl Connection {
     /// lost. To keep them, wait for [`FrameWriter::stopped`] first.
     pub fn close(&self, code: u32, reason: &str) {
         self.0.quinn.close(code.into(), reason.as_bytes());
+    }
+
+    /// As [`Connection::close`], and waits until that has left this machine, at most 100 ms: for a process that ends next. Otherwise the peer
+    /// would keep the connection, and its place among those of this key, until its idle timeout.
+    pub async fn end(&self, code: u32, reason: &str) {
+        let sent = self.0.quinn.stats().udp_tx.datagrams;
+        self.close(code, reason);
+        for _ in 0..100 {
+            // The library says of a close only that it was decided.
+            if self.0.quinn.stats().udp_tx.datagrams > sent {
+                return;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Waits for the end of the connection, and says why it came.
@@ -179,34 +216,66 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-fn peer_key(connection: &quinn::Connection) -> Option<PublicKey> {
-    let identity = connection
-        .peer_identity()?
-        .downcast::<Vec<CertificateDer<'static>>>()
-        .ok()?;
-    match identity.as_slice() {
-        [spki] => PublicKey::from_spki_der(spki).ok(),
+fn peer_key(connection: &quinn::Connection) -> Result<PublicKey, ConnectError> {
+    let shown = connection
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
+    match shown.as_deref().map(Vec::as_slice) {
+        Some([spki]) => PublicKey::from_spki_der(spki).ok(),
         _ => None,
     }
+    .ok_or_else(|| ConnectError::NoPeerKey {
+        address: canonical(connection.remote_address()),
+    })
 }
 
-/// How many accepted connections each key holds.
+/// The accepted connections of each key.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seats(Arc<Mutex<HashMap<PublicKey, usize>>>);
+pub(crate) struct Seats(Arc<SeatsInner>);
+
+#[derive(Debug, Default)]
+struct SeatsInner {
+    held: Mutex<HashMap<PublicKey, Held>>,
+    /// Somebody left.
+    left: Notify,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    seats: usize,
+    /// Those of them whose connection is over, while work begun on it (a receipt on its way to the disk) still ends.
+    leaving: usize,
+}
 
 impl Seats {
-    /// A place for one more connection of `key`, unless it holds `limit` of them.
-    fn take(&self, key: PublicKey, limit: usize) -> Option<Seat> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = held.get(&key).copied().unwrap_or(0);
-        if now >= limit {
-            return None;
+    /// A place for one more connection of `key`. Where it holds `limit` of them, waits for those that are leaving; `None` where none is.
+    async fn take(&self, key: PublicKey, limit: usize) -> Option<Seat> {
+        loop {
+            let left = self.0.left.notified();
+            tokio::pin!(left);
+            // Registered before the look, so that one who leaves in between is not missed.
+            left.as_mut().enable();
+            {
+                let mut all = self.lock();
+                let held = all.get(&key).copied().unwrap_or_default();
+                if held.seats < limit {
+                    all.entry(key).or_default().seats += 1;
+                    return Some(Seat {
+                        seats: self.clone(),
+                        key,
+                        leaving: AtomicBool::new(false),
+                    });
+                }
+                if held.leaving == 0 {
+                    return None;
+                }
+            }
+            left.await;
         }
-        held.insert(key, now.saturating_add(1));
-        Some(Seat {
-            seats: self.clone(),
-            key,
-        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PublicKey, Held>> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -214,18 +283,35 @@ impl Seats {
 struct Seat {
     seats: Seats,
     key: PublicKey,
+    leaving: AtomicBool,
+}
+
+impl Seat {
+    /// The connection is over; the seat follows with the last handle.
+    fn leaving(&self) {
+        if !self.leaving.swap(true, Ordering::Relaxed)
+            && let Some(held) = self.seats.lock().get_mut(&self.key)
+        {
+            held.leaving = held.leaving.saturating_add(1);
+        }
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut held = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut entry) = held.entry(self.key) {
-            *entry.get_mut() = entry.get().saturating_sub(1);
+        let mut all = self.seats.lock();
+        if let Entry::Occupied(mut entry) = all.entry(self.key) {
+            let held = entry.get_mut();
+            held.seats = held.seats.saturating_sub(1);
+            let left = usize::from(self.leaving.load(Ordering::Relaxed));
+            held.leaving = held.leaving.saturating_sub(left);
             // A key without connections is forgotten, or strangers would fill the map.
-            if *entry.get() == 0 {
+            if held.seats == 0 {
                 entry.remove();
             }
         }
+        drop(all);
+        self.seats.0.left.notify_waiters();
     }
 }
 
@@ -236,15 +322,44 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_key_without_connections_leaves_nothing_behind() {
+    #[tokio::test]
+    async fn a_key_without_connections_leaves_nothing_behind() {
         let seats = Seats::default();
         let key = SigningKey::from_seed(&[1; 32]).public();
-        let (first, second) = (seats.take(key, 2).unwrap(), seats.take(key, 2).unwrap());
-        assert!(seats.take(key, 2).is_none());
+        let first = seats.take(key, 2).await.unwrap();
+        let second = seats.take(key, 2).await.unwrap();
+        assert!(seats.take(key, 2).await.is_none());
         drop(first);
-        assert_eq!(seats.0.lock().unwrap().get(&key), Some(&1));
+        assert_eq!(seats.lock().get(&key).unwrap().seats, 1);
         drop(second);
-        assert!(seats.0.lock().unwrap().is_empty());
+        assert!(seats.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_another_leaves_gets_its_place() {
+        let seats = Seats::default();
+        let key = SigningKey::from_seed(&[1; 32]).public();
+        let first = seats.take(key, 1).await.unwrap();
+        assert!(seats.take(key, 1).await.is_none());
+        first.leaving();
+        first.leaving();
+        let next = {
+            let next = seats.take(key, 1);
+            tokio::pin!(next);
+            let waits = tokio::select! {
+                biased;
+                _ = &mut next => false,
+                () = std::future::ready(()) => true,
+            };
+            assert!(waits, "the place is still held");
+            drop(first);
+            next.await.unwrap()
+        };
+        assert!(
+            seats.take(key, 1).await.is_none(),
+            "nobody is leaving any more"
+        );
+        drop(next);
+        assert!(seats.lock().is_empty());
     }
 }

@@ -232,7 +232,7 @@ impl Endpoint {
             .map_err(|source| ConnectError::Dial { address, source })?;
         match timeout(limit, connecting).await {
             Err(_) => Err(ConnectError::TimedOut { address, limit }),
-            Ok(Ok(connection)) => Connection::new(connection, Arc::clone(&self.limits), None),
+            Ok(Ok(connection)) => Connection::dialed(connection, Arc::clone(&self.limits)),
             Ok(Err(source)) => Err(match fault.get() {
                 Some(fault) => ConnectError::PeerKey {
                     address,
@@ -282,7 +282,7 @@ impl Incoming {
         match timeout(limit, connecting).await {
             Err(_) => Err(ConnectError::TimedOut { address, limit }),
             Ok(Err(source)) => Err(handshake_error(address, source)),
-            Ok(Ok(connection)) => Connection::new(connection, self.limits, Some(&self.seats)),
+            Ok(Ok(connection)) => Connection::accepted(connection, self.limits, &self.seats).await,
         }
     }
 

@@ -28,7 +28,7 @@ const STOP_BROKEN_FRAME: VarInt = VarInt::from_u32(1);
 pub struct RawFrame {
     /// What the body is; see `schemas/protocol.md`.
     pub kind: u8,
-    /// The bytes after the kind, contiguous. They may share memory with frames read along with them (64 KiB, or the
+    /// The bytes after the kind, contiguous. They may share memory with frames read along with them (512 KiB, or the
     /// size of the largest of them): copy what is kept for long.
     pub body: Bytes,
 }
@@ -97,7 +97,7 @@ impl FrameReader {
     /// The next frame, or `None` where the stream ended after a whole one.
     ///
     /// The body of a frame may have `max_bulk` bytes where `is_bulk(kind)`, otherwise `max_control`; this is checked before
-    /// anything is reserved. Memory grows with what arrives: at most twice that, or 64 KiB.
+    /// anything is reserved. Memory grows with what arrives: at most twice that, or 512 KiB.
     ///
     /// Cancel-safe: a call that is dropped loses nothing.
     ///

@@ -16,7 +16,7 @@ pub(crate) const STREAMS_AT_FIRST: u32 = 8;
 /// The sums, with the defaults:
 /// - a connection of an admitted peer buffers at most `receive_window` + `send_window` = 16 MiB + 16 MiB; a peer at most
 ///   `connections_per_peer` times that: 128 MiB. Readers add what they have read of the frames in progress: at most
-///   twice what arrived, or 64 KiB, for each stream.
+///   twice what arrived, or 512 KiB, for each stream.
 /// - strangers: `handshakes_max` × (two buffers of 16 KiB for handshake bytes + about 40 KiB of connection) ≈ 20 MiB,
 ///   and for those through the handshake but not admitted `stranger_window` each.
 /// - datagrams waiting before anybody looked at them: `incoming_max` × about 1.5 KiB + `incoming_bytes` ≈ 1.2 MiB.

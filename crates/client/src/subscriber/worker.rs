@@ -100,7 +100,7 @@ impl Worker {
             let error = match served {
                 Ok(Turn::Stopped) => {
                     let result = self.finish(&mut link).await;
-                    link.session.close();
+                    link.session.close().await;
                     return result;
                 }
                 Err(error) => error,

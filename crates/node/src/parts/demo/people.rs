@@ -224,7 +224,7 @@ pub(super) async fn refuse(
                 "the refusal's signature does not hold: {error}"
             ))
         })?;
-    session.close();
+    session.close().await;
 
     // The reason repeats the advice for those who see nothing else.
     let reason = signed
