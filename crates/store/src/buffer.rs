@@ -26,7 +26,7 @@ impl Buffers {
             Some(bytes) => bytes,
             // In steps, so that the next commit, which is a little larger, finds room in it too.
             None if needed > KEPT_BYTES_MIN => {
-                Vec::with_capacity(needed.next_multiple_of(KEPT_BYTES_MIN * 4))
+                Vec::with_capacity(needed.next_multiple_of(KEPT_BYTES_MIN))
             }
             None => Vec::with_capacity(needed),
         };
