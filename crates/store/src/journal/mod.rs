@@ -180,6 +180,12 @@ impl Journal {
         self.preparer.clone()
     }
 
+    /// Whether no segment is ready for when the present one is full. False while one is being prepared.
+    #[must_use]
+    pub fn lacks_segment(&self) -> bool {
+        self.preparer.lacks_segment()
+    }
+
     /// Opens a new log under the next number. It is stored with its first commit; until then a restart forgets it.
     ///
     /// # Errors

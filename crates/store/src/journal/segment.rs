@@ -172,6 +172,12 @@ impl Preparer {
         Ok(true)
     }
 
+    pub(crate) fn lacks_segment(&self) -> bool {
+        // Whoever holds it is preparing one.
+        let state = self.0.state.try_lock();
+        state.is_ok_and(|state| state.ready.is_empty())
+    }
+
     /// The next segment, with room for `bytes`; instead of an `empty` one that is too small, where there is one: a sealed
     /// segment always holds a commit.
     pub(crate) fn take(&self, bytes: u64, empty: Option<u32>) -> io::Result<Segment> {

@@ -227,6 +227,7 @@ impl State {
         for answer in answers.into_values().flatten() {
             (answer.done)(answer.result);
         }
+        self.prepare_ahead();
         self.next_commit = next_commit(started, self.clock.uptime(), signed);
     }
 
@@ -506,11 +507,7 @@ impl State {
             return Err(AppendError::ended());
         };
         match journal.commit(parts) {
-            Ok(_) => {
-                // Where the channel is full, the segments' thread is at it already.
-                let _ = self.nudge.try_send(());
-                Ok(())
-            }
+            Ok(_) => Ok(()),
             Err(CommitError::Full) => Err(AppendError::DiskFull),
             Err(error) => {
                 // Whether the bytes are stable is not known: nothing more is acknowledged until the disk has been read again.
@@ -519,6 +516,15 @@ impl State {
                 let _ = self.stopped.set(why.clone());
                 Err(AppendError::Stopped { why })
             }
+        }
+    }
+
+    /// After the answers, since waking a thread takes its time; and only where a segment was taken.
+    fn prepare_ahead(&self) {
+        let lacks = self.journal.as_ref().is_some_and(Journal::lacks_segment);
+        if lacks {
+            // Where the channel is full, the segments' thread is at it already.
+            let _ = self.nudge.try_send(());
         }
     }
 

@@ -8,6 +8,7 @@ use countersign_crypto::Hash;
 
 use super::super::segment::Segment;
 use super::super::state::{PartRef, Recent};
+use super::Front;
 use crate::buffer::Buffers;
 
 /// Open segments and loaded indexes kept for the next read.
@@ -18,6 +19,9 @@ const TILES_CACHED: usize = 512;
 
 /// Bytes of parts that were read whole.
 const BLOCK_BYTES_CACHED: usize = 16 << 20;
+
+/// Fronts kept of parts that are read in pieces. Each may hold on to the commit or block that it lies in: together 16 MiB, but for single large batches.
+const FRONTS_CACHED: usize = 8;
 
 /// A map that forgets everything when it is full: bounded, and simple enough to be right.
 #[derive(Debug)]
@@ -52,6 +56,8 @@ pub(crate) struct Caches {
     pub(super) indexes: Mutex<Bounded<u32, Arc<LoadedIndex>>>,
     pub(super) tiles: Mutex<Bounded<TileKey, Arc<Vec<Hash>>>>,
     pub(super) blocks: Mutex<Blocks>,
+    /// By segment and offset of the part's body.
+    pub(super) fronts: Mutex<Bounded<(u32, u64), Front>>,
     /// Where blocks are read into.
     pub(super) buffers: Buffers,
 }
@@ -63,6 +69,7 @@ impl Default for Caches {
             indexes: Mutex::new(Bounded::new(INDEXES_CACHED)),
             tiles: Mutex::new(Bounded::new(TILES_CACHED)),
             blocks: Mutex::default(),
+            fronts: Mutex::new(Bounded::new(FRONTS_CACHED)),
             buffers: Buffers::default(),
         }
     }

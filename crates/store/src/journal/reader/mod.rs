@@ -127,11 +127,10 @@ impl JournalReader {
         let (front, content) = if wanted {
             let mut body = self.bytes(&part, part.body_offset, front_len + part.content_len)?;
             let content = body.split_off(usize_of(front_len));
-            (body, Some(content))
+            (self.cut_front(&part, body)?, Some(content))
         } else {
-            (self.bytes(&part, part.body_offset, front_len)?, None)
+            (self.front(&part, front_len)?, None)
         };
-        let front = self.cut_front(&part, front)?;
         let skipped = usize_of(first - part.first);
         let mut skipped_bytes = 0;
         let mut taken = 0usize;
@@ -179,6 +178,17 @@ impl JournalReader {
             annotation: front.annotation,
             directory,
         })
+    }
+
+    /// The front of a part that is read in pieces: checked once, not for each piece.
+    fn front(&self, part: &PartRef, len: u64) -> Result<Front, ReadError> {
+        let key = (part.segment, part.body_offset);
+        if let Some(front) = locked(&self.shared.caches.fronts).map.get(&key) {
+            return Ok(front.clone());
+        }
+        let front = self.cut_front(part, self.bytes(part, part.body_offset, len)?)?;
+        locked(&self.shared.caches.fronts).put(key, front.clone());
+        Ok(front)
     }
 
     /// Checks and cuts meta data, entries and directory of a part.
@@ -399,6 +409,8 @@ impl JournalReader {
     }
 }
 
+/// Meta data, entries and directory of a part, compared with its checksums.
+#[derive(Clone, Debug)]
 struct Front {
     cover: Bytes,
     annotation: Bytes,
