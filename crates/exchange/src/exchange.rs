@@ -442,11 +442,20 @@ impl Exchange {
             .ok_or_else(unknown)
     }
 
-    /// Brings the ledger's view up to date.
+    /// Brings the ledger's view up to date with all that was recorded before, also with what still waits for a commit to ride on.
     ///
     /// # Errors
     /// [`ExchangeError::View`].
     pub async fn refresh_view(&self) -> Result<(), ExchangeError> {
+        self.writer.flush().await;
+        self.catch_up_view().await
+    }
+
+    /// Brings the ledger's view up to date with what is in the logs.
+    ///
+    /// # Errors
+    /// [`ExchangeError::View`].
+    pub async fn catch_up_view(&self) -> Result<(), ExchangeError> {
         self.view.catch_up(&self.ledger_source()).await?;
         Ok(())
     }

@@ -157,6 +157,9 @@ enum Question {
         reply: oneshot::Sender<(u64, u64)>,
     },
     ConfirmClock,
+    Flush {
+        reply: oneshot::Sender<()>,
+    },
     Stop {
         reply: oneshot::Sender<()>,
     },
@@ -306,6 +309,14 @@ impl Writer {
     /// A person says that the clock is right.
     pub fn confirm_clock(&self) {
         self.send(Work::Ask(Question::ConfirmClock));
+    }
+
+    /// Commits what was queued before, also what would wait for something to ride on.
+    pub async fn flush(&self) {
+        let (reply, receiver) = oneshot::channel();
+        self.send(Work::Ask(Question::Flush { reply }));
+        // A writer that is gone has nothing that waits.
+        let _ = receiver.await;
     }
 
     /// Commits what waits, syncs the heads and ends the writer.

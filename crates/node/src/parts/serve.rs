@@ -148,7 +148,7 @@ pub(crate) async fn keep_house(node: Arc<LocalNode>) {
         }
         if moved.has_changed().unwrap_or(false) {
             moved.mark_unchanged();
-            if let Err(error) = node.exchange.refresh_view().await {
+            if let Err(error) = node.exchange.catch_up_view().await {
                 tracing::warn!(%error, "the ledger's view could not be brought up to date");
             }
         }

@@ -64,6 +64,7 @@ struct Staged {
 #[derive(Default)]
 struct Turn {
     stop: Option<Option<oneshot::Sender<()>>>,
+    flush: Vec<oneshot::Sender<()>>,
 }
 
 /// What the next commit takes.
@@ -143,8 +144,14 @@ impl State {
                 self.sort(work, &mut waiting, &mut turn);
             }
             let due = waiting.due(self.next_commit);
-            if turn.stop.is_some() || due.is_some_and(|due| due <= self.clock.uptime()) {
+            if turn.stop.is_some()
+                || !turn.flush.is_empty()
+                || due.is_some_and(|due| due <= self.clock.uptime())
+            {
                 self.commit(std::mem::take(&mut waiting).works);
+            }
+            for reply in turn.flush {
+                let _ = reply.send(());
             }
             if let Some(reply) = turn.stop {
                 self.close();
@@ -186,6 +193,7 @@ impl State {
                 let _ = reply.send(series.map_or((0, 0), |s| (s.last_number, s.last_sequence)));
             }
             Question::ConfirmClock => self.guard = ClockGuard::new(self.clock.as_ref()),
+            Question::Flush { reply } => turn.flush.push(reply),
             Question::Stop { reply } => turn.stop = Some(Some(reply)),
         }
     }
