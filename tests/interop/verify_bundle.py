@@ -474,6 +474,8 @@ class Entry:
         self.control, self.encrypted, self.author_signed = flags & 1 == 1, flags & 16 > 0, flags & 32 > 0
         self.leaf = sha256(b"\0" + raw)
 
+# Controls and noncharacters.
+FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef" + "".join(chr(p << 16 | 0xFFFE) + chr(p << 16 | 0xFFFF) for p in range(17)) + "]")
 CORE = {b"specversion": 3, b"id": 3, b"source": 6, b"type": 3, b"datacontenttype": 3, b"dataschema": 5, b"subject": 3, b"time": 7}
 
 def parse_attributes(raw, where):
@@ -503,8 +505,7 @@ def attribute_value(kind, value):
         return False
     if kind == 7:
         return read_time(text) is not None
-    control = any(c < "\x20" or "\x7f" <= c <= "\x9f" or ord(c) & 0xFFFE == 0xFFFE or "\ufdd0" <= c <= "\ufdef" for c in text)
-    return not control and (kind != 5 or text != "")
+    return not FORBIDDEN.search(text) and (kind != 5 or text != "")
 
 def parse_data_part(raw, where):
     need(raw and raw[0] & 0x7F <= 3, where, "the state of its data is unknown")
@@ -613,13 +614,13 @@ def convert(value, form, where):
     return value
 
 def check_form(value, form, where):
-    """Checks an object's members and puts what they mean in their place. One with a default may be absent, or null; with the
-    member `*` others may be there."""
+    """Checks an object's members and puts what they mean in their place. One with a default may be absent (or null, where
+    absence means that there is none); with the member `*` others may be there."""
     need(type(value) is dict, where, "it is no object")
     need("*" in form or not value.keys() - form.keys(), where, f"it has unknown members: {sorted(value.keys() - form.keys())!r:.60}")
     for name, part in form.items():
         part, *default = part if type(part) is tuple else (part,)
-        if default and value.get(name) is None:
+        if default and (name not in value or value[name] is None and default[0] in (None, FOREVER)):
             value[name] = default[0]
         elif name != "*":
             need(name in value, where, f"it has no member `{name}`")
