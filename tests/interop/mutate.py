@@ -9,7 +9,7 @@ documents and logs are signed again, as an organization could that lies about it
 """
 import argparse, base64, collections, copy, hashlib, json, os, random, re, shutil, struct, subprocess, sys, tempfile, time
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-import verify_bundle as python
+import formats, verify_bundle
 
 MUTATIONS = []      # (weight, function of (random, bundle), which says what it did)
 
@@ -81,7 +81,7 @@ class Mutant:
 class Base:
     def __init__(self, folder, trust, signers):
         self.folder, self.trust, self.signers, self.files = folder, trust, signers, {}
-        for path, (_, read) in python.read_folder(folder).items():
+        for path, (_, read) in formats.read_folder(folder).items():
             self.files[path] = read()
 
 # ------------------------------------------------------------------------------------------------------- bytes of files
@@ -561,14 +561,14 @@ def write_log(b, place, found):
         for n in range(0, len(hashes), 256):
             part = hashes[n:n + 256]
             b.files[f"{prefix}log/tile/{level}/{n // 256:03}" + (f".p/{len(part)}" if len(part) < 256 else "")] = b"".join(part)
-        hashes, level = [python.merge(hashes[n:n + 256]) for n in range(0, len(hashes) // 256 * 256, 256)], level + 1
-    root = python.fold(python.grow([], ((1, leaf) for leaf in leaves)))
-    name, key = python.parse_vkey(keys["vkeys"][place], "keys.json")
-    signer = b.signers.get(python.fingerprint(key))
+        hashes, level = [formats.merge(hashes[n:n + 256]) for n in range(0, len(hashes) // 256 * 256, 256)], level + 1
+    root = formats.fold(formats.grow([], ((1, leaf) for leaf in leaves)))
+    name, key = formats.parse_vkey(keys["vkeys"][place], "keys.json")
+    signer = b.signers.get(formats.fingerprint(key))
     if signer is None:
         raise Skip
     text = f"{log['origin']}\n{len(found)}\n{base64.b64encode(root).decode()}\n"
-    signature = base64.b64encode(python.vkey_id(name, key) + signer.sign(text.encode())).decode()
+    signature = base64.b64encode(formats.vkey_id(name, key) + signer.sign(text.encode())).decode()
     b.files[f"{prefix}log/checkpoint"] = f"{text}\n\u2014 {name} {signature}\n".encode()
     log["to"] = log["size"] = len(found)
     manifest["undisclosed"] = [run for run in manifest["undisclosed"] if run["log"] != place]
@@ -728,7 +728,7 @@ def compare(base, mutant, folder, binary):
     trust = [word for one in base.trust for word in ("--trust", one)]
     answer = subprocess.run([binary, "evidence", "verify", folder, *trust], capture_output=True, timeout=60)
     told = (answer.stdout + answer.stderr).decode(errors="replace")
-    code, reasons = python.verify(folder, base.trust)
+    code, reasons = verify_bundle.verify(folder, base.trust)
     return answer.returncode, told.strip().split("\n")[-1], code, reasons
 
 def read_keys(paths):
@@ -740,7 +740,7 @@ def read_keys(paths):
         for pem in re.findall(r"-----BEGIN PRIVATE KEY-----[^-]+-----END PRIVATE KEY-----\n", text):
             key = load_pem_private_key(pem.encode(), None)
             raw = key.public_key().public_bytes_raw() if hasattr(key.public_key(), "public_bytes_raw") else raw_of(key)
-            signers[python.fingerprint(raw)] = key
+            signers[formats.fingerprint(raw)] = key
     return signers
 
 def raw_of(key):

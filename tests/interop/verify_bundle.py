@@ -4,29 +4,20 @@
     verify_bundle.py BUNDLE [--trust FINGERPRINT|FILE]...
 
 BUNDLE is a folder or a .tar. Ends with 0 (whole), 6 (failed) or 9 (inconclusive), as `countersign evidence verify` does.
-Needs Python 3.9 and the package `cryptography`; decisions are made again where cedar_subset.py lies beside it.
-Top down: the bundle, its documents, decisions and ledgers; one log; below, what they are made of.
+Needs Python 3.9 and the package `cryptography`. What entries, documents, notes and hashes are is in formats.py; decisions are
+made again where cedar_subset.py lies beside it. Top down: the bundle, its documents, decisions and ledgers; one log.
 """
-import argparse, base64, datetime, hashlib, json, os, re, stat, struct, sys
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+import argparse, base64, os, re, struct, sys
+from formats import (Bad, Document, Entry, FOREVER, Lacking, MIB, anything, authority, check_form, digest, boolean, fingerprint,
+                     fold, groups, grow, ident, many, merge, need, number, one_of, origin, parse, parse_attributes, parse_data_part, parse_note,
+                     parse_vkey, raw_member, read_folder, read_statement, read_tar, read_trust, sha256, text, text_of, unbase64, verify_ed25519, vkey_id)
 try:
     import cedar_subset
 except ImportError:
     cedar_subset = None
 
 WHOLE, FAILED, INCONCLUSIVE = 0, 6, 9
-MIB, SMALL, FOREVER = 1 << 20, 1000000, 1 << 64
-
-class Bad(Exception):
-    """Something in the bundle is false."""
-
-class Lacking(Exception):
-    """Nothing is false, but without something that is not here this cannot be judged."""
-
-def need(holds, where, what, fault=Bad):
-    if not holds:
-        raise fault(f"{where}: {what}")
+SMALL = 1000000
 
 def verify(path, trust=()):
     """(exit code, what is false or missing). The first false thing ends it; what is missing is collected."""
@@ -465,183 +456,17 @@ class Log:
         if self.place and event[b"type"].startswith(b"dev.countersign.ledger."):
             self.facts[sequence] = data
 
-class Entry:
-    def __init__(self, raw, where):
-        version, flags, self.data_length, self.sequence, self.previous, self.time, self.attributes, self.data = \
-            struct.unpack(">BBIQ32sQ32s32s", raw)
-        need(version == 1 and flags & 0xCE == 0, where, "its version, kind or flags are unknown")
-        need(self.sequence or not any(self.previous), where, "it is the first and names one before it")
-        self.control, self.encrypted, self.author_signed = flags & 1 == 1, flags & 16 > 0, flags & 32 > 0
-        self.leaf = sha256(b"\0" + raw)
+# --------------------------------------------------------------------------------- ----------------------- forms of the bundle
 
-# Controls and noncharacters.
-FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ufdd0-\ufdef" + "".join(chr(p << 16 | 0xFFFE) + chr(p << 16 | 0xFFFF) for p in range(17)) + "]")
-CORE = {b"specversion": 3, b"id": 3, b"source": 6, b"type": 3, b"datacontenttype": 3, b"dataschema": 5, b"subject": 3, b"time": 7}
-
-def parse_attributes(raw, where):
-    at, found, last = 0, {}, b""
-    need(len(raw) <= 65535, where, "its attributes are too long")
-    while at < len(raw):
-        record = re.compile(rb"(?s)[\x01-\xff]([a-z0-9]+)[\x01-\x07](..)").match(raw[:at + 1 + raw[at] + 3], at)
-        need(record and len(record[1]) == raw[at], where, f"the attribute at byte {at} is malformed")
-        name, kind, begin = record[1], raw[record.end(1)], record.end()
-        at = begin + struct.unpack(">H", record[2])[0]
-        need(at <= len(raw) and name > last, where, f"attribute {name.decode()} is cut, or not after the one before it")
-        need(CORE.get(name, kind) == kind and name not in (b"data", b"dssematerial"), where, f"attribute {name.decode()} has another type")
-        need(attribute_value(kind, raw[begin:at]), where, f"attribute {name.decode()} has no value of its type")
-        need(name not in CORE or begin < at, where, f"attribute {name.decode()} is empty")
-        found[name] = raw[begin:at]
-        last = name
-    need(all(found.get(name) for name in (b"specversion", b"id", b"source", b"type")), where, "a required attribute is missing")
-    need(found[b"specversion"] == b"1.0", where, "its specversion is not 1.0")
-    return found
-
-def attribute_value(kind, value):
-    if kind in (1, 2, 4):
-        return {1: value in (b"\0", b"\1"), 2: len(value) == 4, 4: True}[kind]
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        return False
-    if kind == 7:
-        return read_time(text) is not None
-    return not FORBIDDEN.search(text) and (kind != 5 or text != "")
-
-def parse_data_part(raw, where):
-    need(raw and raw[0] & 0x7F <= 3, where, "the state of its data is unknown")
-    author, data = b"", raw[1:]
-    if raw[0] & 0x80:
-        length = int.from_bytes(data[:4], "big")
-        author, data = data[4:4 + length], data[4 + length:]
-        need(len(raw) >= 5 and 1 <= length == len(author) <= 65535, where, "its author material is cut or too long")
-    need(raw[0] & 15 > 1 or not data, where, "it has data where it says that there is none")
-    if raw[0] & 15 == 2:
-        text_of(data, where)
-    return author, data
-
-# --------------------------------------------------------------------------------------------------- signed documents
-
-class Document:
-    """A DSSE envelope. Its payload is looked into at once, to learn who must have signed it; nothing of it counts before."""
-    def __init__(self, raw, path):
-        need(len(raw) <= MIB // 4, path, "it is longer than 256 KiB")
-        envelope = parse(raw, path)
-        check_form(envelope, ENVELOPE, path)
-        need(1 <= len(envelope["signatures"]) <= 4, path, "it has not 1 to 4 signatures")
-        self.path, self.raw, self.type = path, envelope["payload"], envelope["payloadType"].encode()
-        self.signatures, self.digest = [one["sig"] for one in envelope["signatures"]], sha256(self.raw)
-        kind = re.fullmatch(rb"application/vnd\.countersign\.([a-z-]+)\.v1\+json", self.type)
-        self.kind = kind[1].decode() if kind and kind[1].decode() in PAYLOADS else None
-        self.payload = parse(self.raw, path) if self.kind else {}
-        check_form(self.payload, PAYLOADS.get(self.kind, {}), path)
-
-    def signed_by(self, key):
-        signed = b"DSSEv1 %d %s %d %s" % (len(self.type), self.type, len(self.raw), self.raw)
-        return any(verify_ed25519(key, signature, signed) for signature in self.signatures)
-
-def read_statement(document):
-    payload, key = document.payload, document.payload["organization"]
-    need(document.signed_by(key), document.path, "the organization key that it names did not sign it")
-    own = payload["authority"] == fingerprint(key) or not payload["authority"].startswith("key-")
-    need(own, document.path, "its authority is the fingerprint of another key")
-    return payload
-
-def fingerprint(key):
-    return "key-" + base64.b32encode(sha256(b"countersign.key1" + key)[:20]).decode().lower()
-
-def read_trust(items):
-    """Fingerprints, (origin, key) pairs and key statements that somebody trusts."""
-    fingerprints, vkeys, statements = set(), set(), []
-    for item in items:
-        if re.fullmatch("key-[a-z2-7]{32}", item):
-            fingerprints.add(item)
-            continue
-        with open(item, "rb") as file:
-            raw = file.read()
-        if raw.lstrip().startswith(b"{"):
-            statements.append(Document(raw, item))
-            fingerprints.add(fingerprint(read_statement(statements[-1])["organization"]))
-            continue
-        for words in [line.split() for line in raw.decode().splitlines()]:
-            if not words or words[0].startswith("#") or words[:2] == ["quorum", "none"]:
-                continue
-            word = words[1] if words[0] == "log" and len(words) > 1 else words[0] if len(words) == 1 else ""
-            if re.fullmatch("key-[a-z2-7]{32}", word):
-                fingerprints.add(word)
-            else:
-                vkeys.add(parse_vkey(word, item))
-    return fingerprints, vkeys, statements
-
-# ------------------------------------------------------------------------------------------- forms of JSON (schemas/)
-
-def text(pattern="(?s).*", high=1 << 60):
-    def read(value, where):
-        need(type(value) is str and len(value) <= high and re.fullmatch(pattern, value, re.ASCII), where, f"{value!r:.60} is not such a text")
-        return value
-    return read
-
-def number(value, where):
-    need(type(value) is int and value < 1 << 64, where, f"{value!r:.60} is no whole number below 2^64")
-    return value
-
-def boolean(value, where):
-    need(type(value) is bool, where, f"{value!r:.60} is neither true nor false")
-    return value
-
-def binary(length=None):
-    return lambda value, where: unbase64(value, where, length)
-
-def public_key(value, where):
-    key = unbase64(value, where, 32)
-    need(good_key(key), where, "a key is no point of the prime order group")
-    return key
-
-def time(value, where):
-    micros = read_time(value) if type(value) is str else None
-    need(micros is not None and micros >= 0, where, f"{value!r:.60} is no time from 1970 on")
-    return micros
-
-def many(form, high=1 << 60):
-    def read(value, where):
-        need(type(value) is list and len(value) <= high, where, "it is no list, or too long")
-        return [convert(item, form, where) for item in value]
-    return read
-
-def convert(value, form, where):
-    if not isinstance(form, dict):
-        return form(value, where)
-    check_form(value, form, where)
-    return value
-
-def check_form(value, form, where):
-    """Checks an object's members and puts what they mean in their place. One with a default may be absent (or null, where
-    absence means that there is none); with the member `*` others may be there."""
-    need(type(value) is dict, where, "it is no object")
-    need("*" in form or not value.keys() - form.keys(), where, f"it has unknown members: {sorted(value.keys() - form.keys())!r:.60}")
-    for name, part in form.items():
-        part, *default = part if type(part) is tuple else (part,)
-        if default and (name not in value or value[name] is None and default[0] in (None, FOREVER)):
-            value[name] = default[0]
-        elif name != "*":
-            need(name in value, where, f"it has no member `{name}`")
-            value[name] = convert(value[name], part, f"{where}, {name}")
-
-LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-AUTHORITY = rf"(?=[^/]{{1,253}}(/|$))(key-[a-z2-7]{{32}}|{LABEL}(\.{LABEL})+)"
-authority, origin = text(AUTHORITY), text(f"{AUTHORITY}/(streams/[a-z0-9][a-z0-9._-]{{0,63}}|ledger/(node|{AUTHORITY}))")
-anything, ident, digest, name = text(), text("[0-9a-f]{32}"), binary(32), text(r"[^\x00-\x1f\x7f-\x9f]+", 100)
-one_of = lambda *words: text("|".join(words))
 FILE = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"
 LISTED = rf"keys\.json|decisions\.ndjson|documents/(?=.{{1,100}}$){FILE}\.json|policies/[0-9a-f]{{64}}/{FILE}"
 LIMITS = [("documents/", MIB // 4), ("policies/", MIB), ("decisions.ndjson", FOREVER)]
 RECORDED = ("agreement", "receipt", "rejection", "termination")
-PARTY = {"authority": authority, "name": anything, "organization": public_key}
 MANIFEST = {"format": anything, "version": number, "made": anything, "made_by": anything, "authority": authority,
             "logs": many({"path": anything, "origin": origin, "from": number, "to": number, "size": number}),
             "undisclosed": many({"log": number, "from": number, "to": number, "reason": anything}),
             "files": many({"path": anything, "bytes": number, "sha256": text("[0-9a-f]{64}")}, 262144)}
 KEYS = {"format": anything, "version": number, "vkeys": many(anything), "statements": many(anything)}
-ENVELOPE = {"payloadType": anything, "payload": binary(), "signatures": many({"keyid": (anything, ""), "sig": binary(64)})}
 DECISION = {"ledger": origin, "sequence": number, "record": lambda value, where: value}
 RECORDS = {"decision": {"principal": anything, "action": anything, "stream": origin, "allowed": boolean, "policies": many(anything),
                         "policy_digest": digest, "errors": (many(anything), []), "agreement": (ident, None), "facts": anything},
@@ -654,24 +479,6 @@ FACTS = {"principal": {"application": (MEMBER, None), "node": (MEMBER, None), "o
          "resource": {"labels": (many(anything), []), "name": anything, "origin": anything, "owner": anything, "title": (anything, None)},
          "context": {"agreement": ({"active": boolean, "id": anything, "plan": (anything, ""), "streams": (many(anything), [])}, None),
                      "now_us": number, "plan": (anything, None), "purpose": (anything, None)}}
-NO_REJECTIONS = {"count": 0, "digest": bytes(32)}
-PAYLOADS = {
-    "key-statement": {"authority": authority, "name": name, "organization": public_key, "number": number, "made": time, "keys": many(
-        {"role": one_of("agreement", "encryption", "log", "node", "receipt", "witness"), "key": public_key, "from": time,
-         "until": (time, FOREVER)}, 64)},
-    "agreement": {"id": ident, "producer": PARTY, "consumer": PARTY, "stream": origin, "plan": {
-        "name": anything, "exposure_events": number, "erasure": one_of("ask", "obey")}, "from": time, "until": (time, None), "made": time},
-    "receipt": {"agreement": ident, "stream": origin, "consumer": authority, "series": ident, "number": number, "previous": (digest, None),
-                "start": number, "filter": (digest, None), "size": number, "root": digest, "events": number, "bytes": number,
-                "level": one_of("received", "verified", "applied"), "applied": number,
-                "rejected": ({"count": number, "digest": digest}, NO_REJECTIONS), "made": time},
-    "rejection": {"agreement": ident, "stream": origin, "sequence": number, "leaf": digest, "reason": anything, "made": time},
-    "refusal": {"asked": anything, "principal": (authority, None), "about": anything, "code": one_of(
-        "busy", "cursor-mismatch", "invitation-expired", "invitation-used", "malformed", "no-agreement", "not-found", "not-permitted",
-        "pending", "wrong-identity"), "reason": anything, "policies": (many(anything), []), "advice": (many(anything), []),
-        "position": (number, None), "made": time},
-    "termination": {"agreement": ident, "stream": origin, "by": authority, "reason": anything, "position": (number, None), "made": time},
-}
 
 def read_record(record, where):
     """A ledger record of the kinds that matter here, None for any other. Further members may be there."""
@@ -679,196 +486,6 @@ def read_record(record, where):
     if form:
         check_form(record, {**form, "*": None}, where)
         return record
-
-def parse(raw, where):
-    """Strict JSON: UTF-8, no member twice, whole numbers without sign, fraction or exponent, no half surrogate pairs."""
-    def pairs(members):
-        need(len(dict(members)) == len(members), where, "a member comes twice")
-        return dict(members)
-
-    def integer(digits):
-        need(digits.isdigit(), where, f"{digits:.40} is no whole number")
-        return int(digits)
-    try:
-        value = json.loads(text_of(raw, where), object_pairs_hook=pairs, parse_int=integer, parse_float=integer, parse_constant=integer)
-        json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except (ValueError, RecursionError) as error:
-        raise Bad(f"{where}: it is no JSON of this kind: {error}")
-
-def raw_member(source, wanted):
-    """The value of an object's member as it is written."""
-    source, decoder, space = source.decode(), json.JSONDecoder(), re.compile(r"[ \t\r\n]*[{,:]?[ \t\r\n]*")
-    at = space.match(source).end()
-    while True:
-        key, at = decoder.raw_decode(source, at)
-        begin = space.match(source, at).end()
-        at = decoder.raw_decode(source, begin)[1]
-        if key == wanted:
-            return source[begin:at].encode()
-        at = space.match(source, at).end()
-
-def text_of(raw, where):
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        raise Bad(f"{where}: it is not UTF-8")
-
-def read_time(value):
-    """Microseconds since 1970 of an RFC 3339 time, None where it is none. A leap second counts as the second before it."""
-    match = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)", value, re.ASCII)
-    if not match:
-        return None
-    year, month, day, hour, minute, second = map(int, match.groups()[:6])
-    zone = match[8] if match[8] not in "Zz" else "+00:00"
-    # A year of 400 has the same calendar, and lies where the library can count; year 0 does not.
-    try:
-        at = datetime.datetime(year + 400, month, day, hour, minute, min(second, 59)) - datetime.datetime(2370, 1, 1)
-    except ValueError:
-        return None
-    seconds = at // datetime.timedelta(seconds=1) - int(zone[0] + "60") * (int(zone[1:3]) * 60 + int(zone[4:]))
-    if second > 60 or second == 60 and seconds % 86400 != 86399:
-        return None
-    return seconds * 1000000 + int(((match[7] or ".") + "000000")[1:7])
-
-# ------------------------------------------------------------------------------------------- notes, hashes, signatures
-
-def parse_note(raw, where):
-    source = text_of(raw, where)
-    body, empty, lines = source.rpartition("\n\n")
-    need(empty and lines.endswith("\n") and not re.search("[\x00-\x09\x0b-\x1f]", source), where, "it is no signed note")
-    signatures = []
-    for line in lines[:-1].split("\n"):
-        match = re.fullmatch("\u2014 ([^\\s+]+) ([A-Za-z0-9+/=]+)", line)
-        need(match, where, "a signature line is malformed")
-        signatures.append((match[1], unbase64(match[2], where)))
-        need(len(signatures[-1][1]) > 4 and len(signatures) <= 100, where, "a signature is cut, or there are more than 100")
-    return body + "\n", signatures
-
-def vkey_id(name, key):
-    return sha256(name.encode() + b"\n\x01" + key)[:4]
-
-def parse_vkey(vkey, where):
-    name, key_id, key = (vkey.split("+", 2) + ["", ""])[:3]
-    raw = unbase64(key, where, 33)
-    need(raw[0] == 1 and good_key(raw[1:]) and key_id == vkey_id(name, raw[1:]).hex(), where, f"{vkey!r:.60} is no vkey of a log")
-    return name, raw[1:]
-
-def sha256(raw):
-    return hashlib.sha256(raw).digest()
-
-def groups(n):
-    """1234067 as x001/x234/067."""
-    path = f"{n % 1000:03}"
-    while n := n // 1000:
-        path = f"x{n % 1000:03}/{path}"
-    return path
-
-def merge(hashes):
-    """The root of a full binary tree."""
-    while len(hashes) > 1:
-        hashes = [sha256(b"\1" + left + right) for left, right in zip(hashes[::2], hashes[1::2])]
-    return hashes[0]
-
-def grow(peaks, subtrees):
-    """Adds complete subtrees (size, hash) to the right of a compact range."""
-    for size, right in subtrees:
-        while peaks and peaks[-1][0] == size:
-            size, right = 2 * size, sha256(b"\1" + peaks.pop()[1] + right)
-        peaks.append((size, right))
-    return peaks
-
-def fold(peaks):
-    """The root of a compact range (RFC 6962)."""
-    root = peaks[-1][1] if peaks else sha256(b"")
-    for _, left in reversed(peaks[:-1]):
-        root = sha256(b"\1" + left + root)
-    return root
-
-def unbase64(value, where, length=None):
-    try:
-        raw = base64.b64decode(value, validate=True) if type(value) is str else None
-    except ValueError:
-        raw = None
-    need(raw is not None and base64.b64encode(raw).decode() == value, where, f"{value!r:.60} is no standard padded base64")
-    need(length in (None, len(raw)), where, f"{value!r:.60} has not {length} bytes")
-    return raw
-
-def verify_ed25519(key, signature, message):
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
-        return True
-    except (InvalidSignature, ValueError):
-        return False
-
-P, ORDER = 2 ** 255 - 19, 2 ** 252 + 27742317777372353535851937790883648493
-D, ROOT, GOOD = -121665 * pow(121666, P - 2, P) % P, pow(2, (P - 1) // 4, P), {}
-
-def good_key(key):
-    """Whether a key is the canonical form of a point of the prime order group. The library does not ask, and under other
-    points one signature can hold for several messages."""
-    if key not in GOOD:
-        y = int.from_bytes(key, "little") & (1 << 255) - 1
-        u, v = (y * y - 1) % P, (D * y * y + 1) % P
-        x = u * pow(v, 3, P) * pow(u * pow(v, 7, P), (P - 5) // 8, P) % P
-        x = x if v * x * x % P == u else x * ROOT % P
-        x = x if x & 1 == key[31] >> 7 else P - x
-        GOOD[key] = y < P and y != 1 and v * x * x % P == u and (times(ORDER, (x, y, 1, x * y % P)))
-    return GOOD[key]
-
-def times(factor, point):
-    """Whether factor * point is the neutral element, in extended coordinates (RFC 8032, 5.1.4)."""
-    def add(one, other):
-        a, b = (one[1] - one[0]) * (other[1] - other[0]), (one[1] + one[0]) * (other[1] + other[0])
-        c, d = 2 * one[3] * other[3] * D, 2 * one[2] * other[2]
-        return (b - a) * (d - c) % P, (d + c) * (b + a) % P, (d - c) * (d + c) % P, (b - a) * (b + a) % P
-    total = (0, 1, 1, 0)
-    for bit in f"{factor:b}":
-        total = add(total, total)
-        total = add(total, point) if bit == "1" else total
-    return total[0] == 0 and total[1] == total[2]
-
-# -------------------------------------------------------------------------------------------------------------- files
-
-def is_path(path):
-    return len(path) <= 200 and all(re.fullmatch("[A-Za-z0-9._-]+", part) and part not in (".", "..") for part in path.split("/"))
-
-def read_folder(root):
-    """path -> (length, reader) of every file."""
-    files = {}
-    for folder, folders, names in os.walk(root):
-        for entry in folders + names:
-            full = os.path.join(folder, entry)
-            path, state = os.path.relpath(full, root), os.lstat(full)
-            need(stat.S_ISDIR(state.st_mode) or stat.S_ISREG(state.st_mode), path, "it is a link or a special file")
-            need(is_path(path), path, "no file of a bundle has such a name")
-            if stat.S_ISREG(state.st_mode):
-                files[path] = state.st_size, lambda full=full: open(full, "rb").read()
-    return files
-
-def read_tar(path):
-    """POSIX ustar, of plain files and folders only; every byte is accounted for."""
-    files, at = {}, 0
-    with open(path, "rb") as file:
-        raw = file.read()
-    while any(raw[at:at + 512]):
-        head, where = raw[at:at + 512], f"tar, byte {at}"
-        fields = head[:100], head[124:136], head[148:156], head[345:500]
-        name, size, total, before = (field.split(b"\0")[0].decode("latin-1") for field in fields)
-        need(re.fullmatch(" *[0-7]+ *", size) and re.fullmatch(" *[0-7]+ *", total), where, "a header is malformed")
-        need(int(total, 8) == sum(head) - sum(head[148:156]) + 8 * 32, where, "a header does not have its checksum")
-        need(head[156] in b"\x0005", where, "it is a link, a special file or an extension")
-        name, size = (before + "/" + name if before else name).removeprefix("./"), int(size, 8)
-        at, end = at + 512, at + 512 + (size + 511 & ~511)
-        need(end <= len(raw) and not any(raw[at + size:end]), where, "a member is cut, or followed by other bytes")
-        if head[156] == 53:
-            need(size == 0 and (name in ("", ".") or is_path(name.removesuffix("/"))), where, "no folder of a bundle is like that")
-        else:
-            need(is_path(name) and name not in files, where, f"{name} is no path of a bundle, or is there twice")
-            files[name] = size, lambda at=at, size=size: raw[at:at + size]
-        at = end
-    need(1024 <= len(raw) - at <= MIB and not any(raw[at:]), f"tar, byte {at}", "the end mark is cut, or followed by other bytes")
-    return files
 
 def main():
     parser = argparse.ArgumentParser(description="Verify an evidence bundle offline")
