@@ -7,7 +7,7 @@ Mutation number k of a seed is always the same one for the same bundles. A chang
 its way, so most are carried through: the manifest is made to fit, and with `--keys` (PEM files, or JSON that holds some)
 documents and logs are signed again, as an organization could that lies about its own log. Ends with 1 where verdicts differ.
 """
-import argparse, base64, collections, copy, hashlib, json, os, random, re, shutil, struct, subprocess, sys, tempfile, time
+import argparse, base64, collections, hashlib, io, json, os, random, re, shutil, struct, subprocess, sys, tarfile, tempfile, time
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 import formats, verify_bundle
 
@@ -26,7 +26,7 @@ class Mutant:
     """The files of a bundle in memory, and what it takes to make them fit again."""
 
     def __init__(self, base):
-        self.files, self.signers, self.links = dict(base.files), base.signers, {}
+        self.files, self.signers, self.links, self.tar = dict(base.files), base.signers, {}, None
 
     def pick(self, rng, pattern=r".*"):
         names = [name for name in sorted(self.files) if re.fullmatch(pattern, name)]
@@ -170,6 +170,43 @@ def link(rng, b):
     kind = rng.choice(["link", "folder", "fifo", "linked folder"])
     b.links["extra" if kind in ("folder", "fifo") else path] = kind
     return f"{path}: a {kind} in its place"
+
+@mutation(4)
+def tar(rng, b):
+    """The bundle as a tar file, of another kind or with odd members and bytes."""
+    out, kind = io.BytesIO(), rng.choice([tarfile.USTAR_FORMAT] * 6 + [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    names, before = sorted(b.files), rng.choice([""] * 8 + ["./"] * 4 + ["/", "../", "x/", ".//", "././"])
+    if rng.random() < .3:
+        rng.shuffle(names)
+    odd = rng.choice(["nothing"] * 12 + ["twice", "folder", "link", "hard link", "fifo", "folder with dots", "left out", "long name", "device"])
+    with tarfile.open(fileobj=out, mode="w", format=kind) as archive:
+        for name in names[odd == "left out":] + names[:odd == "twice"]:
+            member = tarfile.TarInfo(before + name)
+            member.size, member.mtime = len(b.files[name]), rng.choice([0, 1700000000])
+            archive.addfile(member, io.BytesIO(b.files[name]))
+        types = {"folder": tarfile.DIRTYPE, "link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "fifo": tarfile.FIFOTYPE, "folder with dots": tarfile.DIRTYPE,
+                 "device": tarfile.CHRTYPE, "long name": tarfile.REGTYPE}
+        if odd in types:
+            member = tarfile.TarInfo({"folder with dots": "documents/..", "long name": "documents/" + "n" * 95}.get(odd, "documents/x"))
+            member.type, member.linkname = types[odd], "manifest.json"
+            archive.addfile(member)
+    raw, what = bytearray(out.getvalue()), f"format {kind}, names begin with {before!r}, odd: {odd}"
+    change = rng.randrange(8)
+    if change == 0 and rng.random() < .5:
+        raw, more = change_bytes(rng, bytes(raw))
+        what += f", {more}"
+    elif change == 1:       # one byte of a header, its checksum made to fit
+        at = rng.choice([at for at in range(0, len(raw), 512) if raw[at + 257:at + 262] == b"ustar"])
+        byte = at + rng.choice([rng.randrange(512), 0, 99, 100, 124, 134, 135, 156, 257, 263, 345])
+        raw[byte] = rng.choice([0, 32, 48, 49, 55, 56, 128, 255])
+        raw[at + 148:at + 156] = b" " * 8
+        raw[at + 148:at + 156] = b"%06o\0 " % sum(raw[at:at + 512])
+        what += f", byte {byte - at} of the header at {at} is {raw[byte]}"
+    elif change == 2:
+        raw = raw.rstrip(b"\0") + bytes(rng.choice([0, 511, 512, 1024, 1536, 10240, 1 << 20, (1 << 20) + 4096]))
+        what += ", other zeros at the end"
+    b.tar = bytes(raw)
+    return what
 
 # ------------------------------------------------------------------------------------------------------------- JSON text
 
@@ -432,11 +469,12 @@ def decisions(rng, b):
 
 @mutation(3)
 def policies(rng, b):
-    """Another policy text under its own digest, and decisions that name it."""
+    """Another policy text under its own digest, and decisions that name it. Only texts that fit Cedar's schema: whether one
+    does is a question to Cedar, and cedar_subset.py does not ask it."""
     path = b.pick(rng, r"policies/.*")
     text, old = b.files[path].decode(), path.split("/")[1]
     edits = [("permit", "forbid"), ("principal.own &&", ""), ("@id(\"read\")", ""), ("@id(\"read\")", "@id(\"lesen\")"), ("context.agreement.active &&", "!context.agreement.active &&"),
-             ("principal.partner", "true"), ("contains(resource.origin)", "contains(resource.name)"), (";", "", ), ("resource.owner", "resource.origin"),
+             ("principal.partner", "true"), ("contains(resource.origin)", "contains(resource.name)"), ("resource.owner", "resource.origin"),
              ("principal,\n  action == Action::\"publish\"", "principal in Organization::\"x\",\n  action == Action::\"publish\"")]
     edit = rng.choice(edits)
     text = text.replace(*edit, 1) if rng.random() < .7 else text.replace(*edit)
@@ -693,43 +731,63 @@ def other_attributes(rng, raw):
 
 # ---------------------------------------------------------------------------------------------------------- the comparison
 
-def lay_down(mutant, base, folder):
-    """Writes what differs from the base; gives the undoing."""
-    undo = []
-    for path in sorted(set(base.files) | set(mutant.files)):
-        new, old = mutant.files.get(path), base.files.get(path)
-        if new == old:
-            continue
-        full = os.path.join(folder, path)
-        if new is None:
-            os.remove(full)
-        else:
-            os.makedirs(os.path.dirname(full), exist_ok=True)
-            with open(full, "wb") as file:
-                file.write(new)
-        undo.append((full, old))
-    return undo
+class Workplace:
+    """A copy of each base that mutants are laid down in, and taken out again."""
 
-def compare(base, mutant, folder, binary):
-    try:
-        lay_down(mutant, base, folder)
-    except OSError:
-        raise Skip
-    for path, kind in mutant.links.items():
-        full = os.path.join(folder, path)
-        if kind == "link":
-            os.rename(full, folder + ".moved")
-            os.symlink(folder + ".moved", full)
-        elif kind == "linked folder":
-            os.rename(os.path.dirname(full) if "/" in path else full, folder + ".moved")
-            os.symlink(folder + ".moved", os.path.dirname(full) if "/" in path else full)
+    def __init__(self, root):
+        self.root, self.copies = root, {}
+
+    def verdicts(self, base, mutant, binary):
+        """(exit code and last words of the program, exit code and reasons of verify_bundle.py)"""
+        folder = self.copies.get(base.folder)
+        if folder is None:
+            folder = self.copies[base.folder] = os.path.join(self.root, str(len(os.listdir(self.root))))
+            shutil.copytree(base.folder, folder)
+        try:
+            if mutant.tar:
+                folder += ".tar"
+                write(folder, mutant.tar)
+            for path in set(base.files) | set(mutant.files):
+                if not mutant.tar and base.files.get(path) != mutant.files.get(path):
+                    write(os.path.join(folder, path), mutant.files.get(path))
+            for path, kind in mutant.links.items():
+                self.link(os.path.join(folder, path), kind)
+            trust = [word for one in base.trust for word in ("--trust", one)]
+            answer = subprocess.run([binary, "evidence", "verify", folder, *trust], capture_output=True, timeout=60)
+            told = (answer.stdout + answer.stderr).decode(errors="replace")
+            return answer.returncode, told.strip().split("\n")[-1], *verify_bundle.verify(folder, base.trust)
+        finally:
+            self.restore(base, mutant)
+
+    def link(self, full, kind):
+        if kind in ("folder", "fifo"):
+            return os.mkdir(full) if kind == "folder" else os.mkfifo(full)
+        if kind == "linked folder":
+            full = os.path.dirname(full)
+        os.rename(full, os.path.join(self.root, "moved"))
+        os.symlink(os.path.join(self.root, "moved"), full)
+
+    def restore(self, base, mutant):
+        folder, added = self.copies[base.folder], mutant.files.keys() - base.files.keys()
+        if mutant.tar:
+            os.remove(folder + ".tar")
+        elif mutant.links or any("/" in path for path in added):     # folders may be in the way: begin anew
+            del self.copies[base.folder]
+            shutil.rmtree(self.root)
+            os.mkdir(self.root)
+            self.copies.clear()
         else:
-            os.mkdir(full) if kind == "folder" else os.mkfifo(full)
-    trust = [word for one in base.trust for word in ("--trust", one)]
-    answer = subprocess.run([binary, "evidence", "verify", folder, *trust], capture_output=True, timeout=60)
-    told = (answer.stdout + answer.stderr).decode(errors="replace")
-    code, reasons = verify_bundle.verify(folder, base.trust)
-    return answer.returncode, told.strip().split("\n")[-1], code, reasons
+            for path in added | {path for path in base.files if base.files[path] != mutant.files.get(path)}:
+                write(os.path.join(folder, path), base.files.get(path))
+
+def write(full, raw):
+    if raw is None:
+        if os.path.lexists(full):
+            os.remove(full)
+        return
+    os.makedirs(os.path.dirname(full), exist_ok=True)
+    with open(full, "wb") as file:
+        file.write(raw)
 
 def read_keys(paths):
     """fingerprint -> private key, of every PEM in these files."""
@@ -755,7 +813,9 @@ def mutate(bases, seed, number):
         base, function = rng.choice(bases), rng.choices(functions, weights)[0]
         mutant = Mutant(base)
         try:
-            return base, mutant, f"{function.__name__}: {function(rng, mutant)}"
+            what = f"{function.__name__}: {function(rng, mutant)}"
+            if mutant.tar or mutant.links or mutant.files != base.files:
+                return base, mutant, what
         except (Skip, KeyError, IndexError, ValueError, TypeError, AttributeError, struct.error):
             continue        # it does not fit this bundle, or what an earlier step made of it
 
@@ -774,28 +834,24 @@ def main():
     bases = [Base(folder, trust.split(",") if trust else [], signers) for folder, _, trust in (one.partition("=") for one in options.bundles)]
     print(f"seed {seed}, mutations {options.first} to {options.first + options.number - 1} of {len(bases)} bundles, {len(signers)} keys to sign with")
     verdicts, kinds, different, began = collections.Counter(), collections.Counter(), 0, time.time()
-    work = tempfile.mkdtemp(prefix="countersign-mutants-")
+    root = tempfile.mkdtemp(prefix="countersign-mutants-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+    work = Workplace(os.path.join(root, "work"))
+    os.mkdir(work.root)
     try:
         for number in range(options.first, options.first + options.number):
             base, mutant, what = mutate(bases, seed, number)
-            folder = os.path.join(work, "bundle")
-            shutil.copytree(base.folder, folder)
             try:
-                ours, told, theirs, reasons = compare(base, mutant, folder, options.countersign)
-            except Skip:
+                ours, told, theirs, reasons = work.verdicts(base, mutant, options.countersign)
+            except OSError:
                 verdicts["could not be laid down"] += 1
                 continue
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-                moved = folder + ".moved"
-                shutil.rmtree(moved) if os.path.isdir(moved) else os.path.exists(moved) and os.remove(moved)
             verdicts[{0: "whole", 6: "failed", 9: "inconclusive"}.get(ours, f"exit {ours}")] += 1
             kinds[what.split(":")[0], ours] += 1
             if options.verbose or ours != theirs:
                 print(f"{number}: {os.path.basename(base.folder)}: {what}\n  countersign {ours}: {told}\n  verify_bundle {theirs}: {(reasons or ['whole'])[0]}")
             different += ours != theirs
     finally:
-        shutil.rmtree(work)
+        shutil.rmtree(root)
     for (kind, code), count in sorted(kinds.items()):
         print(f"  {kind:24} {code} {count:6}")
     print(f"{dict(verdicts)}; {different} different; {time.time() - began:.0f} s; repeat one with --seed {seed} --from NUMBER --number 1")
