@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 import formats, verify_bundle
 
 MUTATIONS = []      # (weight, function of (random, bundle), which says what it did)
+OPEN = []           # the same, of differences that are known and not settled: tried with --open alone
 
-def mutation(weight=1):
+def mutation(weight=1, into=MUTATIONS):
     def add(function):
-        MUTATIONS.append((weight, function))
+        into.append((weight, function))
         return function
     return add
 
@@ -291,6 +292,24 @@ def json_form(rng, b):
     else:
         b.fit()
     return f"{path}: {what}"
+
+def listed(value):
+    """An object as the list of its members' values, in their order."""
+    return [listed(one) for one in (value.values() if isinstance(value, dict) else value)] if isinstance(value, (dict, list)) else value
+
+@mutation(1, OPEN)
+def object_as_list(rng, b):
+    """No page allows it, and a reader of the Rust kind takes it."""
+    path = b.pick(rng, r"manifest\.json|keys\.json|documents/.*")
+    value = b.json(path)
+    name = rng.choice(["logs", "files"]) if path == "manifest.json" else rng.choice([None, "signatures"]) if path != "keys.json" else None
+    if name:
+        value[name] = [listed(one) for one in value[name]]
+    b.put(path, value if name else listed(value))
+    if path != "manifest.json":
+        b.fit()
+    b.fit_digest()
+    return f"{path}: {name or 'all'} as a list"
 
 @mutation(6)
 def payload_value(rng, b):
@@ -737,8 +756,8 @@ class Workplace:
     def __init__(self, root):
         self.root, self.copies = root, {}
 
-    def verdicts(self, base, mutant, binary):
-        """(exit code and last words of the program, exit code and reasons of verify_bundle.py)"""
+    def judge(self, base, mutant, judge):
+        """What `judge` makes of the mutant, from its folder (or .tar) and whom to trust."""
         folder = self.copies.get(base.folder)
         if folder is None:
             folder = self.copies[base.folder] = os.path.join(self.root, str(len(os.listdir(self.root))))
@@ -752,10 +771,7 @@ class Workplace:
                     write(os.path.join(folder, path), mutant.files.get(path))
             for path, kind in mutant.links.items():
                 self.link(os.path.join(folder, path), kind)
-            trust = [word for one in base.trust for word in ("--trust", one)]
-            answer = subprocess.run([binary, "evidence", "verify", folder, *trust], capture_output=True, timeout=60)
-            told = (answer.stdout + answer.stderr).decode(errors="replace")
-            return answer.returncode, told.strip().split("\n")[-1], *verify_bundle.verify(folder, base.trust)
+            return judge(folder, base.trust)
         finally:
             self.restore(base, mutant)
 
@@ -779,6 +795,13 @@ class Workplace:
         else:
             for path in added | {path for path in base.files if base.files[path] != mutant.files.get(path)}:
                 write(os.path.join(folder, path), base.files.get(path))
+
+def run(binary, folder, trust):
+    """Exit code and last words of `countersign evidence verify`."""
+    words = [word for one in trust for word in ("--trust", one)]
+    answer = subprocess.run([binary, "evidence", "verify", folder, *words], capture_output=True, timeout=60)
+    told = (answer.stdout + answer.stderr).decode(errors="replace")
+    return answer.returncode, told.strip().split("\n")[-1]
 
 def write(full, raw):
     if raw is None:
@@ -805,15 +828,18 @@ def raw_of(key):
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
     return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
-def mutate(bases, seed, number):
+def mutate(bases, seed, number, mutations):
     """(base, mutant, what was done) of a number of a seed."""
     rng = random.Random(f"{seed}/{number}")
-    weights, functions = zip(*MUTATIONS)
+    weights, functions = zip(*mutations)
     while True:
         base, function = rng.choice(bases), rng.choices(functions, weights)[0]
         mutant = Mutant(base)
         try:
             what = f"{function.__name__}: {function(rng, mutant)}"
+            if rng.random() < .2 and not mutant.tar and not mutant.links:       # what is false counts more than what is missing
+                other = rng.choices(functions, weights)[0]
+                what += f"; {other.__name__}: {other(rng, mutant)}"
             if mutant.tar or mutant.links or mutant.files != base.files:
                 return base, mutant, what
         except (Skip, KeyError, IndexError, ValueError, TypeError, AttributeError, struct.error):
@@ -826,6 +852,7 @@ def main():
     parser.add_argument("--from", type=int, default=0, dest="first")
     parser.add_argument("--seed", default=None)
     parser.add_argument("--keys", action="append", default=[])
+    parser.add_argument("--open", action="store_true", help="only mutations whose differences are known and not settled")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("bundles", nargs="+", metavar="BUNDLE=FINGERPRINT,...")
     options = parser.parse_args()
@@ -839,12 +866,16 @@ def main():
     os.mkdir(work.root)
     try:
         for number in range(options.first, options.first + options.number):
-            base, mutant, what = mutate(bases, seed, number)
+            base, mutant, what = mutate(bases, seed, number, OPEN if options.open else MUTATIONS)
             try:
-                ours, told, theirs, reasons = work.verdicts(base, mutant, options.countersign)
+                ours, told, theirs, reasons = work.judge(base, mutant, lambda folder, trust: (
+                    *run(options.countersign, folder, trust), *verify_bundle.verify(folder, trust)))
             except OSError:
                 verdicts["could not be laid down"] += 1
                 continue
+            except Exception:
+                print(f"stopped at {number}: {what}")
+                raise
             verdicts[{0: "whole", 6: "failed", 9: "inconclusive"}.get(ours, f"exit {ours}")] += 1
             kinds[what.split(":")[0], ours] += 1
             if options.verbose or ours != theirs:

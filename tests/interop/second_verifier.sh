@@ -121,10 +121,18 @@ for bundle in whole whole.tar aligned middle beginning ended large large-range; 
 done
 judge copy 0 "$acme" "$beta"
 judge copy 9 "$acme"
+judge copy 9 "$beta"
+# The other forms in which trust is brought along: key statement, vkeys, a tlog-policy.
+$python -c 'import json; keys = json.load(open("copy/keys.json"))["vkeys"]
+open("vkeys", "w").write("# ours\n\n" + "\n".join(keys) + "\n"); open("policy", "w").write(f"log {keys[0]} https://log.example\nquorum none\n")'
+judge copy 0 vkeys
+judge copy 9 policy
+judge copy 0 policy "$beta"
+judge whole 0 whole/documents/key-statement-00000000.json
 judge whole 9 "$beta"
 
 keys=()
 for file in acme/keys/*.pem beta/keys/*.pem reader.json; do keys+=(--keys "$file"); done
 $python "$here/mutate.py" --countersign "$COUNTERSIGN" --number "${MUTATIONS:-3000}" ${SEED:+--seed "$SEED"} "${keys[@]}" \
-    whole="$acme" aligned="$acme" middle="$acme" beginning="$acme" copy="$acme,$beta" ended="$acme" whole=
+    whole="$acme" aligned="$acme" middle="$acme" beginning="$acme" copy="$acme,$beta" ended="$acme" whole= copy="$acme"
 echo "second_verifier: the vectors fit, $same judgements and all verdicts on altered bundles agree"

@@ -470,7 +470,7 @@ KEYS = {"format": anything, "version": number, "vkeys": many(anything), "stateme
 DECISION = {"ledger": origin, "sequence": number, "record": lambda value, where: value}
 RECORDS = {"decision": {"principal": anything, "action": anything, "stream": origin, "allowed": boolean, "policies": many(anything),
                         "policy_digest": digest, "errors": (many(anything), []), "agreement": (ident, None), "facts": anything},
-           "agreement": {"envelope": anything}, "rejection": {"envelope": anything}, "termination": {"envelope": anything},
+           "agreement": {"envelope": anything, "addresses": (many(anything), []), "invitation": (anything, None)}, "rejection": {"envelope": anything}, "termination": {"envelope": anything},
            "receipt": {"envelope": anything, "from": number, "events": number, "bytes": number}}
 ORGANIZATION = {"authority": anything, "fingerprint": (anything, ""), "name": (anything, ""), "own": (boolean, False), "partner": (boolean, False)}
 MEMBER = {"fingerprint": anything, "name": (anything, ""), "organization": ORGANIZATION}
