@@ -8,7 +8,9 @@ use std::fs;
 use countersign_audit::{
     Check, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_WHOLE, Outcome, Trust, Verdict,
 };
-use countersign_event::documents::{Digest, Document};
+use countersign_event::documents::{AgreementId, Digest, Document, Rejection};
+use countersign_event::entry::leaf_hash;
+use countersign_event::time::Timestamp;
 use support::*;
 
 struct Place {
@@ -90,6 +92,34 @@ fn a_range_is_whole_as_a_range_and_says_so() {
         assert_eq!(report.verdict, Verdict::Whole, "{from}..{to}: {report}");
         assert!(report.sentence().contains("a part of its 1500"), "{report}");
     }
+}
+
+#[test]
+fn a_rejection_is_compared_with_its_entry_only_where_that_is_here() {
+    let mut world = World::new(600);
+    world.ledger = None;
+    let own = leaf_hash(&world.stream.entries[255]);
+    let mut verdict = |from, leaf| {
+        world.documents.truncate(3);
+        let rejection = Rejection {
+            agreement: AgreementId([5; 16]),
+            stream: world.stream.origin.clone(),
+            sequence: 255,
+            leaf: Digest(leaf),
+            reason: "not of our schema".to_owned(),
+            made: Timestamp(T0 + 600),
+        };
+        world
+            .documents
+            .push(rejection.sign(&world.consumer.receipt));
+        world.from = from;
+        code(&Place::new(&world).path(), &world.producer.trust())
+    };
+    for from in [0, 255, 256, 300, 512] {
+        assert_eq!(verdict(from, own), EXIT_WHOLE, "{from}");
+    }
+    assert_eq!(verdict(0, [1; 32]), EXIT_FAILED);
+    assert_eq!(verdict(255, [1; 32]), EXIT_FAILED);
 }
 
 #[test]
