@@ -113,6 +113,7 @@ def main():
     options = parser.parse_args()
     signers = mutate.read_keys(options.keys)
     bases = [Base(folder, trust.split(",") if trust else [], signers) for folder, _, trust in (one.partition("=") for one in options.bundles)]
+    mutate.share_leaves(bases)
     broken = {check: without(check) for check in CHECKS if re.search(options.only, check)}
     root = tempfile.mkdtemp(prefix="countersign-broken-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
     work = Workplace(os.path.join(root, "work"))

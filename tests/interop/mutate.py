@@ -27,7 +27,7 @@ class Mutant:
     """The files of a bundle in memory, and what it takes to make them fit again."""
 
     def __init__(self, base):
-        self.files, self.signers, self.links, self.tar = dict(base.files), base.signers, {}, None
+        self.files, self.signers, self.links, self.tar, self.leaves = dict(base.files), base.signers, {}, None, base.leaves
 
     def pick(self, rng, pattern=r".*"):
         names = [name for name in sorted(self.files) if re.fullmatch(pattern, name)]
@@ -55,6 +55,17 @@ class Mutant:
             raise Skip
         signatures = [{"keyid": one, "sig": base64.b64encode(self.signers[one].sign(signed)).decode()} for one in key_ids]
         self.put(path, {"payloadType": envelope["payloadType"], "payload": base64.b64encode(raw).decode(), "signatures": signatures})
+
+    def relink(self):
+        """Makes each receipt name the one before it in its series."""
+        receipts = sorted((path for path in self.files if path.startswith("documents/receipt")), key=lambda path: self.payload(path)["number"])
+        last = {}
+        for path in receipts:
+            payload = self.payload(path)
+            before = last.get(payload["series"])
+            if before and payload.get("previous") != before:
+                self.sign(path, dict(payload, previous=before))
+            last[payload["series"]] = base64.b64encode(hashlib.sha256(base64.b64decode(self.json(path)["payload"])).digest()).decode()
 
     def fit(self):
         """Makes manifest and digest fit the files that are here."""
@@ -84,6 +95,7 @@ class Base:
         self.folder, self.trust, self.signers, self.files = folder, trust, signers, {}
         for path, (_, read) in formats.read_folder(folder).items():
             self.files[path] = read()
+        self.leaves = []        # of the stream, from its beginning, where some bundle beside this one has them
 
 # ------------------------------------------------------------------------------------------------------- bytes of files
 
@@ -112,9 +124,9 @@ def change_bytes(rng, raw):
         return raw[:at] + raw[at + n:at + 2 * n] + raw[at:at + n] + raw[at + 2 * n:], f"{n} bytes at {at} swapped with those after"
     return raw.replace(b"\n", b"\r\n") if rng.random() < .5 else raw[:at] + raw[at:at + 1].swapcase() + raw[at + 1:], "line ends or case changed"
 
-@mutation(12)
+@mutation(14)
 def bytes_of_a_file(rng, b):
-    path = b.pick(rng)
+    path = b.pick(rng, rng.choice([r".*", r"(.*/)?content/.*", r"(.*/)?tile/\d/.*", r".*tile/entries/.*"]))
     b.files[path], what = change_bytes(rng, b.files[path])
     return f"{path}: {what}"
 
@@ -339,6 +351,9 @@ def receipt_value(rng, b):
     if rng.random() < .15:
         payload["rejected"] = {"count": rng.choice([0, 1]), "digest": base64.b64encode(rng.choice([bytes(32), rng.randbytes(32)])).decode()}
     b.sign(path, payload)
+    if rng.random() < .6:
+        b.relink()
+        drop_ledgers(rng, b, all_of_them=True)
     b.fit()
     return f"{path}, payload: {name} is {str(payload.get(name))[:60]!r}, signed again"
 
@@ -371,7 +386,7 @@ def key_statement(rng, b):
     """A statement that says something else of a key, or a second one beside it."""
     path = b.pick(rng, r"documents/key-statement.*")
     payload = b.payload(path)
-    key, kind = rng.choice(payload["keys"]), rng.randrange(7)
+    key, kind = rng.choice(payload["keys"]), rng.randrange(8)
     near = [b.payload(other).get("made") for other in b.files if other.startswith("documents/")] + ["2020-01-01T00:00:00Z", "2090-01-01T00:00:00Z"]
     if kind == 0:
         key["from"] = rng.choice(near)
@@ -385,20 +400,30 @@ def key_statement(rng, b):
         payload["keys"].append(dict(key, role=rng.choice(["log", "receipt", "agreement"])))
     elif kind == 5:
         payload["made"] = rng.choice(near)
-    else:
+    elif kind == 6:
         payload["number"] += rng.choice([1, 2, -1])
+    else:
+        raw = bytes.fromhex(rng.choice(["01" + "00" * 31, "00" * 32, "ec" + "ff" * 30 + "7f", "ee" + "ff" * 30 + "7f", "00" * 31 + "80", "ff" * 32, "02" + "00" * 31,
+                                        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05", "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"]))
+        if rng.random() < .5:       # its own key and the point of order 2: (-x, -y)
+            own = base64.b64decode(key["key"])
+            y = formats.P - (int.from_bytes(own, "little") & (1 << 255) - 1)
+            raw = (y | (own[31] >> 7 ^ 1) << 255).to_bytes(32, "little")
+        payload["keys"].append(dict(key, key=base64.b64encode(raw).decode()))
     beside = rng.random() < .5
     target = path.replace(".json", "b.json") if beside else path
     b.files[target] = b.files[path]
     if beside and rng.random() < .8:
         payload["number"] += 1
         payload["made"] = rng.choice(near + [payload["made"]] * 3)
+        if rng.random() < .5:       # a key that is dropped, or ended, from then on
+            key.update(until=rng.choice(near))
     b.sign(target, payload)
     b.fit_keys()
     b.fit()
     return f"{path}: change {kind}, {'as a second one' if beside else 'in its place'}"
 
-@mutation(5)
+@mutation(10)
 def another_document(rng, b):
     """A rejection, termination, receipt or refusal more, signed by a key that may be the right one."""
     receipts = [b.payload(p) for p in b.files if p.startswith("documents/receipt")]
@@ -408,23 +433,27 @@ def another_document(rng, b):
     agreement, log = rng.choice(agreements), b.json("manifest.json")["logs"][0]
     at = rng.choice([0, 1, 255, 256, log["from"], max(0, log["from"] - 1), log["to"] - 1, log["to"], log["to"] + 5])
     made = rng.choice([agreement["made"], "2090-01-01T00:00:00Z", (receipts or agreements)[-1]["made"]])
-    tiles = {p: b.files[p] for p in b.files if p.startswith("log/tile/0/")}
-    leaf = next((raw[32 * (at % 256):][:32] for p, raw in tiles.items() if p.startswith(f"log/tile/0/{at // 256:03}")), b"") or bytes(32)
-    if rng.random() < .2:
-        leaf = bytes(32)
+    leaf = b.leaves[at] if at < len(b.leaves) and rng.random() < .8 else bytes(32)
     kinds = {
         "rejection": {"agreement": agreement["id"], "stream": agreement["stream"], "sequence": at, "leaf": base64.b64encode(leaf).decode(), "reason": "r", "made": made},
-        "termination": {"agreement": agreement["id"], "stream": agreement["stream"], "by": rng.choice([agreement["consumer"], agreement["producer"]])["authority"],
+        "termination": {"agreement": agreement["id"], "stream": agreement["stream"], "by": rng.choice([agreement["consumer"]["authority"], agreement["producer"]["authority"], "other.example"]),
                         "reason": "", "position": at, "made": made},
         "refusal": {"asked": "subscribe", "about": "x", "code": "busy", "reason": "", "made": made}}
     if receipts:
         last = rng.choice(receipts)
         kinds["receipt"] = dict(last, number=last["number"] + rng.choice([0, 1, 2]), made=made, size=rng.choice([last["size"], at, log["size"]]))
     kind = rng.choice(sorted(kinds))
-    path = f"documents/{kind}-00000009.json"
+    path, keys = f"documents/{kind}-00000009.json", sorted(b.signers)
+    if rng.random() < .6 and receipts:      # the consumer's own key
+        keys = [b.json(p)["signatures"][0]["keyid"] for p in b.files if p.startswith("documents/receipt") and b.payload(p)["agreement"] == agreement["id"]] or keys
     b.put(path, {"payloadType": f"application/vnd.countersign.{kind}.v1+json", "payload": "", "signatures": []})
-    b.sign(path, kinds[kind], [rng.choice(sorted(b.signers))])
-    if rng.random() < .6:       # where the ledgers are here, they do not know of it
+    b.sign(path, kinds[kind], [rng.choice(keys)])
+    if kind == "rejection" and receipts and rng.random() < .5:      # the last receipt counts it
+        counted = [p for p in sorted(b.files) if p.startswith("documents/receipt") and b.payload(p)["agreement"] == agreement["id"]][-1:]
+        for last in counted:
+            digest = hashlib.sha256(hashlib.sha256(base64.b64decode(b.json(path)["payload"])).digest()).digest()
+            b.sign(last, dict(b.payload(last), rejected={"count": rng.choice([1, 1, 2]), "digest": base64.b64encode(rng.choice([digest, digest, bytes(32)])).decode()}))
+    if rng.random() < .85:      # where the ledgers are here, they do not know of it
         drop_ledgers(rng, b, all_of_them=True)
     b.fit()
     return f"{path} added at {at}"
@@ -591,7 +620,7 @@ def read_log(b, log):
                           "salts": content[:64], "attributes": content[64:64 + attributes], "part": content[64 + attributes:]})
     return found
 
-def write_log(b, place, found):
+def write_log(b, place, found, root=None):
     """Lays down a whole log as its organization could: committed, chained, hashed, signed."""
     manifest, keys = b.json("manifest.json"), b.json("keys.json")
     log = manifest["logs"][place]
@@ -619,7 +648,7 @@ def write_log(b, place, found):
             part = hashes[n:n + 256]
             b.files[f"{prefix}log/tile/{level}/{n // 256:03}" + (f".p/{len(part)}" if len(part) < 256 else "")] = b"".join(part)
         hashes, level = [formats.merge(hashes[n:n + 256]) for n in range(0, len(hashes) // 256 * 256, 256)], level + 1
-    root = formats.fold(formats.grow([], ((1, leaf) for leaf in leaves)))
+    root = root or formats.fold(formats.grow([], ((1, leaf) for leaf in leaves)))
     name, key = formats.parse_vkey(keys["vkeys"][place], "keys.json")
     signer = b.signers.get(formats.fingerprint(key))
     if signer is None:
@@ -643,7 +672,7 @@ def whole_log(rng, b, first_only=False):
 def signed_log(rng, b):
     """A log that its organization wrote otherwise: longer, shorter, in another order."""
     place, found = whole_log(rng, b)
-    at, kind = rng.randrange(len(found)), rng.randrange(10)
+    at, kind = rng.randrange(len(found)), rng.randrange(11)
     if kind == 0:
         found = found[:at + 1]
     elif kind == 1:
@@ -662,9 +691,9 @@ def signed_log(rng, b):
         found[at]["previous"] = rng.randbytes(32)
     elif kind == 8:
         found[0]["previous"] = rng.randbytes(32)
-    else:
+    elif kind == 9:
         found += [dict(one, time=found[-1]["time"]) for one in found[1:][:rng.randrange(1, 300)]]
-    write_log(b, place, found)
+    write_log(b, place, found, rng.randbytes(32) if kind == 10 else None)
     if rng.random() < .5:
         b.files = {path: raw for path, raw in b.files.items() if not path.startswith(("documents/receipt", "documents/rejection"))}
     if rng.random() < .4:
@@ -812,6 +841,17 @@ def write(full, raw):
     with open(full, "wb") as file:
         file.write(raw)
 
+def share_leaves(bases):
+    """Also a range is told the leaf hashes of what lies before it, as its parties know them."""
+    for base in bases:
+        tiles = sorted(path for path in base.files if path.startswith("log/tile/0/"))
+        origin = json.loads(base.files["manifest.json"])["logs"][0]
+        if tiles[0].startswith("log/tile/0/000"):
+            base.leaves = [base.files[path][at:at + 32] for path in tiles for at in range(0, len(base.files[path]), 32)]
+            for other in bases:
+                if not other.leaves and json.loads(other.files["manifest.json"])["logs"][0]["origin"] == origin["origin"]:
+                    other.leaves = base.leaves
+
 def read_keys(paths):
     """fingerprint -> private key, of every PEM in these files."""
     signers = {}
@@ -859,6 +899,7 @@ def main():
     seed = options.seed or str(random.SystemRandom().randrange(10 ** 9))
     signers = read_keys(options.keys)
     bases = [Base(folder, trust.split(",") if trust else [], signers) for folder, _, trust in (one.partition("=") for one in options.bundles)]
+    share_leaves(bases)
     print(f"seed {seed}, mutations {options.first} to {options.first + options.number - 1} of {len(bases)} bundles, {len(signers)} keys to sign with")
     verdicts, kinds, different, began = collections.Counter(), collections.Counter(), 0, time.time()
     root = tempfile.mkdtemp(prefix="countersign-mutants-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
