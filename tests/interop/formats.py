@@ -323,6 +323,10 @@ def unbase64(value, where, length=None):
     return raw
 
 def verify_ed25519(key, signature, message):
+    """Strict verification. What the library does not ask is that R is not of small order; under a key of the prime-order group
+    that can only be the neutral element."""
+    if signature[:32] == b"\1" + bytes(31):
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
         return True

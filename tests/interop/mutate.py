@@ -8,7 +8,7 @@ its way, so most are carried through: the manifest is made to fit, and with `--k
 documents and logs are signed again, as an organization could that lies about its own log. Ends with 1 where verdicts differ.
 """
 import argparse, base64, collections, hashlib, io, json, os, random, re, shutil, struct, subprocess, sys, tarfile, tempfile, time
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key
 import formats, verify_bundle
 
 MUTATIONS = []      # (weight, function of (random, bundle), which says what it did)
@@ -44,7 +44,7 @@ class Mutant:
     def payload(self, path):
         return json.loads(base64.b64decode(self.json(path)["payload"]))
 
-    def sign(self, path, payload, key_ids=None):
+    def sign(self, path, payload, key_ids=None, sign=lambda key, signed: key.sign(signed)):
         """A document with another payload, under the same keys or others."""
         envelope = self.json(path)
         raw = payload if isinstance(payload, bytes) else json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
@@ -53,7 +53,7 @@ class Mutant:
         key_ids = key_ids or [one["keyid"] for one in envelope["signatures"]]
         if not all(key_id in self.signers for key_id in key_ids):
             raise Skip
-        signatures = [{"keyid": one, "sig": base64.b64encode(self.signers[one].sign(signed)).decode()} for one in key_ids]
+        signatures = [{"keyid": one, "sig": base64.b64encode(sign(self.signers[one], signed)).decode()} for one in key_ids]
         self.put(path, {"payloadType": envelope["payloadType"], "payload": base64.b64encode(raw).decode(), "signatures": signatures})
 
     def relink(self):
@@ -216,6 +216,10 @@ def tar(rng, b):
         raw[at + 148:at + 156] = b"%06o\0 " % sum(raw[at:at + 512])
         what += f", byte {byte - at} of the header at {at} is {raw[byte]}"
     elif change == 2:
+        at = rng.choice([at for at in range(0, len(raw), 512) if raw[at + 257:at + 262] == b"ustar"]) + rng.randrange(512)
+        raw[at] ^= 1 << rng.randrange(8)
+        what += f", bit of byte {at} flipped, in a header"
+    elif change == 3:
         raw = raw.rstrip(b"\0") + bytes(rng.choice([0, 511, 512, 1024, 1536, 10240, 1 << 20, (1 << 20) + 4096]))
         what += ", other zeros at the end"
     b.tar = bytes(raw)
@@ -381,6 +385,25 @@ def signers(rng, b):
     b.fit()
     return f"{path}: signed by {len(key_ids)} others"
 
+def sign_with_nothing(key, signed):
+    """A signature whose random part is zero: it fulfils the equation, with the neutral element as R, and gives the key away."""
+    secret = int.from_bytes(hashlib.sha512(key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())).digest()[:32], "little") & (1 << 254) - 8 | 1 << 254
+    head = b"\1" + bytes(31)
+    factor = int.from_bytes(hashlib.sha512(head + raw_public(key) + signed).digest(), "little")
+    return head + (factor * secret % formats.ORDER).to_bytes(32, "little")
+
+def sign_beyond(key, signed):
+    """A signature whose S is not below the order."""
+    raw = key.sign(signed)
+    return raw[:32] + (int.from_bytes(raw[32:], "little") + formats.ORDER).to_bytes(32, "little")
+
+@mutation(2)
+def odd_signature(rng, b):
+    path, sign = b.pick(rng, r"documents/.*"), rng.choice([sign_with_nothing, sign_beyond])
+    b.sign(path, base64.b64decode(b.json(path)["payload"]), sign=sign)
+    b.fit()
+    return f"{path}: {sign.__name__}"
+
 @mutation(8)
 def key_statement(rng, b):
     """A statement that says something else of a key, or a second one beside it."""
@@ -415,13 +438,32 @@ def key_statement(rng, b):
     b.files[target] = b.files[path]
     if beside and rng.random() < .8:
         payload["number"] += 1
-        payload["made"] = rng.choice(near + [payload["made"]] * 3)
+        payload["made"] = rng.choice(near + [payload["made"]] * 3 + ["2090-01-01T00:00:00Z"] * 5)
         if rng.random() < .5:       # a key that is dropped, or ended, from then on
             key.update(until=rng.choice(near))
     b.sign(target, payload)
     b.fit_keys()
     b.fit()
     return f"{path}: change {kind}, {'as a second one' if beside else 'in its place'}"
+
+@mutation(2)
+def ended_key(rng, b):
+    """A receipt that says it was made before its key ended, about entries that came before or after that end."""
+    path = b.pick(rng, r"documents/receipt.*")
+    payload, key_id = b.payload(path), b.json(path)["signatures"][0]["keyid"]
+    agreement = next(b.payload(p) for p in b.files if p.startswith("documents/agreement") and b.payload(p)["id"] == payload["agreement"])
+    for statement in [p for p in b.files if p.startswith("documents/key-statement")]:
+        stated = b.payload(statement)
+        for key in stated["keys"]:
+            if formats.fingerprint(base64.b64decode(key["key"])) == key_id:
+                key["until"] = rng.choice([agreement["made"][:-2] + "9Z", payload["made"], "2090-01-01T00:00:00Z"])
+                b.sign(statement, stated)
+    for other in [p for p in b.files if p.startswith("documents/receipt") and b.json(p)["signatures"][0]["keyid"] == key_id]:
+        b.sign(other, dict(b.payload(other), made=rng.choice([agreement["made"], agreement["made"], payload["made"]])))
+    b.relink()
+    drop_ledgers(rng, b, all_of_them=True)
+    b.fit()
+    return f"{path}: its key has ended"
 
 @mutation(10)
 def another_document(rng, b):
@@ -860,12 +902,10 @@ def read_keys(paths):
             text = file.read().replace("\\n", "\n")
         for pem in re.findall(r"-----BEGIN PRIVATE KEY-----[^-]+-----END PRIVATE KEY-----\n", text):
             key = load_pem_private_key(pem.encode(), None)
-            raw = key.public_key().public_bytes_raw() if hasattr(key.public_key(), "public_bytes_raw") else raw_of(key)
-            signers[formats.fingerprint(raw)] = key
+            signers[formats.fingerprint(raw_public(key))] = key
     return signers
 
-def raw_of(key):
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+def raw_public(key):
     return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 def mutate(bases, seed, number, mutations):
