@@ -30,10 +30,12 @@ if [ -z "${COUNTERSIGN:-}" ]; then
     COUNTERSIGN=${CARGO_TARGET_DIR:-$root/target}/release/countersign
 fi
 [ -x "$COUNTERSIGN" ] || fail "there is no program at $COUNTERSIGN"
+COUNTERSIGN=$(realpath "$COUNTERSIGN")
 countersign() { "$COUNTERSIGN" "$@"; }
 
 work=${KEEP:-$(mktemp -d)}
 mkdir -p "$work"
+[ -z "$(ls -A "$work")" ] || fail "$work is not empty"
 nodes=
 cleanup() {
     for pid in $nodes; do kill "$pid" 2>/dev/null || true; done
@@ -71,7 +73,14 @@ export_() { countersign evidence export "$@" >/dev/null 2>&1 || fail "evidence e
 read_to() {     # how many events both consumers are to have
     countersign subscribe acme-freight/orders --from start --count "$1" --follow --data beta >/dev/null
     countersign subscribe "$acme/streams/orders" --profile reader.json --from start --count "$1" --follow >/dev/null
-    sleep 2.5   # receipts follow at most every 2 s
+    receipts 2 "$1"
+}
+receipts() {    # how many of how many events are to come: at most 2 s after these
+    for _ in $(seq 100); do
+        [ "$(countersign receipt ls --data acme --json | grep -o "\"events\":$2," | wc -l)" = "$1" ] && return
+        sleep 0.1
+    done
+    fail "$1 receipts of $2 events did not come"
 }
 
 echo "making evidence in $work"
@@ -93,7 +102,7 @@ agreement=$(countersign agreement ls --data acme --json | sed -n 's/.*"agreement
 countersign agreement terminate "$agreement" --reason "the season is over" --yes --data acme >/dev/null 2>&1 || fail "the agreement could not be ended"
 publish 20
 countersign subscribe "$acme/streams/orders" --profile reader.json --from start --count 400 >/dev/null 2>&1 || true
-sleep 2.5
+receipts 1 360
 export_ orders --out ended --data acme
 seq 1 66000 | sed 's,.*,{"n":&},' | countersign publish many - --create --type com.example.count --data acme >/dev/null
 export_ many --out large --data acme
