@@ -57,7 +57,7 @@ PY
 acme=$(countersign init --org "Acme Freight" --data acme --listen "127.0.0.1:${ports[0]}" --http "127.0.0.1:${ports[1]}" 2>/dev/null)
 beta=$(countersign init --org "Beta Logistics" --data beta --listen "127.0.0.1:${ports[2]}" --http "127.0.0.1:${ports[3]}" 2>/dev/null)
 for node in acme beta; do
-    countersign serve --data $node >"$node.log" 2>&1 &
+    "$COUNTERSIGN" serve --data $node >"$node.log" 2>&1 &
     nodes="$nodes $!"
 done
 for node in acme beta; do
