@@ -1,6 +1,7 @@
 //! The manifest: what a bundle says of itself. Claims only; the checks derive everything again.
 
 use countersign_crypto::Hash;
+use countersign_event::from_slice_of_objects;
 use countersign_event::names::{Authority, Origin};
 use serde::{Deserialize, Serialize};
 
@@ -168,7 +169,7 @@ pub enum ManifestError {
     },
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct Head {
     format: String,
     version: u64,
@@ -184,7 +185,7 @@ impl Manifest {
             line: error.line(),
             column: error.column(),
         };
-        let head: Head = serde_json::from_slice(json).map_err(form)?;
+        let head: Head = from_slice_of_objects(json).map_err(form)?;
         if head.format != FORMAT {
             return Err(ManifestError::Format);
         }
@@ -193,7 +194,7 @@ impl Manifest {
                 found: head.version,
             });
         }
-        let manifest: Self = serde_json::from_slice(json).map_err(form)?;
+        let manifest: Self = from_slice_of_objects(json).map_err(form)?;
         manifest.check()?;
         Ok(manifest)
     }

@@ -12,6 +12,7 @@ use countersign_event::documents::{
     Agreement, Document as _, DocumentError, KeyStatement, Offer, Party, Role, StatementError,
 };
 use countersign_event::dsse::{Envelope, EnvelopeError};
+use countersign_event::from_slice_of_objects;
 use countersign_event::time::Timestamp;
 use countersign_protocol::invitation::{EXPORTER_LABEL, Invitation, LinkError};
 use countersign_protocol::{JoinAccept, JoinDone, JoinQuery, JoinTerms};
@@ -141,7 +142,7 @@ pub fn check_terms(
     }
     let party = party_of(joiner);
     let id = Offer::agreement_id(&invitation.id, &joiner.organization);
-    let agreement: Agreement = serde_json::from_slice(&message.agreement)
+    let agreement: Agreement = from_slice_of_objects(&message.agreement)
         .map_err(|_| JoinError::AgreementDiffers { field: "form" })?;
     if let Some(field) = difference(&agreement, &offer.agreement(id, &party)) {
         return Err(JoinError::AgreementDiffers { field });

@@ -13,6 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use countersign_crypto::{Hash, PublicKey, Signature, SigningKey, sha256};
 use serde::{Deserialize, Serialize};
 
+use crate::json::from_slice_of_objects;
+
 /// Largest envelope that is parsed: agreements and receipts are below 4 KiB, key statements below 16 KiB.
 pub const ENVELOPE_BYTES_MAX: usize = 256 * 1024;
 
@@ -184,7 +186,7 @@ impl Envelope {
             return Err(EnvelopeError::TooLarge { bytes: json.len() });
         }
         let json: EnvelopeJson =
-            serde_json::from_slice(json).map_err(|_| EnvelopeError::Malformed)?;
+            from_slice_of_objects(json).map_err(|_| EnvelopeError::Malformed)?;
         let count = json.signatures.len();
         if count == 0 || count > SIGNATURES_MAX {
             return Err(EnvelopeError::Malformed);

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::Deserialize;
-use serde::de::{Deserializer as _, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer as _, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// Nesting that is admitted in payloads. Readers commonly recurse, and commonly give up at 128.
@@ -61,6 +62,41 @@ pub(crate) fn text(bytes: &[u8]) -> Result<&str, JsonError> {
         return Err(JsonError::ByteOrderMark);
     }
     Ok(text)
+}
+
+/// Reads a value, whose objects must be written as objects: derived readers also take an array of the members' values, which other programs do not.
+///
+/// # Errors
+/// What the reader says; an error of data for an array in place of an object.
+pub fn from_slice_of_objects<T: DeserializeOwned + Serialize>(
+    json: &[u8],
+) -> Result<T, serde_json::Error> {
+    let value: T = serde_json::from_slice(json)?;
+    if has_shape_of(
+        &serde_json::from_slice(json)?,
+        &serde_json::to_value(&value)?,
+    ) {
+        return Ok(value);
+    }
+    Err(serde_json::Error::custom(
+        "an object is wanted where an array is",
+    ))
+}
+
+/// Whether `read` has an object wherever `written` has one.
+fn has_shape_of(read: &Value, written: &Value) -> bool {
+    match (read, written) {
+        (Value::Object(read), Value::Object(written)) => written.iter().all(|(name, written)| {
+            read.get(name)
+                .is_none_or(|read| has_shape_of(read, written))
+        }),
+        (_, Value::Object(_)) => false,
+        (Value::Array(read), Value::Array(written)) => read
+            .iter()
+            .zip(written)
+            .all(|(read, written)| has_shape_of(read, written)),
+        _ => true,
+    }
 }
 
 /// Calls `each` with every member of the object that `text` is, in order, duplicates included.

@@ -8,6 +8,7 @@ use countersign_crypto::PublicKey;
 use serde::{Deserialize, Serialize};
 
 use crate::documents::{AgreementId, Digest};
+use crate::json::from_slice_of_objects;
 use crate::names::{Authority, Origin};
 use crate::time::Timestamp;
 
@@ -208,7 +209,7 @@ impl LedgerRecord {
     /// # Errors
     /// [`LedgerRecordError`] where it is not a record that this version knows.
     pub fn from_json(data: &[u8]) -> Result<Self, LedgerRecordError> {
-        serde_json::from_slice(data).map_err(|error| LedgerRecordError {
+        from_slice_of_objects(data).map_err(|error| LedgerRecordError {
             line: error.line(),
             column: error.column(),
         })

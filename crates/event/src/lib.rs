@@ -27,3 +27,5 @@ pub mod ledger;
 pub mod names;
 pub mod ndjson;
 pub mod time;
+
+pub use json::from_slice_of_objects;

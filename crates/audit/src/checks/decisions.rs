@@ -131,6 +131,9 @@ impl Judge<'_, '_> {
         let parsed: Line<'_> = serde_json::from_slice(line).or_else(|error| {
             is_false(format!("it is not well-formed (column {})", error.column()))
         })?;
+        if line.trim_ascii_start().first() != Some(&b'{') {
+            return is_false("it is not an object".to_owned());
+        }
         let record = parsed.record.get().as_bytes();
         self.placed.push(Placed {
             ledger: parsed.ledger,

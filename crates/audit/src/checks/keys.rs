@@ -3,6 +3,7 @@
 use countersign_crypto::PublicKey;
 use countersign_event::documents::{Document, DocumentError, KeyStatement, Role, RoleKey};
 use countersign_event::dsse::{Envelope, EnvelopeError};
+use countersign_event::from_slice_of_objects;
 use countersign_event::names::Authority;
 use countersign_event::time::Timestamp;
 use countersign_tlog::Vkey;
@@ -151,7 +152,7 @@ fn read_vkeys(
     let Some(json) = &listed.keys else {
         return none();
     };
-    let keys: KeysFile = match serde_json::from_slice(json) {
+    let keys: KeysFile = match from_slice_of_objects(json) {
         Ok(keys) => keys,
         Err(error) => {
             let what = format!(

@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::dsse::{Envelope, EnvelopeError};
+use crate::json::from_slice_of_objects;
 
 /// Why a document is refused.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -70,7 +71,7 @@ pub trait Document: DeserializeOwned + Serialize {
 }
 
 fn parse<D: Document>(payload: &[u8]) -> Result<D, DocumentError> {
-    serde_json::from_slice(payload).map_err(|error| DocumentError::Payload {
+    from_slice_of_objects(payload).map_err(|error| DocumentError::Payload {
         payload_type: D::PAYLOAD_TYPE,
         detail: format!("line {}, column {}", error.line(), error.column()),
     })

@@ -2,6 +2,7 @@ use countersign_crypto::{Hash, PublicKey, sha256, sha256_of};
 use serde::{Deserialize, Serialize};
 
 use super::{Agreement, AgreementId, Party, Plan};
+use crate::json::from_slice_of_objects;
 use crate::names::{Origin, StreamName};
 use crate::time::Timestamp;
 
@@ -64,7 +65,7 @@ impl Offer {
     /// Reads an offer's text; `None` where it is none.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
+        from_slice_of_objects(text.as_bytes()).ok()
     }
 
     /// The id of the agreement between the inviter and the joiner with this organization key: the same whenever it is computed, so that joining
