@@ -115,6 +115,13 @@ pub enum LedgerRecord {
         /// The DSSE envelope.
         envelope: EnvelopeText,
     },
+    /// Anybody may read a stream's published log over HTTP, or nobody without a token any more. Node log.
+    LogAccess {
+        /// The log.
+        stream: Origin,
+        /// Whether anybody may.
+        open: bool,
+    },
     /// A policy set came into force. Node log.
     PolicySet {
         /// Its digest.
@@ -168,6 +175,18 @@ pub enum LedgerRecord {
         /// The DSSE envelope.
         envelope: EnvelopeText,
     },
+    /// A token for published logs was made, or withdrawn. Counterparty log.
+    Token {
+        /// For whom it speaks.
+        partner: Authority,
+        /// SHA-256 over a tag and its secret, which is kept nowhere.
+        digest: Digest,
+        /// When it ends.
+        #[serde(with = "crate::documents::rfc3339")]
+        expires: Timestamp,
+        /// True where it is taken back.
+        withdrawn: bool,
+    },
 }
 
 impl LedgerRecord {
@@ -182,6 +201,7 @@ impl LedgerRecord {
             Self::Invitation { .. } => "invitation",
             Self::InvitationStep { .. } => "invitation-step",
             Self::KeyStatement { .. } => "key-statement",
+            Self::LogAccess { .. } => "log-access",
             Self::PolicySet { .. } => "policy-set",
             Self::Receipt { .. } => "receipt",
             Self::Fault { .. } => "fault",
@@ -189,6 +209,7 @@ impl LedgerRecord {
             Self::Rejection { .. } => "rejection",
             Self::Revocation { .. } => "revocation",
             Self::Termination { .. } => "termination",
+            Self::Token { .. } => "token",
         }
     }
 

@@ -30,6 +30,11 @@ pub enum Peer {
         /// Its key, which TLS proved.
         key: PublicKey,
     },
+    /// Whoever shows a token that was made for a partner.
+    Holder {
+        /// The partner's key statement, as it is known here.
+        statement: Arc<KeyStatement>,
+    },
     /// The local user, through the node's own socket.
     Local,
     /// Another organization.
@@ -52,7 +57,9 @@ impl Peer {
         match self {
             Self::App { name, .. } => format!("app:{name}"),
             Self::Local => "local".to_owned(),
-            Self::Organization { statement, .. } => statement.authority.to_string(),
+            Self::Holder { statement } | Self::Organization { statement, .. } => {
+                statement.authority.to_string()
+            }
         }
     }
 
@@ -60,7 +67,9 @@ impl Peer {
     #[must_use]
     pub fn authority(&self) -> Option<&Authority> {
         match self {
-            Self::Organization { statement, .. } => Some(&statement.authority),
+            Self::Holder { statement } | Self::Organization { statement, .. } => {
+                Some(&statement.authority)
+            }
             Self::App { .. } | Self::Local => None,
         }
     }
@@ -183,6 +192,10 @@ impl Exchange {
                 name: name.clone(),
                 organization: own_organization,
             }),
+            // A token names no node: whoever holds it speaks for the organization.
+            Peer::Holder { statement } => {
+                Principal::Organization(self.policy_organization(statement))
+            }
             Peer::Local => Principal::Organization(own_organization),
             Peer::Organization {
                 statement, node, ..
@@ -255,7 +268,7 @@ impl Exchange {
             // The local user acts for the organization, and an auditor finds that name among the facts.
             principal: match peer {
                 Peer::Local => self.identity().authority().to_string(),
-                Peer::App { .. } | Peer::Organization { .. } => peer.name(),
+                Peer::App { .. } | Peer::Holder { .. } | Peer::Organization { .. } => peer.name(),
             },
             action: request.action.name().to_owned(),
             // INVARIANT: resources are built from origins.

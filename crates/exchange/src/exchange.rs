@@ -35,6 +35,7 @@ use crate::pipeline::exposure::Exposure;
 use crate::pipeline::ingest::IngestError;
 use crate::pipeline::ledger::{RecordError, seal_control_entry};
 use crate::pipeline::receipt::ReceiptFault;
+use crate::published::{Judged, JudgedKey};
 use crate::refusal::Refused;
 use crate::registry::Registry;
 use crate::status::SubscriptionStatus;
@@ -100,6 +101,16 @@ pub struct Exchange {
     refusals_got: Mutex<HashMap<Origin, String>>,
     /// Moves whenever the ledger has something new for the view.
     ledger_moved: watch::Sender<u64>,
+    /// What the policies said last to whoever reads published logs: at most two answers for each partner and stream.
+    judged: Mutex<HashMap<JudgedKey, Judged>>,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange")
+            .field("authority", self.identity.authority())
+            .finish_non_exhaustive()
+    }
 }
 
 /// What can go wrong in a node.
@@ -251,6 +262,7 @@ impl Exchange {
             exposures: Mutex::new(HashMap::new()),
             refusals_got: Mutex::new(HashMap::new()),
             ledger_moved: watch::Sender::new(0),
+            judged: Mutex::new(HashMap::new()),
         });
         exchange.begin(may_create).await?;
         Ok(exchange)
@@ -652,6 +664,14 @@ impl Exchange {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         change(exposures.entry(agreement).or_default())
+    }
+
+    pub(crate) fn with_judged<T>(
+        &self,
+        look: impl FnOnce(&mut HashMap<JudgedKey, Judged>) -> T,
+    ) -> T {
+        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        look(&mut judged)
     }
 
     /// Whether this refusal differs from the last one got for the stream.

@@ -14,6 +14,7 @@ mod identity;
 mod log;
 mod onboarding;
 pub mod pipeline;
+mod published;
 mod refusal;
 mod registry;
 mod status;
@@ -27,8 +28,13 @@ pub use exchange::{
 pub use identity::Identity;
 pub use log::{Log, LogHead, LogSettings};
 pub use onboarding::{InviteOptions, OnboardingError, fingerprint_of};
+pub use published::{
+    MadeToken, Published, PublishedFault, PublishedFile, PublishedPath, PublishedPathError,
+    token_digest, token_id,
+};
 pub use refusal::Refused;
 pub use registry::{
-    AgreementState, EndedAgreement, InvitationState, LastReceipt, Partner, Registry, slug,
+    AgreementState, EndedAgreement, InvitationState, LastReceipt, Partner, Registry, TokenState,
+    slug,
 };
 pub use status::{Direction, SubscriptionStatus};

@@ -2,7 +2,7 @@
 //!
 //! Loaded from the ledger's view at start and moved on by the same records that are written to the ledger; nothing lives only here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use countersign_crypto::{Hash, PublicKey};
 use countersign_event::documents::{
@@ -109,6 +109,17 @@ pub struct LastReceipt {
     pub envelope: Envelope,
 }
 
+/// A token for published logs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TokenState {
+    /// For whom it speaks.
+    pub partner: Authority,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// Whether it was taken back.
+    pub withdrawn: bool,
+}
+
 /// All of it.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
@@ -126,6 +137,10 @@ pub struct Registry {
     pub receipts: HashMap<(AgreementId, SeriesId), LastReceipt>,
     /// Applications' cursors: next sequence and leaf hash before it.
     pub cursors: HashMap<(String, Origin), (u64, Hash)>,
+    /// Streams whose published log anybody may read.
+    pub open_logs: HashSet<Origin>,
+    /// Tokens for published logs, by their digest.
+    pub tokens: HashMap<Hash, TokenState>,
 }
 
 impl Registry {
@@ -202,6 +217,13 @@ impl Registry {
                 }
             }
             LedgerRecord::KeyStatement { envelope } => self.apply_statement(envelope),
+            LedgerRecord::LogAccess { stream, open } => {
+                if *open {
+                    self.open_logs.insert(stream.clone());
+                } else {
+                    self.open_logs.remove(stream);
+                }
+            }
             LedgerRecord::Receipt { envelope, .. } => self.apply_receipt(envelope),
             LedgerRecord::Revocation { partner, reason } => {
                 for state in self.agreements.values_mut() {
@@ -216,6 +238,19 @@ impl Registry {
                 }
             }
             LedgerRecord::Termination { envelope } => self.apply_termination(envelope),
+            LedgerRecord::Token {
+                partner,
+                digest,
+                expires,
+                withdrawn,
+            } => {
+                let state = TokenState {
+                    partner: partner.clone(),
+                    expires: *expires,
+                    withdrawn: *withdrawn,
+                };
+                self.tokens.insert(digest.0, state);
+            }
             LedgerRecord::Decision { .. }
             | LedgerRecord::Fault { .. }
             | LedgerRecord::PolicySet { .. }
@@ -341,6 +376,14 @@ impl Registry {
                     && state.is_active(now)
             })
             .max_by_key(|state| (state.agreement.made, state.agreement.id))
+    }
+
+    /// The partner that a token speaks for now.
+    #[must_use]
+    pub fn holder(&self, digest: &Hash, now: Timestamp) -> Option<&Partner> {
+        let token = self.tokens.get(digest)?;
+        let good = !token.withdrawn && now < token.expires;
+        self.partners.get(&token.partner).filter(|_| good)
     }
 
     /// The partner whose name, authority, or beginning of the authority (at least 8 characters) is `text`, if it is only one.

@@ -1,4 +1,7 @@
-//! The HTTP door: `/healthz` and `/metrics`.
+//! The HTTP door: `/healthz`, `/metrics`, and published logs below `/logs/`.
+
+mod connections;
+mod logs;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -13,6 +16,9 @@ use countersign_exchange::{Direction, Exchange};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use connections::Connections;
+use logs::Logs;
+
 /// Serves the HTTP door until `stopping` is true. Returns where it listens.
 ///
 /// # Errors
@@ -24,10 +30,15 @@ pub async fn serve(
 ) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(listen).await?;
     let local = listener.local_addr()?;
+    let published = Router::new()
+        .route(&format!("{}{{*path}}", logs::PREFIX), get(logs::published))
+        .with_state(Logs::new(Arc::clone(&exchange)));
     let router = Router::new()
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
-        .with_state(exchange);
+        .with_state(exchange)
+        .merge(published);
+    let listener = Connections::new(listener);
     tokio::spawn(async move {
         let stop = async move {
             let _ = stopping.wait_for(|stop| *stop).await;

@@ -57,14 +57,16 @@ pub(super) async fn load_registry(
     view: &LedgerView,
     own: &Authority,
 ) -> Result<Registry, ViewError> {
-    const KINDS: [&str; 7] = [
+    const KINDS: [&str; 9] = [
         "agreement",
         "app",
         "invitation",
         "invitation-step",
         "key-statement",
+        "log-access",
         "revocation",
         "termination",
+        "token",
     ];
     const PAGE: u32 = 1000;
     let mut rows = Vec::new();

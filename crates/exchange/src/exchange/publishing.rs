@@ -50,6 +50,7 @@ impl Exchange {
         };
         let key = match peer {
             Peer::App { key, .. } => *key.as_bytes(),
+            Peer::Holder { statement } => *statement.organization.as_bytes(),
             Peer::Local => *self.identity.node_key.public().as_bytes(),
             Peer::Organization { node, .. } => *node.as_bytes(),
         };

@@ -124,6 +124,15 @@ pub enum Command {
         /// Why, for the other side and the ledger.
         reason: String,
     },
+    /// Makes a token for published logs, or withdraws one.
+    PartnerToken {
+        /// The partner's name or authority.
+        partner: String,
+        /// Seconds until it ends.
+        expires_s: u64,
+        /// The id of the one to withdraw; absent = make one.
+        withdraw: Option<String>,
+    },
     /// Asks the inviter for the terms behind a link; changes nothing.
     PartnerTerms {
         /// The link.
@@ -169,6 +178,13 @@ pub enum Command {
     },
     /// Heads, lags, and why something waits.
     Status,
+    /// Says who may read a stream's published log.
+    StreamAccess {
+        /// Its name.
+        stream: String,
+        /// Anybody, or who shows a token.
+        open: bool,
+    },
     /// Opens a stream.
     StreamCreate {
         /// Its name.

@@ -216,6 +216,19 @@ pub(crate) enum StreamVerb {
         #[arg(long)]
         fields: bool,
     },
+    /// Say who may read a stream's published log over HTTP; its content is never in it
+    #[command(
+        after_help = "The published log is checkpoint, tiles and entries, as tlog clients read them: sizes, times, links and commitments.\n\
+        It is closed until this command opens it; a closed one is read with a token (`countersign partner token`).\n\n\
+        Example:\n  countersign stream access quakes open"
+    )]
+    Access {
+        /// The stream's name
+        stream: String,
+        /// `open`: anybody; `closed`: who shows a partner's token and is permitted to read the stream
+        #[arg(value_parser = ["open", "closed"])]
+        access: String,
+    },
     /// List own streams and copies
     #[command(visible_alias = "list")]
     Ls,
@@ -343,6 +356,22 @@ pub(crate) enum PartnerVerb {
         /// Do not ask
         #[arg(long, short)]
         yes: bool,
+    },
+    /// Make a token with which a partner's tools read published logs over HTTP, or withdraw one
+    #[command(
+        after_help = "The token is shown once. Whoever holds it reads what the partner is permitted to read: hand it over in private, and use it\n\
+        through HTTPS only. It is sent as `Authorization: Bearer TOKEN`.\n\n\
+        Example:\n  countersign partner token birch --expires 30d"
+    )]
+    Token {
+        /// Its name or authority
+        partner: String,
+        /// How long it is good: 12h, 90d
+        #[arg(long, default_value = "90d", value_name = "TIME", value_parser = parse_seconds)]
+        expires: u64,
+        /// Withdraw the token of this id instead
+        #[arg(long, value_name = "ID", conflicts_with = "expires")]
+        withdraw: Option<String>,
     },
     /// Say yes to a joiner who waits
     Confirm {

@@ -414,6 +414,10 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
         }
         Noun::Status => (Command::Status, View::FIELDS),
         Noun::Stream(verb) => match verb {
+            StreamVerb::Access { stream, access } => {
+                let open = access == "open";
+                (Command::StreamAccess { stream, open }, View::FIELDS)
+            }
             StreamVerb::Create {
                 stream,
                 title,
@@ -490,6 +494,18 @@ fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
             return Err(CommandError::new(ErrorCode::Internal, message));
         }
         PartnerVerb::Ls => (Command::PartnerLs, PARTNERS),
+        PartnerVerb::Token {
+            partner,
+            expires,
+            withdraw,
+        } => {
+            let command = Command::PartnerToken {
+                partner,
+                expires_s: expires,
+                withdraw,
+            };
+            (command, View::FIELDS)
+        }
         PartnerVerb::Revoke {
             partner, reason, ..
         } => (Command::PartnerRevoke { partner, reason }, View::FIELDS),

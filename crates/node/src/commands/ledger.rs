@@ -5,6 +5,7 @@ use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::Authority;
 use countersign_event::time::Timestamp;
+use countersign_exchange::token_id;
 use countersign_store::ledger::{EntryFilter, EntryRow, ReceiptFilter, ViewError};
 use serde_json::{Value, json};
 
@@ -182,6 +183,14 @@ fn summary(record: &LedgerRecord) -> String {
             )
         }
         LedgerRecord::KeyStatement { .. } => "key statement".to_owned(),
+        LedgerRecord::LogAccess { open, .. } => {
+            if *open {
+                "anybody may read the published log"
+            } else {
+                "the published log is closed"
+            }
+        }
+        .to_owned(),
         LedgerRecord::PolicySet { files, .. } => format!("{} policy files in force", files.len()),
         LedgerRecord::Receipt {
             envelope,
@@ -215,6 +224,18 @@ fn summary(record: &LedgerRecord) -> String {
                 || "termination".to_owned(),
                 |end| format!("agreement ended by {}: {}", end.by, end.reason),
             )
+        }
+        LedgerRecord::Token {
+            digest,
+            expires,
+            withdrawn,
+            ..
+        } => {
+            let id = token_id(&digest.0);
+            match withdrawn {
+                true => format!("token {id} withdrawn"),
+                false => format!("token {id} made, good until {expires}"),
+            }
         }
     }
 }

@@ -138,7 +138,8 @@ impl LocalNode {
 
     async fn dispatch(&self, command: Command, out: &mut Out) -> Result<(), CommandError> {
         match command {
-            Command::StreamCreate { .. }
+            Command::StreamAccess { .. }
+            | Command::StreamCreate { .. }
             | Command::StreamInfo { .. }
             | Command::StreamLs
             | Command::StreamTail { .. }
@@ -152,6 +153,7 @@ impl LocalNode {
             | Command::PartnerLs
             | Command::PartnerRevoke { .. }
             | Command::PartnerTerms { .. }
+            | Command::PartnerToken { .. }
             | Command::AgreementInfo { .. }
             | Command::AgreementLs
             | Command::AgreementTerminate { .. }

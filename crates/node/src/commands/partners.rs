@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use countersign_client::join::Terms;
-use countersign_crypto::sha256;
+use countersign_crypto::{Hash, sha256};
 use countersign_event::documents::{Agreement, AgreementId, Plan, Side};
 use countersign_event::names::Authority;
 use countersign_event::time::Timestamp;
-use countersign_exchange::{AgreementState, InviteOptions, Partner, fingerprint_of, slug};
+use countersign_exchange::{
+    AgreementState, InviteOptions, Partner, TokenState, fingerprint_of, slug, token_id,
+};
 use countersign_protocol::invitation::Invitation;
 use countersign_transport::{JoinFailure, join, ping};
 use serde_json::{Value, json};
 
-use super::{LocalNode, internal, join_error, onboarding_error, session_error};
+use super::{LocalNode, exchange_error, internal, join_error, onboarding_error, session_error};
 use crate::admin::{Accept, Command, Out};
 use crate::errors::{CommandError, ErrorCode};
 
@@ -90,6 +92,16 @@ impl LocalNode {
                 value["agreements"] = agreements.into();
                 value["addresses"] = partner.addresses.clone().into();
                 value["key_statement"] = partner.statement.number.into();
+                value["tokens"] = self.tokens(&partner.statement.authority).into();
+                out.value(&value).await
+            }
+            Command::PartnerToken {
+                partner,
+                expires_s,
+                withdraw,
+            } => {
+                let partner = self.partner(&partner)?;
+                let value = self.token(&partner, expires_s, withdraw).await?;
                 out.value(&value).await
             }
             Command::PartnerRevoke { partner, reason } => {
@@ -131,6 +143,61 @@ impl LocalNode {
             Command::Ping { partner, count } => self.ping(&partner, count, out).await,
             _ => Err(internal("not a command about partners")),
         }
+    }
+
+    /// Makes a token that speaks for a partner, or withdraws one.
+    async fn token(
+        &self,
+        partner: &Partner,
+        expires_s: u64,
+        withdraw: Option<String>,
+    ) -> Result<Value, CommandError> {
+        let authority = &partner.statement.authority;
+        let name = self.partner_name(authority);
+        if let Some(id) = withdraw {
+            let withdrawn = self.exchange.withdraw_token(authority, &id).await;
+            if withdrawn.map_err(exchange_error)? {
+                return Ok(json!({ "partner": name, "id": id, "state": "withdrawn" }));
+            }
+            let message = format!("{name} has no token `{id}` that could be withdrawn");
+            let advice = format!("`countersign partner info {name}` lists its tokens");
+            return Err(CommandError::new(ErrorCode::NotFound, message).advise(advice));
+        }
+        if partner.revoked.is_some() {
+            let message = format!("{name} was revoked: no token would give it anything");
+            return Err(CommandError::new(ErrorCode::NotPermitted, message));
+        }
+        let now = self.exchange.clock().now();
+        let expires = Timestamp(now.0.saturating_add(expires_s.saturating_mul(1_000_000)));
+        let made = self.exchange.make_token(authority, expires).await;
+        let made = made.map_err(exchange_error)?;
+        Ok(json!({
+            "partner": name,
+            "id": made.id,
+            "expires": made.expires.to_rfc3339(),
+            "token": made.token,
+        }))
+    }
+
+    /// The partner's tokens, the newest last.
+    fn tokens(&self, authority: &Authority) -> Vec<Value> {
+        let now = self.exchange.clock().now();
+        let registry = self.exchange.registry();
+        let of_partner = registry
+            .tokens
+            .iter()
+            .filter(|(_, token)| token.partner == *authority);
+        let mut tokens: Vec<_> = of_partner.collect();
+        tokens.sort_by_key(|(digest, token)| (token.expires, **digest));
+        let value = |(digest, token): (&Hash, &TokenState)| {
+            let state = match token.withdrawn {
+                true => "withdrawn",
+                false if now < token.expires => "good",
+                false => "expired",
+            };
+            json!({ "id": token_id(digest), "expires": token.expires.to_rfc3339(), "state": state })
+        };
+        tokens.into_iter().map(value).collect()
     }
 
     pub(super) fn own(&self) -> &Authority {

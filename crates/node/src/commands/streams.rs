@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_crypto::PublicKey;
 use countersign_event::content::check_content;
 use countersign_event::documents::Role;
 use countersign_event::entry::{Entry, Kind};
@@ -10,6 +11,7 @@ use countersign_event::names::Origin;
 use countersign_event::time::Timestamp;
 use countersign_exchange::{Log, StreamOptions};
 use countersign_store::journal::{LogKind, StoredEntry};
+use countersign_tlog::{Algorithm, Vkey};
 use serde_json::{Value, json};
 
 use super::{LocalNode, exchange_error, internal};
@@ -39,6 +41,17 @@ impl LocalNode {
         out: &mut Out,
     ) -> Result<(), CommandError> {
         match command {
+            Command::StreamAccess { stream, open } => {
+                let log = self.exchange.own_stream(&stream);
+                let log = log.map_err(|error| exchange_error(error.into()))?;
+                self.exchange
+                    .set_log_access(log.origin(), open)
+                    .await
+                    .map_err(exchange_error)?;
+                let mut value = json!({ "stream": stream });
+                self.add_published(&log, &mut value);
+                out.value(&value).await
+            }
             Command::StreamCreate {
                 stream,
                 title,
@@ -208,22 +221,30 @@ impl LocalNode {
         // Nobody outside has seen this history until a witness or a partner's receipt says so.
         value["assurance"] = "integrated; unwitnessed".into();
         if let Some(key) = self.log_key(log) {
-            value["log_key"] = key.into();
+            value["log_key"] = key.fingerprint().to_string().into();
+            let vkey = Vkey::new(log.origin().as_str(), Algorithm::Ed25519, key);
+            value["log_vkey"] = vkey.ok().map(|vkey| vkey.to_string()).into();
+        }
+        if log.kind() == LogKind::Own {
+            self.add_published(log, &mut value);
         }
         value
     }
 
-    fn log_key(&self, log: &Log) -> Option<String> {
+    /// Where the published log of a stream of ours is, and who may read it.
+    fn add_published(&self, log: &Log, value: &mut Value) {
+        let name = self.stream_name(log.origin());
+        let open = self.exchange.registry().open_logs.contains(log.origin());
+        value["log_access"] = if open { "open" } else { "closed" }.into();
+        let door = self.server.as_ref().and_then(|server| server.http);
+        let place = door.map_or_else(String::new, |door| format!("http://{door}"));
+        value["log_url"] = format!("{place}/logs/{name}/").into();
+    }
+
+    fn log_key(&self, log: &Log) -> Option<PublicKey> {
         let authority = log.origin().authority();
         if authority == *self.exchange.identity().authority() {
-            return Some(
-                self.exchange
-                    .identity()
-                    .log_key
-                    .public()
-                    .fingerprint()
-                    .to_string(),
-            );
+            return Some(self.exchange.identity().log_key.public());
         }
         let registry = self.exchange.registry();
         let key = registry
@@ -233,7 +254,7 @@ impl LocalNode {
             .keys_for(Role::Log)
             .next()?
             .key;
-        Some(key.fingerprint().to_string())
+        Some(key)
     }
 
     async fn read(&self, reading: Reading, out: &mut Out) -> Result<(), CommandError> {

@@ -143,8 +143,10 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
         | LedgerRecord::Invitation { .. }
         | LedgerRecord::InvitationStep { .. }
         | LedgerRecord::KeyStatement { .. }
+        | LedgerRecord::LogAccess { .. }
         | LedgerRecord::PolicySet { .. }
-        | LedgerRecord::Revocation { .. } => None,
+        | LedgerRecord::Revocation { .. }
+        | LedgerRecord::Token { .. } => None,
     }
 }
 

@@ -295,6 +295,21 @@ impl Fold<'_> {
                 .await?;
                 Ok(())
             }
+            // What these two say is read from their entries; they need no table.
+            LedgerRecord::LogAccess { stream: about, .. } => {
+                *stream = Some(about);
+                self.node_log()?;
+                Ok(())
+            }
+            LedgerRecord::Token {
+                partner, expires, ..
+            } => {
+                micros(expires)?;
+                if *self.counterparty()? != partner {
+                    return Err(Skip::Misplaced.into());
+                }
+                Ok(())
+            }
             LedgerRecord::PolicySet { digest, files } => {
                 self.node_log()?;
                 sqlx::query(
