@@ -8,5 +8,5 @@
 mod process;
 mod publisher;
 
-pub(crate) use process::{Node, Root, wait_until};
+pub(crate) use process::{Fetched, Node, Root, wait_until};
 pub(crate) use publisher::{Publisher, expected_data, publish_as_child, try_publish};

@@ -269,6 +269,12 @@ impl Node {
         get(self.http, path)
     }
 
+    /// What the HTTP door answers to a request with these headers.
+    #[track_caller]
+    pub(crate) fn fetch(&self, path: &str, headers: &[(&str, &str)]) -> Fetched {
+        fetch(self.http, path, headers).expect("the HTTP door answers")
+    }
+
     /// Entries of the log whose origin ends in `/streams/STREAM`, as the metrics say.
     pub(crate) fn entries(&self, stream: &str) -> Option<u64> {
         let (_, text) = self.http("/metrics")?;
@@ -363,19 +369,56 @@ fn tail(log: &str) -> String {
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
+/// An answer of the HTTP door.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    /// Its status.
+    pub(crate) status: u16,
+    /// Its headers, names in small letters.
+    pub(crate) headers: Vec<(String, String)>,
+    /// Its body.
+    pub(crate) body: Vec<u8>,
+}
+
+impl Fetched {
+    /// The value of a header; empty where there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let mut headers = self.headers.iter();
+        let found = headers.find(|(known, _)| known == name);
+        found.map_or("", |(_, value)| value)
+    }
+}
+
 fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let fetched = fetch(address, path, &[])?;
+    Some((fetched.status, String::from_utf8(fetched.body).ok()?))
+}
+
+fn fetch(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Option<Fetched> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .ok()?;
+    let headers = headers.iter().fold(String::new(), |all, (name, value)| {
+        format!("{all}{name}: {value}\r\n")
+    });
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: node\r\n{headers}Connection: close\r\n\r\n"
     )
     .ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    let code = text.split(' ').nth(1)?.parse().ok()?;
-    let (_, body) = text.split_once("\r\n\r\n")?;
-    Some((code, body.to_owned()))
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&answer[..end]).ok()?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let headers = head.lines().skip(1).filter_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        Some((name.to_ascii_lowercase(), value.to_owned()))
+    });
+    Some(Fetched {
+        status,
+        headers: headers.collect(),
+        body: answer[end + 4..].to_vec(),
+    })
 }
