@@ -89,6 +89,11 @@ impl BundleFiles {
         Ok(Self { place, index })
     }
 
+    /// Whether there is such a file.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.index.contains_key(path)
+    }
+
     /// Every path, ascending.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
         self.index.keys().map(AsRef::as_ref)

@@ -14,17 +14,23 @@
 //!   ledgers     decisions and receipts lie in the organization's own log
 //! ```
 //!
-//! In scope: the format of `schemas/bundle.md`, [`write_bundle`] over any [`BundleSource`], and [`verify`], which needs no
+//! A mirrored log, the proof of one event and the proof of growth (`schemas/proofs.md`) are judged by the same door, as far as they go.
+//!
+//! In scope: the formats of `schemas/bundle.md` and `schemas/proofs.md`, [`write_bundle`] over any [`BundleSource`], and [`verify`], which needs no
 //! network, node or store and keeps memory flat however long the log is.
 //!
 //! Elsewhere: where entries come from when a bundle is made (crates `store` and `node`), the formats inside (crates `event` and
 //! `tlog`), what policies mean (crate `policy`).
 
+mod beside;
 mod checks;
 mod content_file;
+mod event_proof;
 mod files;
+mod growth;
 mod layout;
 mod manifest;
+mod mirror;
 mod report;
 mod sink;
 mod tree;
@@ -33,10 +39,12 @@ mod verify;
 mod walk;
 mod write;
 
+pub use event_proof::{EVENT_PROOF, EventProof};
+pub use growth::{GROWTH_PROOF, GrowthProof};
 pub use manifest::{FileEntry, LogEntry, MANIFEST_VERSION, Manifest, ManifestError, Undisclosed};
 pub use report::{
-    Check, CheckReport, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_WHOLE, Finding, Outcome, Report,
-    Severity, Verdict,
+    Check, CheckReport, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_WHOLE, Evidence, Finding, Outcome,
+    Report, Severity, Verdict,
 };
 pub use sink::{BundleSink, SinkError};
 pub use trust::{Trust, TrustError};

@@ -196,9 +196,25 @@ impl Verdict {
     }
 }
 
+/// What kind of evidence was judged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evidence {
+    /// A bundle: log, content, documents, policies.
+    Bundle,
+    /// The proof of one event.
+    Event,
+    /// The proof that a log has only grown: `from` is the older size, `to` the newer.
+    Growth,
+    /// A mirrored log.
+    Mirror,
+}
+
 /// All that verification has to say.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Report {
+    /// What was judged.
+    pub evidence: Evidence,
     /// The log that the bundle is about; absent where not even that could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
@@ -261,6 +277,13 @@ impl Report {
 
     fn held(&self) -> String {
         let origin = self.origin.as_deref().unwrap_or("no log");
+        if self.evidence == Evidence::Growth {
+            let (from, to) = (self.from, self.to);
+            return format!("{origin} at {to} entries begins with all of its {from} of before");
+        }
+        if self.evidence == Evidence::Event {
+            return format!("entry {} of {origin}, one of its {}", self.from, self.size);
+        }
         match (self.from, self.to) {
             (0, to) if to == self.size => format!("all {to} entries of {origin}"),
             (from, to) => format!(
@@ -327,6 +350,11 @@ impl<'a> Collector<'a> {
             Severity::Missing => family.missing.add(finding),
             Severity::False => family.failed.add(finding),
         }
+    }
+
+    /// Whether a family has found nothing false.
+    pub(crate) fn is_clean(&self, check: Check) -> bool {
+        self.families[check as usize].failed.first.is_none()
     }
 
     /// Says what was checked; shown where nothing was found wrong.

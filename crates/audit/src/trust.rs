@@ -158,6 +158,11 @@ impl Trust {
         self.vkeys.contains(vkey)
     }
 
+    /// Keys of logs that are trusted.
+    pub(crate) fn vkeys(&self) -> &[Vkey] {
+        &self.vkeys
+    }
+
     /// Key statements brought along.
     pub(crate) fn statements(&self) -> &[KeyStatement] {
         &self.statements

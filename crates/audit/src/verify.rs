@@ -5,21 +5,30 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use countersign_event::content::EventRef;
+use countersign_event::names::Origin;
+use countersign_tlog::Vkey;
+use countersign_tlog::add_checkpoint::ADD_CHECKPOINT_BYTES_MAX;
+use countersign_tlog::proof_file::PROOF_FILE_BYTES_MAX;
 
+use crate::beside::{Beside, read_bounded};
 use crate::checks::checkpoint::Standing;
 use crate::checks::files::Listed;
 use crate::checks::keys::Keys;
 use crate::checks::ledgers::Ledger;
 use crate::checks::{checkpoint, content, coverage, decisions, documents, files, keys, ledgers};
+use crate::event_proof::{self, EVENT_PROOF};
 use crate::files::{BundleFiles, OpenFault};
+use crate::growth::{self, GROWTH_PROOF};
+use crate::layout::Span;
 use crate::manifest::{LogEntry, Manifest};
-use crate::report::{Check, Collector, Finding, Report, Severity};
+use crate::mirror;
+use crate::report::{Check, Collector, Evidence, Finding, Report, Severity};
 use crate::trust::Trust;
 use crate::walk::{Look, Walk, Walked};
 
 /// Why there is nothing to judge.
 #[derive(Debug, thiserror::Error)]
-#[error("the bundle cannot be read: `{}`: {source}", path.display())]
+#[error("the evidence cannot be read: `{}`: {source}", path.display())]
 pub struct OpenError {
     /// What could not be read.
     pub path: PathBuf,
@@ -27,33 +36,47 @@ pub struct OpenError {
     pub source: io::Error,
 }
 
-/// Verifies a bundle, offline: a directory or a `.tar` file. `on_finding` hears of everything as it is found.
+/// Verifies evidence, offline: a bundle or a mirrored log (a directory or a `.tar` file), the proof of one event or of growth (a file, and what
+/// lies beside it). `on_finding` hears of everything as it is found.
 ///
 /// # Errors
-/// [`OpenError`] where the path cannot be read at all. Whatever is wrong *in* a bundle is in the report.
+/// [`OpenError`] where the path cannot be read at all. Whatever is wrong *in* the evidence is in the report.
 pub fn verify(
     path: &Path,
     trust: &Trust,
     on_finding: &mut dyn FnMut(&Finding),
 ) -> Result<Report, OpenError> {
     let mut found = Collector::new(on_finding);
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    match extension {
+        Some(EVENT_PROOF) if !path.is_dir() => {
+            let bytes = read_proof(path, PROOF_FILE_BYTES_MAX, &mut found)?;
+            let beside = Beside::of(path);
+            let judged = bytes.and_then(|b| event_proof::verify(&b, &beside, trust, &mut found));
+            return Ok(conclude(found, Evidence::Event, judged));
+        }
+        Some(GROWTH_PROOF) if !path.is_dir() => {
+            let bytes = read_proof(path, ADD_CHECKPOINT_BYTES_MAX, &mut found)?;
+            let beside = Beside::of(path);
+            let judged = bytes.and_then(|b| growth::verify(&b, &beside, trust, &mut found));
+            return Ok(conclude(found, Evidence::Growth, judged));
+        }
+        _ => {}
+    }
     let files = match BundleFiles::open(path) {
         Ok(files) => files,
         Err(OpenFault::Io { path, source }) => return Err(OpenError { path, source }),
         Err(fault) => {
-            found.push(Finding {
-                check: Check::Files,
-                severity: Severity::False,
-                log: None,
-                sequence: None,
-                file: None,
-                what: fault.to_string(),
-            });
-            return Ok(conclude(found, None, None));
+            push_file(&mut found, None, fault.to_string());
+            return Ok(conclude(found, Evidence::Bundle, None));
         }
     };
+    if mirror::is_mirror(&files) {
+        let judged = mirror::verify(&files, trust, &mut found);
+        return Ok(conclude(found, Evidence::Mirror, judged));
+    }
     let Some(manifest) = files::read_manifest(&files, &mut found) else {
-        return Ok(conclude(found, None, None));
+        return Ok(conclude(found, Evidence::Bundle, None));
     };
     let listed = files::check(&files, &manifest, &mut found);
     let audit = Audit {
@@ -62,17 +85,88 @@ pub fn verify(
         trust,
     };
     let signer = audit.run(listed, &mut found);
-    Ok(conclude(found, Some(&manifest.logs[0]), Some(signer)))
+    let held = Held::of(&manifest.logs[0]);
+    Ok(conclude(found, Evidence::Bundle, Some((held, signer))))
+}
+
+fn read_proof(
+    path: &Path,
+    bytes_max: usize,
+    found: &mut Collector<'_>,
+) -> Result<Option<Vec<u8>>, OpenError> {
+    match read_bounded(path, bytes_max) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            let name = path.file_name().unwrap_or_default();
+            let name = name.to_string_lossy().into_owned();
+            push_file(found, Some(name), error.to_string());
+            Ok(None)
+        }
+        Err(source) => Err(OpenError {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn push_file(found: &mut Collector<'_>, file: Option<String>, what: String) {
+    found.push(Finding {
+        check: Check::Files,
+        severity: Severity::False,
+        log: None,
+        sequence: None,
+        file,
+        what,
+    });
+}
+
+/// What the evidence is about.
+pub(crate) struct Held {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) size: u64,
+    pub(crate) origin: String,
+}
+
+impl Held {
+    fn of(log: &LogEntry) -> Self {
+        Self {
+            from: log.from,
+            to: log.to,
+            size: log.size,
+            origin: log.origin.to_string(),
+        }
+    }
 }
 
 /// Who stands behind the log.
-struct Signer {
+pub(crate) struct Signer {
     key: Option<String>,
     standing: Standing,
     /// Whether the auditor brought any trust along.
     asked: bool,
-    /// Whether every log was walked to its end.
+    /// Whether every log was walked to its end, every proof computed.
     complete: bool,
+}
+
+impl Signer {
+    pub(crate) fn new(
+        keys: &Keys,
+        origin: &Origin,
+        vkey: &Vkey,
+        standing: Standing,
+        trust: &Trust,
+        complete: bool,
+    ) -> Self {
+        let organization = keys.of(&origin.authority());
+        let key = organization.map_or(vkey.key(), |organization| &organization.key);
+        Self {
+            key: Some(key.fingerprint().to_string()),
+            standing,
+            asked: !trust.is_none(),
+            complete,
+        }
+    }
 }
 
 struct Audit<'a> {
@@ -153,7 +247,8 @@ impl Audit<'_> {
         };
         let walk = Walk {
             files: self.files,
-            prefix: &log.path,
+            log: &format!("{}log/", log.path),
+            contents: Some(&log.path),
             origin: log.origin.as_str(),
             span: log.span(),
             root: opened.root,
@@ -171,8 +266,22 @@ impl Audit<'_> {
 }
 
 fn say_done(log: &LogEntry, walked: &Walked, found: &mut Collector<'_>) {
-    let span = log.span();
-    let origin = &log.origin;
+    say_log(&log.origin, log.span(), found);
+    let sealed = match walked.encrypted {
+        0 => String::new(),
+        encrypted => format!(" ({encrypted} of them sealed to their recipients, and not opened)"),
+    };
+    found.done(
+        Check::Content,
+        format!(
+            "{} contents of {} bytes{sealed}",
+            walked.contents, walked.content_bytes
+        ),
+    );
+}
+
+/// Says that a log was walked to its end.
+pub(crate) fn say_log(origin: &Origin, span: Span, found: &mut Collector<'_>) {
     let entries = span.end() - span.start();
     found.done(
         Check::Chain,
@@ -196,17 +305,6 @@ fn say_done(log: &LogEntry, walked: &Walked, found: &mut Collector<'_>) {
             span.size
         ),
     );
-    let sealed = match walked.encrypted {
-        0 => String::new(),
-        encrypted => format!(" ({encrypted} of them sealed to their recipients, and not opened)"),
-    };
-    found.done(
-        Check::Content,
-        format!(
-            "{} contents of {} bytes{sealed}",
-            walked.contents, walked.content_bytes
-        ),
-    );
 }
 
 fn note_untrusted(log: &LogEntry, found: &mut Collector<'_>) {
@@ -220,7 +318,8 @@ fn note_untrusted(log: &LogEntry, found: &mut Collector<'_>) {
     });
 }
 
-fn conclude(found: Collector<'_>, log: Option<&LogEntry>, signer: Option<Signer>) -> Report {
+fn conclude(found: Collector<'_>, evidence: Evidence, judged: Option<(Held, Signer)>) -> Report {
+    let (held, signer) = judged.unzip();
     let trusted = signer
         .as_ref()
         .is_some_and(|signer| signer.standing == Standing::Trusted);
@@ -228,8 +327,8 @@ fn conclude(found: Collector<'_>, log: Option<&LogEntry>, signer: Option<Signer>
     let shown = key.as_deref().unwrap_or("an unknown key");
     // Whatever stopped a check has been reported. Should a report ever be forgotten, the verdict still cannot be whole.
     let lacking = match &signer {
-        None => Some("the bundle could not be judged".to_owned()),
-        Some(signer) if !signer.complete => Some("a log could not be read to its end".to_owned()),
+        None => Some("the evidence could not be judged".to_owned()),
+        Some(signer) if !signer.complete => Some("it could not be judged to its end".to_owned()),
         Some(_) if trusted => None,
         Some(signer) if signer.asked => Some(format!(
             "it is whole under {shown}, which is not among the keys that you trust"
@@ -240,10 +339,11 @@ fn conclude(found: Collector<'_>, log: Option<&LogEntry>, signer: Option<Signer>
     };
     let (checks, verdict) = found.finish(lacking);
     Report {
-        origin: log.map(|log| log.origin.to_string()),
-        from: log.map_or(0, |log| log.from),
-        to: log.map_or(0, |log| log.to),
-        size: log.map_or(0, |log| log.size),
+        evidence,
+        from: held.as_ref().map_or(0, |held| held.from),
+        to: held.as_ref().map_or(0, |held| held.to),
+        size: held.as_ref().map_or(0, |held| held.size),
+        origin: held.map(|held| held.origin),
         key,
         trusted,
         checks,

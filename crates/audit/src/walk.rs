@@ -33,8 +33,10 @@ const WORKERS_MAX: usize = 32;
 /// What to walk.
 pub(crate) struct Walk<'a> {
     pub(crate) files: &'a BundleFiles,
-    /// What precedes `log/` and `content/`.
-    pub(crate) prefix: &'a str,
+    /// What precedes `checkpoint` and `tile/`.
+    pub(crate) log: &'a str,
+    /// What precedes `content/`; nothing where there are no contents.
+    pub(crate) contents: Option<&'a str>,
     pub(crate) origin: &'a str,
     pub(crate) span: Span,
     /// The root that the checkpoint states.

@@ -14,6 +14,7 @@
 
 mod ledger_reader;
 mod place;
+mod proof;
 mod snapshot;
 mod source;
 mod survey;
@@ -27,6 +28,8 @@ use countersign_event::names::{Authority, Origin};
 use countersign_exchange::Exchange;
 use countersign_store::journal::ReadError;
 use serde::Serialize;
+
+pub use self::proof::{ProofSummary, Proven, prove_event, prove_growth};
 
 use self::place::Place;
 use self::snapshot::Snapshot;
@@ -81,6 +84,26 @@ pub enum ExportError {
         /// Entries held.
         held: u64,
     },
+    /// No checkpoint of that size was signed, or is held.
+    #[error("`{origin}` has no signed checkpoint of {size} entries here{}", nearest(*before, *after))]
+    Checkpoint {
+        /// The log.
+        origin: Origin,
+        /// The size asked for.
+        size: u64,
+        /// The nearest smaller one.
+        before: Option<u64>,
+        /// The nearest larger one.
+        after: Option<u64>,
+    },
+    /// The name of a proof's file does not say what it is.
+    #[error("`{}` does not end in `.{extension}`, by which the proof is known", path.display())]
+    Extension {
+        /// The path.
+        path: PathBuf,
+        /// What it has to end in.
+        extension: &'static str,
+    },
     /// There is something at the path already: evidence is never overwritten.
     #[error("`{}` exists already; evidence is never written over anything, give another path", path.display())]
     Exists {
@@ -124,6 +147,16 @@ pub enum ExportError {
     /// A log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Sizes between which nothing is to be proven.
+    #[error(
+        "growth is proven from a size above zero to one that is not smaller, not from {old} to {new} entries"
+    )]
+    Sizes {
+        /// The older size.
+        old: u64,
+        /// The newer one.
+        new: u64,
+    },
     /// More signed documents than a bundle holds.
     #[error(
         "{documents} signed documents of {bytes} bytes speak of this range, and a bundle holds at most {documents_max} of {bytes_max} bytes; export smaller ranges"
@@ -154,9 +187,32 @@ pub enum ExportError {
         /// The log.
         origin: Origin,
     },
+    /// What is stored does not give the signed root.
+    #[error(
+        "what is stored of `{origin}` does not give the root that was signed; `countersign doctor` looks at the logs"
+    )]
+    Unproven {
+        /// The log.
+        origin: Origin,
+    },
     /// The bundle could not be made.
     #[error(transparent)]
     Write(#[from] WriteError),
+}
+
+fn nearest(before: Option<u64>, after: Option<u64>) -> String {
+    match (before, after) {
+        (None, None) => String::new(),
+        (Some(one), None) | (None, Some(one)) => format!("; the nearest is of {one}"),
+        (Some(before), Some(after)) => format!("; the nearest are of {before} and {after}"),
+    }
+}
+
+fn io_error(path: &Path, source: std::io::Error) -> ExportError {
+    ExportError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Exports the entries [`from`, `to`) of a stream (from its beginning, to its newest signed head where absent): into one file where `out` ends in
@@ -234,16 +290,19 @@ impl From<ExportError> for CommandError {
         let code = match &error {
             ExportError::CatchingUp { .. } => ErrorCode::Busy,
             ExportError::Exists { .. }
+            | ExportError::Extension { .. }
             | ExportError::NotAStream { .. }
             | ExportError::Range { .. }
+            | ExportError::Sizes { .. }
             | ExportError::TooManyDocuments { .. } => ErrorCode::Usage,
             ExportError::Interrupted { .. } => ErrorCode::Interrupted,
             ExportError::Io { .. } | ExportError::Write(WriteError::Sink(_)) => ErrorCode::Io,
             ExportError::Read(ReadError::Damage(_))
+            | ExportError::Unproven { .. }
             | ExportError::Write(WriteError::Entry { .. } | WriteError::Root { .. }) => {
                 ErrorCode::LogDamaged
             }
-            ExportError::Unknown { .. } => ErrorCode::NotFound,
+            ExportError::Checkpoint { .. } | ExportError::Unknown { .. } => ErrorCode::NotFound,
             ExportError::UnknownKey { .. } => ErrorCode::VerificationFailed,
             ExportError::Read(_) | ExportError::Write(_) => ErrorCode::Internal,
         };

@@ -10,12 +10,14 @@
 //!     0   1 2   3 4   5                leaf = SHA-256(0x00 ‖ entry), node = SHA-256(0x01 ‖ left ‖ right)
 //! ```
 //!
-//! The formats are those of C2SP (signed-note, tlog-checkpoint, tlog-cosignature, tlog-tiles, tlog-proof) over the tree of
+//! The formats are those of C2SP (signed-note, tlog-checkpoint, tlog-cosignature, tlog-tiles, tlog-proof,
+//! the request of tlog-witness) over the tree of
 //! RFC 6962, so that other people's tools read what is written here.
 //!
 //! In scope: the arithmetic and the byte formats. Elsewhere: what an entry means (crate `event`), where nodes and tiles
 //! are kept (crate `store`, behind [`NodeSource`]), the time of a cosignature (an argument here), whose keys are trusted.
 
+pub mod add_checkpoint;
 pub mod checkpoint;
 mod compact_range;
 pub mod cosignature_v1;

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use countersign_crypto::{Signature, SigningKey};
+use countersign_tlog::add_checkpoint::{
+    ADD_CHECKPOINT_BYTES_MAX, AddCheckpoint, AddCheckpointError,
+};
 use countersign_tlog::checkpoint::{
     note_from_signature, open_checkpoint, sign_checkpoint, signature_of, verify_signature,
 };
@@ -360,6 +363,44 @@ fn a_proof_file_proves_its_leaf_and_no_other() {
 }
 
 #[test]
+fn requests_to_witnesses_of_another_form_are_refused_by_what_is_wrong() {
+    let hash = "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=";
+    let note = "t\n\n\u{2014} a AQIDBAU=\n";
+    let refused =
+        |text: String, error| assert_eq!(AddCheckpoint::parse(text.as_bytes()), Err(error));
+    assert!(AddCheckpoint::parse(format!("old 0\n\n{note}").as_bytes()).is_ok());
+    refused(format!("old 1\n{hash}\n"), AddCheckpointError::NoCheckpoint);
+    for old in [
+        "old 01",
+        "old -1",
+        "old ",
+        "old",
+        "Old 1",
+        "old 18446744073709551616",
+    ] {
+        refused(format!("{old}\n\n{note}"), AddCheckpointError::Old);
+    }
+    refused(
+        format!("old 1\n{hash}\nAAAA\n\n{note}"),
+        AddCheckpointError::Hash { position: 1 },
+    );
+    refused(
+        format!("old 1\n{}\n{note}", format!("{hash}\n").repeat(64)),
+        AddCheckpointError::TooManyHashes,
+    );
+    refused(
+        format!("old 1\n\n{note}{}", "x".repeat(ADD_CHECKPOINT_BYTES_MAX)),
+        AddCheckpointError::TooLarge {
+            bytes: 7 + note.len() + ADD_CHECKPOINT_BYTES_MAX,
+        },
+    );
+    assert!(matches!(
+        AddCheckpoint::parse(b"old 1\n\nno note"),
+        Err(AddCheckpointError::Note(_))
+    ));
+}
+
+#[test]
 fn proof_files_of_another_form_are_refused_by_what_is_wrong() {
     let hash = "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=";
     let note = "t\n\n\u{2014} a AQIDBAU=\n";
@@ -584,12 +625,25 @@ proptest! {
     }
 
     #[test]
+    fn requests_to_witnesses_come_back(
+        old: u64,
+        proof in vec(any::<[u8; 32]>(), 0..64),
+        note in any_note(),
+    ) {
+        let request = AddCheckpoint { old, proof, checkpoint: note.encode() };
+        prop_assert_eq!(AddCheckpoint::parse(request.encode().as_bytes()), Ok(request));
+    }
+
+    #[test]
     fn foreign_bytes_never_panic_and_what_is_taken_is_written_again_alike(bytes in near_bytes()) {
         if let Ok(note) = Note::parse(&bytes) {
             prop_assert_eq!(note.encode().into_bytes(), bytes.clone());
         }
         if let Ok(file) = ProofFile::parse(&bytes) {
             prop_assert_eq!(file.encode().into_bytes(), bytes.clone());
+        }
+        if let Ok(request) = AddCheckpoint::parse(&bytes) {
+            prop_assert_eq!(request.encode().into_bytes(), bytes.clone());
         }
         if let Ok(entries) = decode_entry_bundle(&bytes) {
             prop_assert_eq!(encode_entry_bundle(entries).unwrap(), bytes.clone());

@@ -10,6 +10,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use countersign_crypto::SigningKey;
+use countersign_tlog::add_checkpoint::AddCheckpoint;
 use countersign_tlog::checkpoint::{open_checkpoint, sign_checkpoint};
 use countersign_tlog::proof_file::ProofFile;
 use countersign_tlog::tile::{decode_entry_bundle, encode_entry_bundle, tiles};
@@ -111,6 +112,42 @@ fn hash(value: &Value) -> Hash {
 
 fn hashes(value: &Value) -> Vec<Hash> {
     value.as_array().unwrap().iter().map(hash).collect()
+}
+
+#[test]
+fn add_checkpoint() {
+    let of_size = |size| Checkpoint::new(ORIGIN.to_owned(), size, root(size)).unwrap();
+    let old = sign_checkpoint(&of_size(41), &key(0x00));
+    let request = AddCheckpoint {
+        old: 41,
+        proof: consistency_proof(&tree(), 41, SIZE).unwrap(),
+        checkpoint: sign_checkpoint(&of_size(SIZE), &key(0x00)).note_text,
+    };
+    check("add-checkpoint-41-70.txt", request.encode().as_bytes());
+    check("checkpoint-41.txt", old.note_text.as_bytes());
+    let found = read_or_write("add-checkpoint-41-70.txt", b"");
+    let read = AddCheckpoint::parse(&found).unwrap();
+    assert_eq!(read, request);
+    let new = open_checkpoint(read.checkpoint.as_bytes(), &log_vkey()).unwrap();
+    assert_eq!(read.verify(&old.checkpoint, &new), Ok(()));
+    // Each of these says something else than the tree does.
+    assert!(read.verify(&of_size(40), &new).is_err());
+    assert!(read.verify(&old.checkpoint, &of_size(69)).is_err());
+    let other = Checkpoint {
+        origin: WITNESS.to_owned(),
+        ..of_size(41)
+    };
+    assert!(read.verify(&other, &new).is_err());
+    let other = Checkpoint {
+        root: root(40),
+        ..of_size(41)
+    };
+    assert!(read.verify(&other, &new).is_err());
+    for at in 0..read.proof.len() {
+        let mut changed = read.clone();
+        changed.proof[at][7] ^= 1;
+        assert!(changed.verify(&old.checkpoint, &new).is_err());
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The checkpoint is signed by a key that the organization delegated to logs.
 
 use countersign_event::documents::Role;
+use countersign_event::names::Origin;
+use countersign_event::time::Timestamp;
 use countersign_tlog::checkpoint::open_checkpoint;
-use countersign_tlog::{Checkpoint, Vkey};
+use countersign_tlog::{Algorithm, Checkpoint, CheckpointError, Note, NoteError, Vkey};
 
 use super::content::Genesis;
 use super::keys::Keys;
@@ -22,6 +24,25 @@ pub(crate) enum Standing {
     Untrusted,
 }
 
+/// A checkpoint that was opened, and where it lies.
+pub(crate) struct Signed<'a> {
+    pub(crate) origin: &'a Origin,
+    pub(crate) size: u64,
+    pub(crate) vkey: &'a Vkey,
+    pub(crate) file: &'a str,
+}
+
+/// When the key that signed a checkpoint has to have been in force.
+#[derive(Clone, Copy)]
+pub(crate) enum InForce {
+    /// At the time of the log's last entry here, which is that of the checkpoint.
+    At(Timestamp),
+    /// The checkpoint is of this time or later: the key had not ended before.
+    NotOverBy(Timestamp),
+    /// Nothing here tells the time.
+    Whenever,
+}
+
 /// Opens a log's checkpoint with the key that is said to have signed it.
 pub(crate) fn open(
     log: &LogEntry,
@@ -36,7 +57,13 @@ pub(crate) fn open(
     let checkpoint = match open_checkpoint(note, vkey) {
         Ok(checkpoint) => checkpoint,
         Err(error) => {
-            fault(log, error.to_string(), Severity::False, found);
+            fault(
+                &log.origin,
+                &file_of(log),
+                error.to_string(),
+                Severity::False,
+                found,
+            );
             return None;
         }
     };
@@ -45,7 +72,7 @@ pub(crate) fn open(
             "it covers {} entries, and the manifest says that the log has {}",
             checkpoint.size, log.size
         );
-        fault(log, what, Severity::False, found);
+        fault(&log.origin, &file_of(log), what, Severity::False, found);
         return None;
     }
     Some(checkpoint)
@@ -60,10 +87,8 @@ pub(crate) fn judge_key(
     trust: &Trust,
     found: &mut Collector<'_>,
 ) -> Standing {
-    let pinned = trust.admits_log(vkey);
-    let time = walked.last_time;
-    let organization = keys.of(&log.origin.authority());
     if let Some(genesis) = &walked.genesis {
+        let organization = keys.of(&log.origin.authority());
         let key = organization.map(|organization| organization.key.to_base64());
         if let Some(what) = judge_genesis(log, genesis, key) {
             found.push(Finding {
@@ -76,45 +101,134 @@ pub(crate) fn judge_key(
             });
         }
     }
-    let Some(organization) = organization else {
+    let signed = Signed {
+        origin: &log.origin,
+        size: log.size,
+        vkey,
+        file: &file_of(log),
+    };
+    judge_signer(&signed, InForce::At(walked.last_time), keys, trust, found)
+}
+
+/// Judges the key that signed a checkpoint.
+pub(crate) fn judge_signer(
+    signed: &Signed<'_>,
+    time: InForce,
+    keys: &Keys,
+    trust: &Trust,
+    found: &mut Collector<'_>,
+) -> Standing {
+    let Signed {
+        origin,
+        size,
+        vkey,
+        file,
+    } = signed;
+    let pinned = trust.admits_log(vkey);
+    let Some(organization) = keys.of(&origin.authority()) else {
         let severity = if pinned {
             Severity::Note
         } else {
             Severity::Missing
         };
-        let what = format!("no key statement of {} is here", log.origin.authority());
-        fault(log, what, severity, found);
+        let what = format!("no key statement of {} is here", origin.authority());
+        fault(origin, file, what, severity, found);
         if pinned {
             found.done(
                 Check::Checkpoint,
-                format!(
-                    "{} entries of {}, signed by the key that you trust",
-                    log.size, log.origin
-                ),
+                format!("{size} entries of {origin}, signed by the key that you trust"),
             );
             return Standing::Trusted;
         }
         return Standing::Untrusted;
     };
-    let delegated = organization.keys_at(Role::Log, time).any(|key| {
-        key.key == *vkey.key() && key.from <= time && key.until.is_none_or(|until| time < until)
-    });
+    let not_over =
+        |time: Timestamp, until: Option<Timestamp>| until.is_none_or(|until| time < until);
+    let delegated = match time {
+        InForce::At(time) => organization
+            .keys_at(Role::Log, time)
+            .any(|key| key.key == *vkey.key() && key.from <= time && not_over(time, key.until)),
+        InForce::NotOverBy(time) => organization
+            .keys_ever(Role::Log)
+            .any(|key| key.key == *vkey.key() && not_over(time, key.until)),
+        InForce::Whenever => organization
+            .keys_ever(Role::Log)
+            .any(|key| key.key == *vkey.key()),
+    };
     let fingerprint = organization.key.fingerprint();
     if !delegated {
-        let what = format!("its key is not one that {fingerprint} had delegated to logs at {time}");
-        fault(log, what, Severity::False, found);
+        let when = match time {
+            InForce::At(time) | InForce::NotOverBy(time) => format!(" at {time}"),
+            InForce::Whenever => String::new(),
+        };
+        let what = format!("its key is not one that {fingerprint} had delegated to logs{when}");
+        fault(origin, file, what, Severity::False, found);
         return Standing::Untrusted;
     }
-    let what = format!(
-        "{} entries of {}, signed by a log key of {fingerprint}",
-        log.size, log.origin
-    );
+    let what = format!("{size} entries of {origin}, signed by a log key of {fingerprint}");
     found.done(Check::Checkpoint, what);
     if pinned || organization.trusted {
         Standing::Trusted
     } else {
         Standing::Untrusted
     }
+}
+
+/// Opens a checkpoint with whichever known key has signed it: a log key of the organization that its origin names, or a vkey that the auditor
+/// trusts. Says what is false, or missing.
+pub(crate) fn open_by_any(
+    note: &[u8],
+    file: &str,
+    keys: &Keys,
+    trust: &Trust,
+    found: &mut Collector<'_>,
+) -> Option<(Checkpoint, Origin, Vkey)> {
+    let mut say = |severity, what: String| {
+        found.push(Finding {
+            check: Check::Checkpoint,
+            severity,
+            log: None,
+            sequence: None,
+            file: Some(file.to_owned()),
+            what,
+        });
+        None
+    };
+    let parsed = Note::parse(note).map_err(CheckpointError::from);
+    let claimed = parsed.and_then(|note| Checkpoint::parse_text(note.text()));
+    let claimed = match claimed {
+        Ok(claimed) => claimed,
+        Err(error) => return say(Severity::False, error.to_string()),
+    };
+    let Ok(origin) = claimed.origin.parse::<Origin>() else {
+        return say(
+            Severity::False,
+            "its origin is not one that a log of Countersign has".to_owned(),
+        );
+    };
+    let of_organization = keys
+        .of(&origin.authority())
+        .into_iter()
+        .flat_map(|organization| organization.keys_ever(Role::Log))
+        .filter_map(|key| Vkey::new(origin.as_str(), Algorithm::Ed25519, key.key).ok());
+    let pinned = trust.vkeys().iter().cloned();
+    for vkey in of_organization.chain(pinned) {
+        match open_checkpoint(note, &vkey) {
+            Ok(checkpoint) => return Some((checkpoint, origin, vkey)),
+            // Signed by another key, or a key of another log.
+            Err(
+                CheckpointError::Note(NoteError::NoKnownKey)
+                | CheckpointError::KeyType { .. }
+                | CheckpointError::OtherOrigin { .. },
+            ) => {}
+            Err(error) => return say(Severity::False, error.to_string()),
+        }
+    }
+    let what = format!(
+        "no key is known that has signed it: neither a key statement of {} nor a vkey of this log is here or trusted",
+        origin.authority()
+    );
+    say(Severity::Missing, what)
 }
 
 /// The members of a genesis entry that bind a log to its organization.
@@ -145,13 +259,17 @@ fn judge_genesis(
     None
 }
 
-fn fault(log: &LogEntry, what: String, severity: Severity, found: &mut Collector<'_>) {
+fn file_of(log: &LogEntry) -> String {
+    format!("{}log/checkpoint", log.path)
+}
+
+fn fault(origin: &Origin, file: &str, what: String, severity: Severity, found: &mut Collector<'_>) {
     found.push(Finding {
         check: Check::Checkpoint,
         severity,
-        log: Some(log.origin.to_string()),
+        log: Some(origin.to_string()),
         sequence: None,
-        file: Some(format!("{}log/checkpoint", log.path)),
+        file: Some(file.to_owned()),
         what,
     });
 }

@@ -35,7 +35,10 @@ pub(crate) struct Genesis {
 
 /// Checks the content file of one run.
 pub(crate) fn check_run(walk: &Walk<'_>, index: u64, desk: &mut Desk, run: &mut Run) {
-    let path = format!("{}{}", walk.prefix, content_path(index));
+    let Some(contents) = walk.contents else {
+        return;
+    };
+    let path = format!("{contents}{}", content_path(index));
     if let Err(what) = check_file(walk, index, &path, desk, run) {
         let first = walk.span.content_of(index).start;
         run.findings

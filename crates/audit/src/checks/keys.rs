@@ -48,9 +48,40 @@ pub(crate) fn check(
     trust: &Trust,
     found: &mut Collector<'_>,
 ) -> Keys {
+    let (organizations, statement_paths) = gather(&listed.documents, trust, found);
+    let vkeys = read_vkeys(manifest, listed, &statement_paths, found);
+    let keys = Keys {
+        organizations,
+        vkeys,
+    };
+    keys.say(found);
+    keys
+}
+
+/// Reads key statements where there is nothing else to tell whose keys these are.
+pub(crate) fn of_statements(
+    statements: &[DocumentFile],
+    trust: &Trust,
+    found: &mut Collector<'_>,
+) -> Keys {
+    let (organizations, _) = gather(statements, trust, found);
+    let keys = Keys {
+        organizations,
+        vkeys: Vec::new(),
+    };
+    keys.say(found);
+    keys
+}
+
+/// The organizations that key statements speak for, and the paths of the statements.
+fn gather<'a>(
+    documents: &'a [DocumentFile],
+    trust: &Trust,
+    found: &mut Collector<'_>,
+) -> (Vec<Organization>, Vec<&'a str>) {
     let mut organizations: Vec<Organization> = Vec::new();
     let mut statement_paths = Vec::new();
-    for document in &listed.documents {
+    for document in documents {
         if document.envelope.payload_type() != KeyStatement::PAYLOAD_TYPE {
             continue;
         }
@@ -63,33 +94,8 @@ pub(crate) fn check(
     for statement in trust.statements() {
         add(&mut organizations, statement.clone(), trust, None, found);
     }
-    let vkeys = read_vkeys(manifest, listed, &statement_paths, found);
-    let names: Vec<String> = organizations
-        .iter()
-        .map(|organization| {
-            let trusted = if organization.trusted {
-                "trusted by you"
-            } else {
-                "not among those you trust"
-            };
-            format!(
-                "{} ({}), {trusted}",
-                organization.key.fingerprint(),
-                organization.name()
-            )
-        })
-        .collect();
-    if names.is_empty() {
-        found.skipped(Check::Keys, "no key statement is here, only keys of logs");
-    } else {
-        found.done(Check::Keys, names.join("; "));
-    }
-    Keys {
-        organizations,
-        vkeys,
-    }
+    (organizations, statement_paths)
 }
-
 fn add(
     organizations: &mut Vec<Organization>,
     statement: KeyStatement,
@@ -223,6 +229,30 @@ fn fault(found: &mut Collector<'_>, path: &str, what: String) {
 }
 
 impl Keys {
+    fn say(&self, found: &mut Collector<'_>) {
+        let names: Vec<String> = self
+            .organizations
+            .iter()
+            .map(|organization| {
+                let trusted = if organization.trusted {
+                    "trusted by you"
+                } else {
+                    "not among those you trust"
+                };
+                format!(
+                    "{} ({}), {trusted}",
+                    organization.key.fingerprint(),
+                    organization.name()
+                )
+            })
+            .collect();
+        if names.is_empty() {
+            found.skipped(Check::Keys, "no key statement is here, only keys of logs");
+        } else {
+            found.done(Check::Keys, names.join("; "));
+        }
+    }
+
     /// The organization that speaks under an authority.
     pub(crate) fn of(&self, authority: &Authority) -> Option<&Organization> {
         self.organizations
@@ -241,6 +271,13 @@ impl Organization {
         self.statements
             .last()
             .map_or("", |statement| statement.name.as_str())
+    }
+
+    /// All keys that were ever stated for a role.
+    pub(crate) fn keys_ever(&self, role: Role) -> impl Iterator<Item = &RoleKey> {
+        self.statements
+            .iter()
+            .flat_map(move |statement| statement.keys_for(role))
     }
 
     /// The keys for a role that were in force at a time: those of the newest statement made by then, else of the first.

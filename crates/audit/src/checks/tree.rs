@@ -19,7 +19,7 @@ pub(crate) fn read_entries(walk: &Walk<'_>, index: u64, desk: &mut Desk, run: &m
     let Some(tile) = Tile::at_size(TileKind::Entries, index, walk.span.size) else {
         return;
     };
-    let path = format!("{}log/{tile}", walk.prefix);
+    let path = format!("{}{tile}", walk.log);
     let first = walk.span.leaves_of(index).start;
     let bytes = walk
         .files
@@ -78,7 +78,7 @@ fn compare_leaves(walk: &Walk<'_>, index: u64, first: u64, desk: &mut Desk, run:
     let Some(tile) = Tile::at_size(TileKind::Hashes(0), index, walk.span.size) else {
         return;
     };
-    let path = format!("{}log/{tile}", walk.prefix);
+    let path = format!("{}{tile}", walk.log);
     match read_tile(walk, tile, &path, &mut desk.bytes) {
         Err(what) => run
             .findings
@@ -105,7 +105,7 @@ fn compare_leaves(walk: &Walk<'_>, index: u64, first: u64, desk: &mut Desk, run:
 /// Compares the root with the checkpoint's.
 pub(crate) fn check_root(walk: &Walk<'_>, frontier: &Frontier, found: &mut dyn FnMut(Finding)) {
     if frontier.root() != walk.root {
-        let path = format!("{}log/checkpoint", walk.prefix);
+        let path = format!("{}checkpoint", walk.log);
         let what = format!(
             "the {} entries do not give the root that the checkpoint signs",
             walk.span.size
@@ -160,7 +160,7 @@ impl<'w> Tiles<'w> {
         if let Some(stated) = self.node(level, index, found)
             && stated != *hash
         {
-            let path = format!("{}log/{tile}", self.walk.prefix);
+            let path = format!("{}{tile}", self.walk.log);
             let what = format!(
                 "hash {} of the tile is not that of the tree beneath it",
                 index % RUN
@@ -174,7 +174,7 @@ impl<'w> Tiles<'w> {
         let open = self.open.get_mut(usize::from(level))?;
         if open.as_ref().is_none_or(|(at, _)| *at != index) {
             let tile = Tile::at_size(TileKind::Hashes(level), index, walk.span.size)?;
-            let path = format!("{}log/{tile}", walk.prefix);
+            let path = format!("{}{tile}", walk.log);
             let mut bytes = Vec::new();
             let bytes = match read_tile(walk, tile, &path, &mut bytes) {
                 Ok(_) => Some(bytes),

@@ -185,6 +185,17 @@ pub enum Command {
         /// Anybody, or who shows a token.
         open: bool,
     },
+    /// Proves that a stream has only grown between two of its checkpoints.
+    StreamConsistency {
+        /// Its name, `ORG/STREAM` or origin.
+        stream: String,
+        /// Size of the older checkpoint.
+        old: u64,
+        /// Size of the newer; absent = the newest.
+        new: Option<u64>,
+        /// An absolute path that ends in `.tlog-consistency`.
+        out: String,
+    },
     /// Opens a stream.
     StreamCreate {
         /// Its name.
@@ -203,6 +214,15 @@ pub enum Command {
     },
     /// Own streams and copies.
     StreamLs,
+    /// Proves that an event is in a stream.
+    StreamProof {
+        /// Its name, `ORG/STREAM` or origin.
+        stream: String,
+        /// Which entry.
+        sequence: u64,
+        /// An absolute path that ends in `.tlog-proof`.
+        out: String,
+    },
     /// The newest entries of a log, control entries too.
     StreamTail {
         /// Its name, `ORG/STREAM` or origin.

@@ -229,6 +229,39 @@ pub(crate) enum StreamVerb {
         #[arg(value_parser = ["open", "closed"])]
         access: String,
     },
+    /// Prove that a stream has only grown between two of its checkpoints
+    #[command(
+        after_help = "Writes FILE and, with the same stem, `.checkpoint` (the older one) and `.key-statements`. FILE is text in the form that witnesses\n\
+        take; `countersign evidence verify FILE` judges it offline.\n\n\
+        Example:\n  countersign stream consistency quakes 300 1200"
+    )]
+    Consistency {
+        /// Its name, ORG/STREAM or origin
+        stream: String,
+        /// Size of the older checkpoint
+        old: u64,
+        /// Size of the newer checkpoint [default: the newest]
+        new: Option<u64>,
+        /// Where to: a file that does not exist yet and ends in .tlog-consistency [default: STREAM-OLD-NEW.tlog-consistency]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Prove that one event is in a stream
+    #[command(
+        after_help = "Writes FILE (c2sp.org/tlog-proof) and, with the same stem, `.entry`, `.content` and `.key-statements`. Whoever gets `.content` reads the\n\
+        event. `countersign evidence verify FILE` judges all of it offline.\n\n\
+        Example:\n  countersign stream proof quakes 41 --out quakes-41.tlog-proof"
+    )]
+    Proof {
+        /// Its name, ORG/STREAM or origin
+        stream: String,
+        /// The event's sequence
+        #[arg(value_name = "SEQ")]
+        sequence: u64,
+        /// Where to: a file that does not exist yet and ends in .tlog-proof [default: STREAM-SEQ.tlog-proof]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// List own streams and copies
     #[command(visible_alias = "list")]
     Ls,
@@ -548,8 +581,11 @@ pub(crate) enum EvidenceVerb {
     },
     /// Verify evidence offline, without a node
     #[command(
-        after_help = "Without --trust the best result is 9: whole under a key of which nobody said that it is right.\n\n\
-        Example:\n  countersign evidence verify quakes.tar --trust key-abcdefghijklmnopqrstuvwxyz234567"
+        after_help = "Takes a bundle (`evidence export`: a folder or .tar), the proof of one event (`stream proof`: .tlog-proof) or of growth (`stream\n\
+        consistency`: .tlog-consistency) with the files of the same stem beside it, or a mirrored log (a folder with `checkpoint` and `tile/`).\n\
+        Without --trust the best result is 9: whole under a key of which nobody said that it is right.\n\n\
+        Examples:\n  countersign evidence verify quakes.tar --trust key-abcdefghijklmnopqrstuvwxyz234567\n  \
+        countersign evidence verify quakes-41.tlog-proof --trust key-abcdefghijklmnopqrstuvwxyz234567"
     )]
     Verify(VerifyArgs),
 }
@@ -557,9 +593,9 @@ pub(crate) enum EvidenceVerb {
 /// `evidence verify`.
 #[derive(Args, Clone, Debug)]
 pub struct VerifyArgs {
-    /// The folder or .tar file
+    /// The bundle, proof or mirrored log
     pub path: PathBuf,
-    /// Fingerprint of the organization key that is right, or a file that holds it; several times for several
+    /// Fingerprint of the organization key that is right, or a file that holds it, its key statement or the log's vkey; several times for several
     #[arg(long, value_name = "FINGERPRINT|FILE")]
     pub trust: Vec<String>,
 }

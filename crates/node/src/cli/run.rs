@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use clap_complete::generate;
+use countersign_audit::{EVENT_PROOF, GROWTH_PROOF};
 use countersign_crypto::{OsEntropy, SigningKey};
 use countersign_exchange::Clock as _;
 use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
@@ -418,6 +419,37 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 let open = access == "open";
                 (Command::StreamAccess { stream, open }, View::FIELDS)
             }
+            StreamVerb::Consistency {
+                stream,
+                old,
+                new,
+                out,
+            } => {
+                let newest = new.map_or_else(|| "newest".to_owned(), |new| new.to_string());
+                let made = format!("{}-{old}-{newest}.{GROWTH_PROOF}", short(&stream));
+                let out = absolute(&out.unwrap_or_else(|| made.into()))?;
+                let command = Command::StreamConsistency {
+                    stream,
+                    old,
+                    new,
+                    out,
+                };
+                (command, View::FIELDS)
+            }
+            StreamVerb::Proof {
+                stream,
+                sequence,
+                out,
+            } => {
+                let made = format!("{}-{sequence}.{EVENT_PROOF}", short(&stream));
+                let out = absolute(&out.unwrap_or_else(|| made.into()))?;
+                let command = Command::StreamProof {
+                    stream,
+                    sequence,
+                    out,
+                };
+                (command, View::FIELDS)
+            }
             StreamVerb::Create {
                 stream,
                 title,
@@ -510,6 +542,11 @@ fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
             partner, reason, ..
         } => (Command::PartnerRevoke { partner, reason }, View::FIELDS),
     })
+}
+
+/// The stream's own name, of `ORG/STREAM` or an origin: the beginning of a file's name.
+fn short(stream: &str) -> &str {
+    stream.rsplit('/').next().unwrap_or(stream)
 }
 
 /// The node may run in another folder.

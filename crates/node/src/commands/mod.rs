@@ -139,9 +139,11 @@ impl LocalNode {
     async fn dispatch(&self, command: Command, out: &mut Out) -> Result<(), CommandError> {
         match command {
             Command::StreamAccess { .. }
+            | Command::StreamConsistency { .. }
             | Command::StreamCreate { .. }
             | Command::StreamInfo { .. }
             | Command::StreamLs
+            | Command::StreamProof { .. }
             | Command::StreamTail { .. }
             | Command::Subscribe { .. }
             | Command::CursorApplied { .. }

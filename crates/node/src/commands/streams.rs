@@ -146,6 +146,30 @@ impl LocalNode {
                 self.applied(&app, &origin, next);
                 Ok(())
             }
+            Command::StreamConsistency {
+                stream,
+                old,
+                new,
+                out: path,
+            } => {
+                let origin = self.stream(&stream)?;
+                let sizes = (old, new);
+                let path = std::path::Path::new(&path);
+                let proven =
+                    crate::evidence::prove_growth(&self.exchange, &origin, sizes, path).await;
+                out.value(&proven?).await
+            }
+            Command::StreamProof {
+                stream,
+                sequence,
+                out: path,
+            } => {
+                let origin = self.stream(&stream)?;
+                let path = std::path::Path::new(&path);
+                let proven =
+                    crate::evidence::prove_event(&self.exchange, &origin, sequence, path).await;
+                out.value(&proven?).await
+            }
             Command::EvidenceExport {
                 stream,
                 from,

@@ -9,7 +9,7 @@ use countersign_crypto::Entropy;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::ExportError;
+use super::{ExportError, io_error};
 
 /// The path asked for and the temporary one beside it.
 pub(super) struct Place {
@@ -97,12 +97,5 @@ impl Place {
         } else {
             fs::remove_dir_all(&self.temporary)
         };
-    }
-}
-
-fn io_error(path: &Path, source: io::Error) -> ExportError {
-    ExportError::Io {
-        path: path.to_owned(),
-        source,
     }
 }

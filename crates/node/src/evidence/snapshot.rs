@@ -1,6 +1,7 @@
 //! The signed heads that a bundle is made under, fixed before anything is read.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use countersign_crypto::{PublicKey, Signature};
 use countersign_event::documents::{KeyStatement, Role};
@@ -10,7 +11,7 @@ use countersign_event::names::{Authority, LogSubject, Origin};
 use countersign_exchange::{Exchange, Log};
 use countersign_protocol::SignedHead;
 use countersign_protocol::delivery::Cover;
-use countersign_store::journal::{JournalReader, LogKind, LogNumber, ReadError};
+use countersign_store::journal::{JournalReader, LogKind, LogNumber, ReadError, StoredCheckpoint};
 use countersign_tlog::checkpoint::{note_from_signature, verify_signature};
 use countersign_tlog::{Algorithm, Checkpoint, Vkey};
 
@@ -107,13 +108,118 @@ impl Snapshot {
         let Some(stored) = reader.checkpoint_at_or_before(ledger.number, size)? else {
             return Ok(None);
         };
-        let head = SignedHead::new(
-            stored.size,
-            stored.root,
-            Signature::from_bytes(stored.signature),
-        );
+        let head = stored_head(stored);
         Ok(fix(ledger.number, &ledger.origin, &head, &self.own_keys))
     }
+}
+
+/// A stream's checkpoints, and the key statement under which they are signed.
+pub(super) struct SignedBy {
+    log: Arc<Log>,
+    keys: Vec<PublicKey>,
+    pub(super) statement: Stated,
+}
+
+impl SignedBy {
+    /// By what is known now of the stream's organization.
+    pub(super) fn of(exchange: &Exchange, stream: &Origin) -> Result<Self, ExportError> {
+        let log = exchange.log(stream).ok_or_else(|| ExportError::Unknown {
+            origin: stream.clone(),
+        })?;
+        if log.kind() == LogKind::Ledger {
+            return Err(ExportError::NotAStream {
+                origin: stream.clone(),
+            });
+        }
+        let own = exchange.identity();
+        let authority = stream.authority();
+        let envelope = if authority == *own.authority() {
+            Some(own.envelope.clone())
+        } else {
+            let registry = exchange.registry();
+            let partner = registry.partners.get(&authority);
+            partner.map(|partner| partner.envelope.clone())
+        };
+        let envelope = envelope.ok_or_else(|| unknown_key(stream))?;
+        let statement = KeyStatement::verify(&envelope).map_err(|_| unknown_key(stream))?;
+        let keys = statement.keys_for(Role::Log).map(|key| key.key).collect();
+        Ok(Self {
+            log,
+            keys,
+            statement: Stated {
+                statement,
+                envelope,
+            },
+        })
+    }
+
+    /// Whom an auditor has to trust.
+    pub(super) fn trusted(&self) -> Trusted {
+        let statement = &self.statement.statement;
+        Trusted {
+            authority: statement.authority.clone(),
+            fingerprint: statement.organization.fingerprint(),
+        }
+    }
+
+    /// The log under its newest signed head that lies within it.
+    pub(super) fn newest(&self, exchange: &Exchange) -> Result<FixedLog, ExportError> {
+        match self.log.kind() {
+            LogKind::Copy => fix_copy(exchange.reader(), &self.log, &self.keys),
+            LogKind::Ledger | LogKind::Own => {
+                fix_head(&self.log, &self.keys).ok_or_else(|| unknown_key(self.log.origin()))
+            }
+        }
+    }
+
+    /// The log under the signed head of just `size` entries.
+    pub(super) fn at(&self, exchange: &Exchange, size: u64) -> Result<FixedLog, ExportError> {
+        let (reader, number) = (exchange.reader(), self.log.number());
+        let head = self.log.head();
+        let newest = head.signed().filter(|signed| signed.size == size);
+        let is_copy = self.log.kind() == LogKind::Copy;
+        let before = match newest {
+            Some(newest) => Some(newest),
+            None if is_copy => newest_cover_within(reader, number, size)?,
+            None => reader
+                .checkpoint_at_or_before(number, size)?
+                .map(stored_head),
+        };
+        let origin = self.log.origin();
+        match before {
+            // A producer's head may lie beyond what has been copied.
+            Some(found) if found.size == size && size <= head.size => {
+                fix(number, origin, &found, &self.keys).ok_or_else(|| unknown_key(origin))
+            }
+            before => {
+                let after = match is_copy {
+                    true => None,
+                    false => reader.checkpoint_at_or_after(number, size)?,
+                };
+                let newest = head.signed().map(|signed| signed.size);
+                Err(ExportError::Checkpoint {
+                    origin: origin.clone(),
+                    size,
+                    before: before.map(|head| head.size).filter(|size| *size > 0),
+                    after: after
+                        .map(|stored| stored.size)
+                        .or(newest)
+                        .filter(|after| *after > size),
+                })
+            }
+        }
+    }
+}
+
+fn unknown_key(origin: &Origin) -> ExportError {
+    ExportError::UnknownKey {
+        origin: origin.clone(),
+    }
+}
+
+fn stored_head(stored: StoredCheckpoint) -> SignedHead {
+    let signature = Signature::from_bytes(stored.signature);
+    SignedHead::new(stored.size, stored.root, signature)
 }
 
 /// Whom a ledger log is about; nobody where it is the node's own.

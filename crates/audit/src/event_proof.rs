@@ -1,0 +1,260 @@
+//! The proof of one event: an entry, its content, and a `.tlog-proof` (`schemas/proofs.md`).
+
+use countersign_event::content::{CONTENT_BYTES_MAX, ContentError, check_content};
+use countersign_event::dsse::Envelope;
+use countersign_event::entry::{ENTRY_BYTES, Entry, Kind};
+use countersign_tlog::proof_file::{PROOF_FILE_BYTES_MAX, ProofFile};
+use countersign_tlog::tile::ENTRY_BYTES_MAX;
+use countersign_tlog::{leaf_hash, verify_inclusion};
+
+use crate::beside::{Beside, KEY_STATEMENTS};
+use crate::checks::checkpoint::{InForce, Signed, judge_signer, open_by_any};
+use crate::checks::keys;
+use crate::content_file::{
+    DIRECTORY_BYTES_MAX, decode_directory, directory_bytes, encode_directory,
+};
+use crate::report::{Check, Collector, Finding, Severity};
+use crate::trust::Trust;
+use crate::verify::{Held, Signer};
+use crate::write::ContentLengths;
+
+/// Extension of the proof itself.
+pub const EVENT_PROOF: &str = "tlog-proof";
+
+const ENTRY: &str = "entry";
+const CONTENT: &str = "content";
+
+/// All that the proof of one event consists of.
+#[derive(Clone, Debug)]
+pub struct EventProof {
+    /// Index, inclusion proof and checkpoint.
+    pub proof: ProofFile,
+    /// The leaf.
+    pub entry: [u8; ENTRY_BYTES],
+    /// How long the attributes in the content are.
+    pub attribute_bytes: u16,
+    /// Salts, attributes and data part.
+    pub content: Vec<u8>,
+    /// Key statements of the log's organization.
+    pub statements: Vec<Envelope>,
+}
+
+impl EventProof {
+    /// Extension and bytes of each file, the proof itself last.
+    #[must_use]
+    pub fn files(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let salts_and_attributes =
+            countersign_event::content::CONTENT_SALT_BYTES + usize::from(self.attribute_bytes);
+        let data_part = self.content.len().saturating_sub(salts_and_attributes);
+        let lengths = ContentLengths::Disclosed {
+            attributes: self.attribute_bytes,
+            // INVARIANT: a content has at most 17 MiB.
+            data_part: u32::try_from(data_part).unwrap_or(u32::MAX),
+        };
+        let mut content = encode_directory(&[lengths]);
+        content.extend_from_slice(&self.content);
+        vec![
+            (KEY_STATEMENTS, statement_lines(&self.statements)),
+            (CONTENT, content),
+            (ENTRY, self.entry.to_vec()),
+            (EVENT_PROOF, self.proof.encode().into_bytes()),
+        ]
+    }
+}
+
+/// Key statements as they lie beside a proof.
+pub(crate) fn statement_lines(statements: &[Envelope]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for statement in statements {
+        lines.extend(statement.to_json());
+        lines.push(b'\n');
+    }
+    lines
+}
+
+/// Verifies a proof and what lies beside it.
+pub(crate) fn verify(
+    bytes: &[u8],
+    beside: &Beside,
+    trust: &Trust,
+    found: &mut Collector<'_>,
+) -> Option<(Held, Signer)> {
+    for check in [
+        Check::Documents,
+        Check::Coverage,
+        Check::Decisions,
+        Check::Ledgers,
+    ] {
+        found.skipped(check, "the proof of one event holds none");
+    }
+    debug_assert!(bytes.len() <= PROOF_FILE_BYTES_MAX);
+    let statements = beside.statements(found);
+    let keys = keys::of_statements(&statements, trust, found);
+    let proof = match ProofFile::parse(bytes) {
+        Ok(proof) => proof,
+        Err(error) => {
+            let what = error.to_string();
+            beside.say(found, Check::Files, Severity::False, EVENT_PROOF, what);
+            return None;
+        }
+    };
+    if !proof.extra.is_empty() {
+        let what = "it has extra data, which nothing authenticates and which is not looked at";
+        let what = what.to_owned();
+        beside.say(found, Check::Files, Severity::Note, EVENT_PROOF, what);
+    }
+    let file = beside.name(EVENT_PROOF);
+    let note = proof.checkpoint.as_bytes();
+    let (checkpoint, origin, vkey) = open_by_any(note, &file, &keys, trust, found)?;
+    let what = "the entry that is proven";
+    let entry = beside.need(ENTRY, ENTRY_BYTES_MAX, what, found)?;
+    let event = Event {
+        beside,
+        origin: origin.as_str(),
+        sequence: proof.index,
+    };
+    let included = verify_inclusion(
+        &leaf_hash(&entry),
+        proof.index,
+        checkpoint.size,
+        &proof.proof,
+        &checkpoint.root,
+    );
+    match included {
+        Err(error) => event.say(
+            found,
+            Check::Tree,
+            Severity::False,
+            EVENT_PROOF,
+            error.to_string(),
+        ),
+        Ok(()) => {
+            let (index, size) = (proof.index, checkpoint.size);
+            found.done(
+                Check::Tree,
+                format!("entry {index} is in the tree of {size}"),
+            );
+        }
+    }
+    let decoded = event.check_entry(&entry, found);
+    if let Some(entry) = &decoded {
+        event.check_content(entry, found);
+    }
+    found.done(Check::Files, "the files of one event");
+    let time = decoded.map_or(InForce::Whenever, |entry| InForce::NotOverBy(entry.time));
+    let signed = Signed {
+        origin: &origin,
+        size: checkpoint.size,
+        vkey: &vkey,
+        file: &file,
+    };
+    let standing = judge_signer(&signed, time, &keys, trust, found);
+    let held = Held {
+        from: proof.index,
+        to: proof.index.saturating_add(1),
+        size: checkpoint.size,
+        origin: origin.to_string(),
+    };
+    let complete = decoded.is_some() && included.is_ok();
+    Some((
+        held,
+        Signer::new(&keys, &origin, &vkey, standing, trust, complete),
+    ))
+}
+
+struct Event<'a> {
+    beside: &'a Beside,
+    origin: &'a str,
+    sequence: u64,
+}
+
+impl Event<'_> {
+    fn check_entry(&self, bytes: &[u8], found: &mut Collector<'_>) -> Option<Entry> {
+        let entry = match Entry::decode(bytes) {
+            Ok(entry) => entry,
+            Err(fault) => {
+                self.say(
+                    found,
+                    Check::Chain,
+                    Severity::False,
+                    ENTRY,
+                    fault.to_string(),
+                );
+                return None;
+            }
+        };
+        if entry.sequence != self.sequence {
+            let what = format!("it says that its sequence is {}", entry.sequence);
+            self.say(found, Check::Chain, Severity::False, ENTRY, what);
+        }
+        let what = format!(
+            "one entry, of {}; the one that it names is not here",
+            entry.time
+        );
+        found.done(Check::Chain, what);
+        Some(entry)
+    }
+
+    fn check_content(&self, entry: &Entry, found: &mut Collector<'_>) {
+        let bytes_max = DIRECTORY_BYTES_MAX + CONTENT_BYTES_MAX;
+        let failed = |found: &mut Collector<'_>, what: String| {
+            self.say(found, Check::Content, Severity::False, CONTENT, what);
+        };
+        let undisclosed = |found: &mut Collector<'_>| {
+            let what = "the content of the entry is not disclosed".to_owned();
+            self.say(found, Check::Content, Severity::Missing, CONTENT, what);
+        };
+        let clean = found.is_clean(Check::Files);
+        let Some(bytes) = self.beside.read(CONTENT, bytes_max, found) else {
+            if clean == found.is_clean(Check::Files) {
+                undisclosed(found);
+            }
+            return;
+        };
+        let (directory, content) = bytes.split_at(directory_bytes(1).min(bytes.len()));
+        let lengths = match decode_directory(directory, 1, bytes.len() as u64) {
+            Ok(lengths) => lengths,
+            Err(fault) => return failed(found, fault.to_string()),
+        };
+        let attributes = match lengths.first() {
+            Some(ContentLengths::Disclosed { attributes, .. }) => usize::from(*attributes),
+            Some(ContentLengths::Undisclosed) | None => return undisclosed(found),
+        };
+        let word = match entry.kind {
+            Kind::Control => "control entry",
+            Kind::Event => "event",
+        };
+        match check_content(entry, content, attributes) {
+            Ok(event) => {
+                let attributes = event.attributes();
+                let bytes = event.data().data.len();
+                let (kind, id, source) = (attributes.kind(), attributes.id(), attributes.source());
+                let what =
+                    format!("{word} `{id}` from `{source}`, type `{kind}`, {bytes} bytes of data");
+                found.done(Check::Content, what);
+            }
+            Err(ContentError::Encrypted) => {
+                found.done(Check::Content, "sealed to its recipients, and not opened");
+            }
+            Err(fault) => failed(found, fault.to_string()),
+        }
+    }
+
+    fn say(
+        &self,
+        found: &mut Collector<'_>,
+        check: Check,
+        severity: Severity,
+        extension: &str,
+        what: String,
+    ) {
+        found.push(Finding {
+            check,
+            severity,
+            log: Some(self.origin.to_owned()),
+            sequence: Some(self.sequence),
+            file: Some(self.beside.name(extension)),
+            what,
+        });
+    }
+}
