@@ -208,6 +208,19 @@ fn hostile_paths_are_not_found() {
     }
     assert_eq!(get(&node, "checkpoint").status, 200);
     assert_eq!(get(&node, "checkpoint?query").status, 200);
+    // HEAD is GET without the body; nothing else is taken, whatever the path.
+    let path = format!("/logs/{STREAM}/checkpoint");
+    let head = node.request("HEAD", &path, &[]);
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(head.header("content-type"), "text/plain; charset=utf-8");
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        assert_eq!(node.request(method, &path, &[]).status, 405, "{method}");
+        assert_eq!(
+            node.request(method, "/logs/x/y", &[]).status,
+            405,
+            "{method}"
+        );
+    }
 }
 
 /// 1. A closed stream. 2. Nobody reads it without a token, and the answer is that of a stream that does not exist. 3. A partner's token reads it while the

@@ -272,7 +272,13 @@ impl Node {
     /// What the HTTP door answers to a request with these headers.
     #[track_caller]
     pub(crate) fn fetch(&self, path: &str, headers: &[(&str, &str)]) -> Fetched {
-        fetch(self.http, path, headers).expect("the HTTP door answers")
+        self.request("GET", path, headers)
+    }
+
+    /// The same with another method.
+    #[track_caller]
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Fetched {
+        fetch(self.http, method, path, headers).expect("the HTTP door answers")
     }
 
     /// Entries of the log whose origin ends in `/streams/STREAM`, as the metrics say.
@@ -390,11 +396,16 @@ impl Fetched {
 }
 
 fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
-    let fetched = fetch(address, path, &[])?;
+    let fetched = fetch(address, "GET", path, &[])?;
     Some((fetched.status, String::from_utf8(fetched.body).ok()?))
 }
 
-fn fetch(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Option<Fetched> {
+fn fetch(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Option<Fetched> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
@@ -404,7 +415,7 @@ fn fetch(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Option<Fe
     });
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: node\r\n{headers}Connection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: node\r\n{headers}Connection: close\r\n\r\n"
     )
     .ok()?;
     let mut answer = Vec::new();

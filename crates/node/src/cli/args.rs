@@ -173,7 +173,7 @@ pub(crate) struct Doors {
     /// UDP address for partners and applications [default: 0.0.0.0:7227]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Option<String>,
-    /// TCP address for health and metrics [default: 127.0.0.1:7228]
+    /// TCP address for health, metrics and published logs [default: 127.0.0.1:7228]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) http: Option<String>,
     /// Where partners are told to dial; several times for several places

@@ -74,7 +74,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "http",
-        meaning: "TCP address of the HTTP door (health, metrics). Danger: it knows no users; keep it on loopback or behind a proxy.",
+        meaning: "TCP address of the HTTP door (health, metrics, published logs). Danger: no TLS, and metrics are for anybody; keep it on loopback, behind a proxy that passes on `/logs/` alone.",
         unit: "",
         set: |config, raw| {
             config.http = raw.parse(ValueFault::Address)?;

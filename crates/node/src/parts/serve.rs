@@ -70,7 +70,7 @@ pub(crate) async fn serve(
     let housekeeping = tokio::spawn(keep_house(Arc::clone(&node)));
     let identity = exchange.identity();
     output.note(&format!(
-        "{} serves on {} (health and metrics on http://{door})",
+        "{} serves on {} (health, metrics and published logs on http://{door})",
         identity.statement.name,
         server.local_addr()
     ));
