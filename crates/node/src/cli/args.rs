@@ -88,7 +88,7 @@ pub(crate) enum Noun {
     Doctor(DoctorArgs),
     /// Dial a partner and measure the round trip
     Ping(PingArgs),
-    /// Open and look at streams
+    /// Make streams, look at them, prove what is in them
     #[command(subcommand, arg_required_else_help = true)]
     Stream(StreamVerb),
     /// Hand in events
@@ -199,7 +199,7 @@ pub(crate) struct PingArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StreamVerb {
-    /// Open a stream
+    /// Make a stream
     #[command(
         after_help = "Example:\n  countersign stream create quakes --title \"Earthquakes, worldwide\" --label listed"
     )]
@@ -215,52 +215,6 @@ pub(crate) enum StreamVerb {
         /// Commit to each top-level member of the data by itself, so that members can be withheld later
         #[arg(long)]
         fields: bool,
-    },
-    /// Say who may read a stream's published log over HTTP; its content is never in it
-    #[command(
-        after_help = "The published log is checkpoint, tiles and entries, as tlog clients read them: sizes, times, links and commitments.\n\
-        It is closed until this command opens it; a closed one is read with a token (`countersign partner token`).\n\n\
-        Example:\n  countersign stream access quakes open"
-    )]
-    Access {
-        /// The stream's name
-        stream: String,
-        /// `open`: anybody; `closed`: who shows a partner's token and is permitted to read the stream
-        #[arg(value_parser = ["open", "closed"])]
-        access: String,
-    },
-    /// Prove that a stream has only grown between two of its checkpoints
-    #[command(
-        after_help = "Writes FILE and, with the same stem, `.checkpoint` (the older one) and `.key-statements`. FILE is text in the form that witnesses\n\
-        take; `countersign evidence verify FILE` judges it offline.\n\n\
-        Example:\n  countersign stream consistency quakes 300 1200"
-    )]
-    Consistency {
-        /// Its name, ORG/STREAM or origin
-        stream: String,
-        /// Size of the older checkpoint
-        old: u64,
-        /// Size of the newer checkpoint [default: the newest]
-        new: Option<u64>,
-        /// Where to: a file that does not exist yet and ends in .tlog-consistency [default: STREAM-OLD-NEW.tlog-consistency]
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
-    /// Prove that one event is in a stream
-    #[command(
-        after_help = "Writes FILE (c2sp.org/tlog-proof) and, with the same stem, `.entry`, `.content` and `.key-statements`. Whoever gets `.content` reads the\n\
-        event. `countersign evidence verify FILE` judges all of it offline.\n\n\
-        Example:\n  countersign stream proof quakes 41 --out quakes-41.tlog-proof"
-    )]
-    Proof {
-        /// Its name, ORG/STREAM or origin
-        stream: String,
-        /// The event's sequence
-        #[arg(value_name = "SEQ")]
-        sequence: u64,
-        /// Where to: a file that does not exist yet and ends in .tlog-proof [default: STREAM-SEQ.tlog-proof]
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
     },
     /// List own streams and copies
     #[command(visible_alias = "list")]
@@ -281,6 +235,52 @@ pub(crate) enum StreamVerb {
         #[arg(long, short)]
         follow: bool,
     },
+    /// Say who may read a stream's published log over HTTP; its content is never in it
+    #[command(
+        after_help = "The published log is checkpoint, tiles and entries, as tlog clients read them: sizes, times, links and commitments. \
+        It is closed until this command opens it; a closed one is read with a token (`countersign partner token`).\n\n\
+        Example:\n  countersign stream access quakes open"
+    )]
+    Access {
+        /// The stream's name
+        stream: String,
+        /// `open`: anybody; `closed`: who shows a partner's token and is permitted to read the stream
+        #[arg(value_parser = ["open", "closed"])]
+        access: String,
+    },
+    /// Prove that a stream has only grown between two of its checkpoints
+    #[command(
+        after_help = "Writes FILE and, with the same stem, `.checkpoint` (the older one) and `.key-statements`. FILE is text in the form that witnesses \
+        take; `countersign evidence verify FILE` judges it offline.\n\n\
+        Example:\n  countersign stream consistency quakes 300 1200"
+    )]
+    Consistency {
+        /// Its name, ORG/STREAM or origin
+        stream: String,
+        /// Size of the older checkpoint
+        old: u64,
+        /// Size of the newer checkpoint [default: the newest]
+        new: Option<u64>,
+        /// Where to: a file that does not exist yet and ends in .tlog-consistency [default: STREAM-OLD-NEW.tlog-consistency]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Prove that one event is in a stream
+    #[command(
+        after_help = "Writes FILE (c2sp.org/tlog-proof) and, with the same stem, `.entry`, `.content` and `.key-statements`. Whoever gets `.content` reads the \
+        event. `countersign evidence verify FILE` judges all of it offline.\n\n\
+        Example:\n  countersign stream proof quakes 41 --out quakes-41.tlog-proof"
+    )]
+    Proof {
+        /// Its name, ORG/STREAM or origin
+        stream: String,
+        /// The event's sequence
+        #[arg(value_name = "SEQ")]
+        sequence: u64,
+        /// Where to: a file that does not exist yet and ends in .tlog-proof [default: STREAM-SEQ.tlog-proof]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// `publish`.
@@ -291,7 +291,7 @@ pub struct PublishArgs {
     /// The file; `-` or nothing reads stdin
     #[arg(value_name = "FILE", default_value = "-")]
     pub file: PathBuf,
-    /// Open the stream if it does not exist
+    /// Make the stream if it does not exist
     #[arg(long)]
     pub create: bool,
     /// Wrap each line into an event of this type
@@ -392,7 +392,7 @@ pub(crate) enum PartnerVerb {
     },
     /// Make a token with which a partner's tools read published logs over HTTP, or withdraw one
     #[command(
-        after_help = "The token is shown once. Whoever holds it reads what the partner is permitted to read: hand it over in private, and use it\n\
+        after_help = "The token is shown once. Whoever holds it reads what the partner is permitted to read: hand it over in private, and use it \
         through HTTPS only. It is sent as `Authorization: Bearer TOKEN`.\n\n\
         Example:\n  countersign partner token birch --expires 30d"
     )]
@@ -581,7 +581,7 @@ pub(crate) enum EvidenceVerb {
     },
     /// Verify evidence offline, without a node
     #[command(
-        after_help = "Takes a bundle (`evidence export`: a folder or .tar), the proof of one event (`stream proof`: .tlog-proof) or of growth (`stream\n\
+        after_help = "Takes a bundle (`evidence export`: a folder or .tar), the proof of one event (`stream proof`: .tlog-proof) or of growth (`stream \
         consistency`: .tlog-consistency) with the files of the same stem beside it, or a mirrored log (a folder with `checkpoint` and `tile/`).\n\
         Without --trust the best result is 9: whole under a key of which nobody said that it is right.\n\n\
         Examples:\n  countersign evidence verify quakes.tar --trust key-abcdefghijklmnopqrstuvwxyz234567\n  \

@@ -209,26 +209,12 @@ fn write(
     trust: Trusted,
 ) -> Result<ProofSummary, ExportError> {
     let mut written = Vec::new();
-    for (extension, bytes) in files {
-        let path = out.with_extension(extension);
-        let made = File::create_new(&path);
-        if made.is_ok() {
-            written.push(path.clone());
+    if let Err(error) = write_all(out, files, &mut written) {
+        // Best effort: these are ours, made a moment ago.
+        for path in &written {
+            let _ = std::fs::remove_file(path);
         }
-        let done = made.and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        });
-        if let Err(error) = done {
-            // Best effort: these are ours, made a moment ago.
-            for path in &written {
-                let _ = std::fs::remove_file(path);
-            }
-            return Err(match error.kind() {
-                io::ErrorKind::AlreadyExists => ExportError::Exists { path },
-                _ => io_error(&path, error),
-            });
-        }
+        return Err(error);
     }
     Ok(ProofSummary {
         proof: out.to_owned(),
@@ -238,4 +224,26 @@ fn write(
         proven,
         trust,
     })
+}
+
+fn write_all(
+    out: &Path,
+    files: &[(&'static str, Vec<u8>)],
+    written: &mut Vec<PathBuf>,
+) -> Result<(), ExportError> {
+    for (extension, bytes) in files {
+        let path = out.with_extension(extension);
+        let made = File::create_new(&path);
+        let mut file = made.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => ExportError::Exists { path: path.clone() },
+            _ => io_error(&path, error),
+        })?;
+        written.push(path.clone());
+        file.write_all(bytes)
+            .map_err(|error| io_error(&path, error))?;
+    }
+    // Files and names at once: half a proof after a power loss would look like a forged one.
+    let folder = out.parent().unwrap_or(Path::new("/"));
+    let synced = File::open(folder).and_then(|folder| Ok(rustix::fs::syncfs(&folder)?));
+    synced.map_err(|error| io_error(folder, error))
 }
