@@ -12,7 +12,7 @@ use countersign_crypto::SigningKey;
 use countersign_tlog::checkpoint::{open_checkpoint, sign_checkpoint};
 use countersign_tlog::proof_file::ProofFile;
 use countersign_tlog::tile::tiles;
-use countersign_tlog::{Checkpoint, Vkey, leaf_hash};
+use countersign_tlog::{Algorithm, Checkpoint, Vkey, leaf_hash};
 use support::{Node, Root, wait_until};
 
 const STREAM: &str = "quakes";
@@ -162,6 +162,39 @@ fn one_event_is_proven_offline_and_every_byte_of_the_proof_counts() {
     let first = root.path().join("first.tlog-proof");
     node.json(&["stream", "proof", STREAM, "0", "--out", text(&first)]);
     assert_eq!(exit(&first, &trusted), 0);
+
+    // Trees of one leaf, signed: what a log's operator, or a thief of another key, could make.
+    let signed = |leaf: &Path, key: &SigningKey| {
+        let entry = fs::read(leaf.with_extension("entry")).unwrap();
+        let origin = vkey(&node).name().to_owned();
+        let checkpoint = Checkpoint::new(origin, 1, leaf_hash(&entry)).unwrap();
+        let proof = ProofFile {
+            extra: Vec::new(),
+            index: 0,
+            proof: Vec::new(),
+            checkpoint: sign_checkpoint(&checkpoint, key).note_text,
+        };
+        fs::write(leaf, proof.encode()).unwrap();
+    };
+    let log_key = fs::read_to_string(node.data.join("keys/log.pem")).unwrap();
+    signed(&out, &SigningKey::from_pem(&log_key).unwrap());
+    let report = judged(&out, &trusted);
+    assert!(
+        report.to_string().contains("its sequence is 41"),
+        "{report}"
+    );
+    assert_eq!(report.verdict.exit_code(), 6);
+    let other = SigningKey::from_seed(&[9; 32]);
+    signed(&first, &other);
+    let name = vkey(&node).name().to_owned();
+    let pinned = Vkey::new(&name, Algorithm::Ed25519, other.public()).unwrap();
+    let pinned = Trust::of_vkeys([pinned]);
+    // The statement that is here says that this key is none of the organization's.
+    assert_eq!(exit(&first, &pinned), 6);
+    assert_eq!(exit(&first, &trusted), 9);
+    without(&first.with_extension("key-statements"), || {
+        assert_eq!(exit(&first, &pinned), 0);
+    });
 }
 
 #[test]

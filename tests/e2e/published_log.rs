@@ -354,6 +354,11 @@ fn copies_and_ledgers_are_not_published() {
         let status = partner.fetch(&path, &[]).status;
         assert!([401, 404].contains(&status), "{path}: {status}");
     }
+    // Not even to the producer itself, whose log it is: to it, there is no such log here.
+    let token = partner.json(&["partner", "token", "producer"]);
+    let token = token["token"].as_str().unwrap();
+    let path = format!("/logs/{STREAM}/checkpoint");
+    assert_eq!(with_token(&partner, &path, token).status, 404);
     let open = partner.run(&["stream", "access", STREAM, "open"]);
     assert_eq!(open.status.code(), Some(5));
     assert!(node.terminate().success());

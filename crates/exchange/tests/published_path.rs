@@ -19,6 +19,53 @@ fn piece() -> impl Strategy<Value = String> {
     ]
 }
 
+#[test]
+fn a_second_spelling_is_none() {
+    for (good, others) in [
+        (
+            "quakes/checkpoint",
+            [
+                "Quakes/checkpoint",
+                "quakes//checkpoint",
+                "quakes/checkpoint/",
+                "./quakes/checkpoint",
+            ],
+        ),
+        (
+            "quakes/tile/0/000.p/1",
+            [
+                "quakes/tile/0/x000/000.p/1",
+                "quakes/tile/00/000.p/1",
+                "quakes/tile/0/000.p/01",
+                "quakes/tile/0/0.p/1",
+            ],
+        ),
+        (
+            "quakes/tile/entries/x001/234",
+            [
+                "quakes/tile/entries/001/234",
+                "quakes/tile/entries/x01/234",
+                "quakes/tile/entries/x001/x234",
+                "quakes/tile/entries/1234",
+            ],
+        ),
+        (
+            "quakes/tile/0/x018/x446/x744/x073/x709/x551/615",
+            [
+                "quakes/tile/0/x018/x446/x744/x073/x709/x551/616",
+                "quakes/tile/0/x999/x999/x999/x999/x999/x999/999",
+                "quakes/tile/0/-01",
+                "quakes/tile/0/x018/../615",
+            ],
+        ),
+    ] {
+        assert!(good.parse::<PublishedPath>().is_ok(), "{good}");
+        for other in others {
+            assert!(other.parse::<PublishedPath>().is_err(), "{other}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn one_thing_has_one_spelling(pieces in proptest::collection::vec(piece(), 1..8)) {
