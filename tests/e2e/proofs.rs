@@ -402,6 +402,16 @@ fn a_mirrored_log_is_verified_as_far_as_it_goes() {
     let report = judged(&folder, &vkeys);
     assert_eq!(report.verdict, Verdict::Whole, "{report}");
     assert!(report.to_string().contains("3 further files"), "{report}");
+    // Every tile agrees with every entry, and the log's own key has signed another root.
+    let note = fs::read(folder.join("checkpoint")).unwrap();
+    let forked = Checkpoint {
+        root: [7; 32],
+        ..open_checkpoint(&note, &vkey(&node)).unwrap()
+    };
+    let key = fs::read_to_string(node.data.join("keys/log.pem")).unwrap();
+    let forked = sign_checkpoint(&forked, &SigningKey::from_pem(&key).unwrap());
+    fs::write(folder.join("checkpoint"), forked.note_text).unwrap();
+    assert_eq!(exit(&folder, &vkeys), 6);
     // The log of a bundle is such a folder.
     let bundle = root.path().join("bundle");
     node.json(&["evidence", "export", STREAM, "--out", text(&bundle)]);

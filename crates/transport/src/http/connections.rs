@@ -136,7 +136,7 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
     use super::*;
     use tokio::io::AsyncReadExt as _;
@@ -152,7 +152,8 @@ mod tests {
         let mut accept = Box::pin(door.accept());
         let full = tokio::time::timeout(Duration::from_millis(20), &mut accept);
         assert!(full.await.is_err(), "there was no room");
-        let ended = first.read_u8().await.unwrap_err();
+        let ended = tokio::time::timeout(Duration::from_secs(10), first.read_u8()).await;
+        let ended = ended.expect("it ends by itself").unwrap_err();
         assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
         drop(first);
         accept.await;
