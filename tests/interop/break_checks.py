@@ -8,7 +8,7 @@ left out and nobody noticed.
 """
 import argparse, os, re, shutil, sys, tempfile, traceback, types
 import formats, mutate, verify_bundle
-from mutate import MUTATIONS, Base, Workplace
+from mutate import Base, Workplace
 
 # name: file, what stands there, what stands there instead
 CHECKS = {
@@ -122,7 +122,7 @@ def main():
         for number in range(options.first, options.first + options.number):
             if not broken:
                 break
-            base, mutant, what = mutate.mutate(bases, options.seed, number, MUTATIONS)
+            base, mutant, what = mutate.mutate(bases, options.seed, number)
             judge = lambda folder, trust: (verdict(verify_bundle, folder, trust), {
                 check: verdict(broken[check], folder, trust) for check in concerned(folder, trust, list(broken))})
             try:

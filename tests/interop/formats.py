@@ -208,8 +208,8 @@ PAYLOADS = {
     "termination": {"agreement": ident, "stream": origin, "by": authority, "reason": anything, "position": (number, None), "made": time},
 }
 
-def parse(raw, where):
-    """Strict JSON: UTF-8, no member twice, whole numbers without sign, fraction or exponent, no half surrogate pairs."""
+def parse(raw, where, whole=True):
+    """Strict JSON: UTF-8, no member twice, no half surrogate pairs, and if `whole` numbers without sign, fraction or exponent."""
     def pairs(members):
         need(len(dict(members)) == len(members), where, "a member comes twice")
         return dict(members)
@@ -217,8 +217,11 @@ def parse(raw, where):
     def integer(digits):
         need(digits.isdigit(), where, f"{digits:.40} is no whole number")
         return int(digits)
+    def none(name):
+        raise ValueError(f"{name} is no JSON")
+    numbers = {"parse_int": integer, "parse_float": integer} if whole else {}
     try:
-        value = json.loads(text_of(raw, where), object_pairs_hook=pairs, parse_int=integer, parse_float=integer, parse_constant=integer)
+        value = json.loads(text_of(raw, where), object_pairs_hook=pairs, parse_constant=none, **numbers)
         json.dumps(value, ensure_ascii=False).encode()
         return value
     except (ValueError, RecursionError) as error:
@@ -387,6 +390,7 @@ def read_tar(path):
         head, where = raw[at:at + 512], f"tar, byte {at}"
         fields = head[:100], head[124:136], head[148:156], head[345:500]
         name, size, total, before = (field.split(b"\0")[0].decode("latin-1") for field in fields)
+        before = before if head[257:265] == b"ustar\x0000" else ""          # other programs keep times there
         need(re.fullmatch(" *[0-7]+ *", size) and re.fullmatch(" *[0-7]+ *", total), where, "a header is malformed")
         need(int(total, 8) == sum(head) - sum(head[148:156]) + 8 * 32, where, "a header does not have its checksum")
         need(head[156] in b"\x0005", where, "it is a link, a special file or an extension")

@@ -10,7 +10,7 @@ documents and logs are signed again, as an organization could that lies about it
 import argparse, collections, json, os, random, re, shutil, struct, subprocess, sys, tempfile, time
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 import formats, verify_bundle
-from mutations import MUTATIONS, OPEN, Mutant, Skip, raw_public
+from mutations import MUTATIONS, Mutant, Skip, raw_public
 
 class Base:
     def __init__(self, folder, trust, signers):
@@ -103,10 +103,10 @@ def read_keys(paths):
             signers[formats.fingerprint(raw_public(key))] = key
     return signers
 
-def mutate(bases, seed, number, mutations):
+def mutate(bases, seed, number):
     """(base, mutant, what was done) of a number of a seed."""
     rng = random.Random(f"{seed}/{number}")
-    weights, functions = zip(*mutations)
+    weights, functions = zip(*MUTATIONS)
     while True:
         base, function = rng.choice(bases), rng.choices(functions, weights)[0]
         mutant = Mutant(base)
@@ -127,7 +127,6 @@ def main():
     parser.add_argument("--from", type=int, default=0, dest="first")
     parser.add_argument("--seed", default=None)
     parser.add_argument("--keys", action="append", default=[])
-    parser.add_argument("--open", action="store_true", help="only mutations whose differences are known and not settled")
     parser.add_argument("--verbose", action="store_true")
     parser.add_argument("bundles", nargs="+", metavar="BUNDLE=FINGERPRINT,...")
     options = parser.parse_args()
@@ -142,7 +141,7 @@ def main():
     os.mkdir(work.root)
     try:
         for number in range(options.first, options.first + options.number):
-            base, mutant, what = mutate(bases, seed, number, OPEN if options.open else MUTATIONS)
+            base, mutant, what = mutate(bases, seed, number)
             try:
                 ours, told, theirs, reasons = work.judge(base, mutant, lambda folder, trust: (
                     *run(options.countersign, folder, trust), *verify_bundle.verify(folder, trust)))

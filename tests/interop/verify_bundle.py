@@ -126,7 +126,7 @@ class Bundle:
         known = self.statements.get(log.owner)
         if log.genesis:
             control, kind, data = log.genesis
-            begins = parse(data, where) if control and kind == b"dev.countersign.control.genesis.v1" else {}
+            begins = parse(data, where, whole=False) if control and kind == b"dev.countersign.control.genesis.v1" else {}
             ours = known is None or begins.get("organization") == base64.b64encode(known[0]["organization"]).decode()
             need(begins.get("origin") == log.origin and "organization" in begins and ours, f"{log.origin}, entry 0", "no genesis of this log")
         if known is None:
