@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::bench::quick;
-use crate::process::{cargo, run_shown};
+use crate::process::{cargo, command, run_shown};
 use crate::{Failure, advisories, deny, generated, graph, tidy};
 
 /// How much is checked.
@@ -22,8 +22,8 @@ struct Step {
     run: fn(&Path) -> Result<String, Failure>,
 }
 
-/// Cheap steps first, so that a mistake is heard of soon; tests last, so that their closing lines are near the end of the output.
-const STEPS: [Step; 10] = [
+/// Cheap steps first, so that a mistake is heard of soon; tests near the end, as their closing lines are looked for there.
+const STEPS: [Step; 11] = [
     Step {
         name: "format",
         fast: true,
@@ -73,6 +73,12 @@ const STEPS: [Step; 10] = [
         name: "tests",
         fast: false,
         run: tests,
+    },
+    // With the program that the tests have built.
+    Step {
+        name: "second verifier",
+        fast: false,
+        run: second_verifier,
     },
 ];
 
@@ -185,6 +191,20 @@ fn tests(root: &Path) -> Result<String, Failure> {
     run_shown(
         command,
         "find `FAILED` above; run one alone with `cargo test -p PACKAGE NAME -- --nocapture`",
+    )?;
+    Ok(String::new())
+}
+
+/// Evidence made by this program, judged by ours and by the verifier in another language, with some hundred alterations.
+fn second_verifier(root: &Path) -> Result<String, Failure> {
+    let mut command = command(root, "bash");
+    command
+        .arg("tests/interop/second_verifier.sh")
+        .env("COUNTERSIGN", advisories::build_folder(root).join("debug/countersign"))
+        .env("MUTATIONS", "300");
+    run_shown(
+        command,
+        "see tests/interop/README.md; what differs is printed with how to repeat it",
     )?;
     Ok(String::new())
 }
