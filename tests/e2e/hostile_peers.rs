@@ -375,7 +375,7 @@ fn forged_receipts_end_the_session_and_are_kept_as_evidence() {
             };
             request.send(&message).await.unwrap();
             until_the_end(&mut request).await;
-            session.close();
+            session.close().await;
         });
         let kept = wait_until("the evidence is kept", || {
             let kept = fs::read_dir(producer.data.join("evidence")).ok()?.count();

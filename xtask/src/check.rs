@@ -200,7 +200,10 @@ fn second_verifier(root: &Path) -> Result<String, Failure> {
     let mut command = command(root, "bash");
     command
         .arg("tests/interop/second_verifier.sh")
-        .env("COUNTERSIGN", advisories::build_folder(root).join("debug/countersign"))
+        .env(
+            "COUNTERSIGN",
+            advisories::build_folder(root).join("debug/countersign"),
+        )
         .env("MUTATIONS", "300");
     run_shown(
         command,

@@ -50,8 +50,8 @@ const USAGE: &str = "\
 usage: cargo xtask TASK
 
 tasks:
-  check [--fast]     format, tidy, graph, generated files, licences, advisories, clippy, docs, work per event, tests;
-                     --fast: format, tidy, graph, clippy
+  check [--fast]     format, tidy, graph, generated files, licences, advisories, clippy, docs, work per event, tests,
+                     second verifier; --fast: format, tidy, graph, clippy
   bench --quick [--record]
                      work per event, counted and compared with tests/work-per-event.txt; --record writes it
   tidy               house rules: banned calls, markers, links, decisions, manifests and more
