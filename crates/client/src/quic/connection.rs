@@ -161,15 +161,19 @@ impl Connection {
     /// As [`Connection::close`], and waits until that has left this machine, at most 100 ms: for a process that ends next. Otherwise the peer
     /// would keep the connection, and its place among those of this key, until its idle timeout.
     pub async fn end(&self, code: u32, reason: &str) {
+        let is_over = self.0.quinn.close_reason().is_some();
         let sent = self.0.quinn.stats().udp_tx.datagrams;
         self.close(code, reason);
-        for _ in 0..100 {
-            // The library says of a close only that it was decided.
-            if self.0.quinn.stats().udp_tx.datagrams > sent {
-                return;
-            }
-            sleep(Duration::from_millis(1)).await;
+        if is_over {
+            return;
         }
+        let leaving = async {
+            // The library says of a close only that it was decided.
+            while self.0.quinn.stats().udp_tx.datagrams == sent {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _ = timeout(CLOSING, leaving).await;
     }
 
     /// Waits for the end of the connection, and says why it came.
@@ -207,6 +211,9 @@ impl Connection {
         self.0.quinn.stable_id()
     }
 }
+
+/// How long a close may take to leave.
+const CLOSING: Duration = Duration::from_millis(100);
 
 /// The application error code of a connection above [`QuicLimits::connections_per_peer`].
 const CLOSE_TOO_MANY: u32 = 2;
