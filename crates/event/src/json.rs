@@ -64,7 +64,7 @@ pub(crate) fn text(bytes: &[u8]) -> Result<&str, JsonError> {
     Ok(text)
 }
 
-/// Reads a value, whose objects must be written as objects: derived readers also take an array of the members' values, which other programs do not.
+/// Reads a value, whose objects must be written as objects: derived readers also take an array of the members' values, and `{"name": null}` for a name, which other programs do not.
 ///
 /// # Errors
 /// What the reader says; an error of data for an array in place of an object.
@@ -79,18 +79,19 @@ pub fn from_slice_of_objects<T: DeserializeOwned + Serialize>(
         return Ok(value);
     }
     Err(serde_json::Error::custom(
-        "an object is wanted where an array is",
+        "an object is wanted where something else is, or the other way round",
     ))
 }
 
-/// Whether `read` has an object wherever `written` has one.
+/// Whether `read` has an object where `written` has one, and nowhere else.
 fn has_shape_of(read: &Value, written: &Value) -> bool {
     match (read, written) {
         (Value::Object(read), Value::Object(written)) => written.iter().all(|(name, written)| {
             read.get(name)
                 .is_none_or(|read| has_shape_of(read, written))
         }),
-        (_, Value::Object(_)) => false,
+        // The other way round an object with one member passes for the name of a variant.
+        (Value::Object(_), _) | (_, Value::Object(_)) => false,
         (Value::Array(read), Value::Array(written)) => read
             .iter()
             .zip(written)

@@ -75,6 +75,11 @@ fn check<T: DeserializeOwned + PartialEq + Serialize + std::fmt::Debug>(kind: &s
                 same_verdict(&with(stranger.clone()), &format!("{stranger} at `{path}`"));
             }
         }
+        if let Value::String(text) = at(&written) {
+            // What a derived reader takes for the name of a variant.
+            let what = format!("an object for the text at `{path}`");
+            assert!(same_verdict(&with(json!({ text: null })), &what), "{what}");
+        }
         if let Value::Object(members) = at(&written) {
             let mut more = members.clone();
             more.insert("unknown".to_owned(), json!(1));
