@@ -126,11 +126,14 @@ impl Beside {
 /// The whole of a file of at most `bytes_max` bytes.
 pub(crate) fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
+    // Looked at before it is opened: a pipe would be waited for, and a link leads out of what was handed over.
+    let is_file = |metadata: std::fs::Metadata| metadata.is_file();
+    let looked = is_file(std::fs::symlink_metadata(path)?);
+    let file = looked.then(|| File::open(path)).transpose()?;
+    let Some(file) = file else {
         let what = "it is no file";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-    }
+    };
     file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > bytes_max {
         let what = format!("it has more than the {bytes_max} bytes that such a file can have");

@@ -105,7 +105,8 @@ pub(crate) fn verify(
     }
     let file = beside.name(EVENT_PROOF);
     let note = proof.checkpoint.as_bytes();
-    let (checkpoint, origin, vkey) = open_by_any(note, &file, &keys, trust, found)?;
+    let opened = open_by_any(note, &file, &keys, trust, found)?;
+    let (checkpoint, origin) = (&opened.checkpoint, &opened.origin);
     let what = "the entry that is proven";
     let entry = beside.need(ENTRY, ENTRY_BYTES_MAX, what, found)?;
     let event = Event {
@@ -142,10 +143,11 @@ pub(crate) fn verify(
     }
     found.done(Check::Files, "the files of one event");
     let time = decoded.map_or(InForce::Whenever, |entry| InForce::NotOverBy(entry.time));
+    let vkey = opened.signer(time, &keys, trust);
     let signed = Signed {
-        origin: &origin,
+        origin,
         size: checkpoint.size,
-        vkey: &vkey,
+        vkey,
         file: &file,
     };
     let standing = judge_signer(&signed, time, &keys, trust, found);
@@ -158,7 +160,7 @@ pub(crate) fn verify(
     let complete = decoded.is_some() && included.is_ok();
     Some((
         held,
-        Signer::new(&keys, &origin, &vkey, standing, trust, complete),
+        Signer::new(&keys, origin, vkey, standing, trust, complete),
     ))
 }
 

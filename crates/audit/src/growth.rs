@@ -71,8 +71,9 @@ pub(crate) fn verify(
     let old = open_by_any(&old, &old_file, &keys, trust, found);
     let note = proof.checkpoint.as_bytes();
     let new = open_by_any(note, &new_file, &keys, trust, found);
-    let ((old, old_origin, old_vkey), (new, origin, vkey)) = (old?, new?);
-    let verified = proof.verify(&old, &new);
+    let (old_opened, new_opened) = (old?, new?);
+    let (old, new) = (&old_opened.checkpoint, &new_opened.checkpoint);
+    let verified = proof.verify(old, new);
     match &verified {
         Ok(()) => {
             let what = format!("the tree of {} begins with that of {}", new.size, old.size);
@@ -84,15 +85,16 @@ pub(crate) fn verify(
         }
     }
     found.done(Check::Files, "two checkpoints and the proof between them");
-    let signed = [
-        (&old_origin, old.size, &old_vkey, &old_file),
-        (&origin, new.size, &vkey, &new_file),
-    ];
-    let standings = signed.map(|(origin, size, vkey, file)| {
+    if verified.is_ok() && old.size == 0 {
+        let what = "every log begins with no entries: nothing is proven".to_owned();
+        beside.say(found, Check::Tree, Severity::Missing, GROWTH_PROOF, what);
+    }
+    let opened = [(&old_opened, &old_file), (&new_opened, &new_file)];
+    let standings = opened.map(|(opened, file)| {
         let signed = Signed {
-            origin,
-            size,
-            vkey,
+            origin: &opened.origin,
+            size: opened.checkpoint.size,
+            vkey: opened.signer(InForce::Whenever, &keys, trust),
             file,
         };
         judge_signer(&signed, InForce::Whenever, &keys, trust, found)
@@ -105,11 +107,10 @@ pub(crate) fn verify(
         from: old.size,
         to: new.size,
         size: new.size,
-        origin: origin.to_string(),
+        origin: new_opened.origin.to_string(),
     };
     let complete = verified.is_ok();
-    Some((
-        held,
-        Signer::new(&keys, &origin, &vkey, standing, trust, complete),
-    ))
+    let vkey = new_opened.signer(InForce::Whenever, &keys, trust);
+    let signer = Signer::new(&keys, &new_opened.origin, vkey, standing, trust, complete);
+    Some((held, signer))
 }

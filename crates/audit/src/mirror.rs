@@ -17,6 +17,16 @@ use crate::walk::Walk;
 
 const CHECKPOINT: &str = "checkpoint";
 
+/// What lies in a bundle and is not served over HTTP.
+const LEFT_OF_BUNDLES: [&str; 6] = [
+    "content",
+    "decisions.ndjson",
+    "documents",
+    "keys.json",
+    "ledgers",
+    "manifest.sha256",
+];
+
 /// Whether these are the files of a mirrored log, not of a bundle.
 pub(crate) fn is_mirror(files: &BundleFiles) -> bool {
     files.has(CHECKPOINT) && !files.has(MANIFEST)
@@ -60,7 +70,8 @@ pub(crate) fn verify(
             return None;
         }
     };
-    let (checkpoint, origin, vkey) = open_by_any(&note, CHECKPOINT, &keys, trust, found)?;
+    let opened = open_by_any(&note, CHECKPOINT, &keys, trust, found)?;
+    let (checkpoint, origin) = (&opened.checkpoint, &opened.origin);
     let span = Span {
         from: 0,
         to: checkpoint.size,
@@ -93,18 +104,28 @@ pub(crate) fn verify(
         let what = format!("{further} further files are here, which its tree does not need");
         say(found, Severity::Note, CHECKPOINT.to_owned(), what);
     }
-    let signed = Signed {
-        origin: &origin,
-        size: span.size,
-        vkey: &vkey,
-        file: CHECKPOINT,
+    if LEFT_OF_BUNDLES
+        .iter()
+        .any(|left| here.iter().any(|path| path.split('/').next() == Some(left)))
+    {
+        let what = "what belongs to a bundle is here, and its manifest is not: of a mirrored log nothing but the log is judged";
+        let file = MANIFEST.to_owned();
+        say(found, Severity::Missing, file, what.to_owned());
+    }
+    let judge = |time, complete, found: &mut Collector<'_>| {
+        let vkey = opened.signer(time, &keys, trust);
+        let signed = Signed {
+            origin,
+            size: span.size,
+            vkey,
+            file: CHECKPOINT,
+        };
+        let standing = judge_signer(&signed, time, &keys, trust, found);
+        Signer::new(&keys, origin, vkey, standing, trust, complete)
     };
     if missing.is_some() {
-        let standing = judge_signer(&signed, InForce::Whenever, &keys, trust, found);
-        return Some((
-            held,
-            Signer::new(&keys, &origin, &vkey, standing, trust, false),
-        ));
+        let signer = judge(InForce::Whenever, false, found);
+        return Some((held, signer));
     }
     let walk = Walk {
         files,
@@ -118,14 +139,12 @@ pub(crate) fn verify(
     };
     let walked = walk.run(&mut |finding| found.push(finding));
     if walked.complete {
-        say_log(&origin, span, found);
+        say_log(origin, span, found);
     }
     found.done(
         Check::Files,
         format!("{} tiles and the checkpoint", span.tile_count()),
     );
-    let time = InForce::At(walked.last_time);
-    let standing = judge_signer(&signed, time, &keys, trust, found);
-    let signer = Signer::new(&keys, &origin, &vkey, standing, trust, walked.complete);
+    let signer = judge(InForce::At(walked.last_time), walked.complete, found);
     Some((held, signer))
 }

@@ -276,10 +276,18 @@ impl Report {
     }
 
     fn held(&self) -> String {
-        let origin = self.origin.as_deref().unwrap_or("no log");
+        let Some(origin) = self.origin.as_deref() else {
+            return "nothing that could be judged".to_owned();
+        };
+        if self.evidence == Evidence::Mirror {
+            return format!(
+                "the log of {origin} with all its {} entries, without content",
+                self.to
+            );
+        }
         if self.evidence == Evidence::Growth {
             let (from, to) = (self.from, self.to);
-            return format!("{origin} at {to} entries begins with all of its {from} of before");
+            return format!("{origin} from {from} entries to {to}, with all of before");
         }
         if self.evidence == Evidence::Event {
             return format!("entry {} of {origin}, one of its {}", self.from, self.size);

@@ -1,13 +1,14 @@
 //! The checkpoint is signed by a key that the organization delegated to logs.
 
-use countersign_event::documents::Role;
+use countersign_crypto::PublicKey;
+use countersign_event::documents::{Role, RoleKey};
 use countersign_event::names::Origin;
 use countersign_event::time::Timestamp;
 use countersign_tlog::checkpoint::open_checkpoint;
 use countersign_tlog::{Algorithm, Checkpoint, CheckpointError, Note, NoteError, Vkey};
 
 use super::content::Genesis;
-use super::keys::Keys;
+use super::keys::{Keys, Organization};
 use crate::manifest::LogEntry;
 use crate::report::{Check, Collector, Finding, Severity};
 use crate::trust::Trust;
@@ -30,6 +31,78 @@ pub(crate) struct Signed<'a> {
     pub(crate) size: u64,
     pub(crate) vkey: &'a Vkey,
     pub(crate) file: &'a str,
+}
+
+/// A checkpoint with the known keys that have signed it: two while one follows the other.
+pub(crate) struct Opened {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) origin: Origin,
+    signers: Vec<Vkey>,
+}
+
+impl Opened {
+    /// The key to judge it by: of those that have signed it the one that counts most.
+    pub(crate) fn signer(&self, time: InForce, keys: &Keys, trust: &Trust) -> &Vkey {
+        let rank = |vkey: &&Vkey| {
+            let organization = keys.of(&self.origin.authority());
+            let delegation =
+                organization.map(|organization| delegation(organization, vkey.key(), time));
+            (delegation, trust.admits_log(vkey))
+        };
+        // INVARIANT: opened by at least one key.
+        let best = self.signers.iter().max_by_key(rank);
+        best.unwrap_or(&self.signers[0])
+    }
+}
+
+/// What the key statements say of a key.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Delegation {
+    Never,
+    /// It was a log key at the time that is known; the newest statement here no longer has it, and nothing says when it signed.
+    Retired,
+    InForce,
+}
+
+fn delegation(organization: &Organization, key: &PublicKey, time: InForce) -> Delegation {
+    let not_over =
+        |time: Timestamp, until: Option<Timestamp>| until.is_none_or(|until| time < until);
+    let is_it = |stated: &&RoleKey| stated.key == *key;
+    match time {
+        InForce::At(time) => {
+            let mut then = organization.keys_at(Role::Log, time).filter(is_it);
+            return match then.any(|key| key.from <= time && not_over(time, key.until)) {
+                true => Delegation::InForce,
+                false => Delegation::Never,
+            };
+        }
+        InForce::NotOverBy(time) => {
+            // A checkpoint of this time or later: what was stated before the statement of that time no longer counts.
+            let stated = organization.statements_from(time);
+            let mut stated = stated
+                .flat_map(|statement| statement.keys_for(Role::Log))
+                .filter(is_it)
+                .peekable();
+            if stated.peek().is_none() || !stated.all(|key| not_over(time, key.until)) {
+                return Delegation::Never;
+            }
+        }
+        InForce::Whenever => {
+            if !organization.keys_ever(Role::Log).any(|key| is_it(&key)) {
+                return Delegation::Never;
+            }
+        }
+    }
+    let newest = organization.newest();
+    let kept = newest.is_some_and(|newest| {
+        let mut now = newest.keys_for(Role::Log).filter(is_it);
+        now.any(|key| not_over(newest.made, key.until))
+    });
+    if kept {
+        Delegation::InForce
+    } else {
+        Delegation::Retired
+    }
 }
 
 /// When the key that signed a checkpoint has to have been in force.
@@ -142,21 +215,15 @@ pub(crate) fn judge_signer(
         }
         return Standing::Untrusted;
     };
-    let not_over =
-        |time: Timestamp, until: Option<Timestamp>| until.is_none_or(|until| time < until);
-    let delegated = match time {
-        InForce::At(time) => organization
-            .keys_at(Role::Log, time)
-            .any(|key| key.key == *vkey.key() && key.from <= time && not_over(time, key.until)),
-        InForce::NotOverBy(time) => organization
-            .keys_ever(Role::Log)
-            .any(|key| key.key == *vkey.key() && not_over(time, key.until)),
-        InForce::Whenever => organization
-            .keys_ever(Role::Log)
-            .any(|key| key.key == *vkey.key()),
-    };
     let fingerprint = organization.key.fingerprint();
-    if !delegated {
+    let delegation = delegation(organization, vkey.key(), time);
+    if delegation == Delegation::Retired {
+        let what = format!(
+            "its key is one that {fingerprint} has retired since, and nothing here says when it signed"
+        );
+        fault(origin, file, what, Severity::Missing, found);
+    }
+    if delegation == Delegation::Never {
         let when = match time {
             InForce::At(time) | InForce::NotOverBy(time) => format!(" at {time}"),
             InForce::Whenever => String::new(),
@@ -182,7 +249,7 @@ pub(crate) fn open_by_any(
     keys: &Keys,
     trust: &Trust,
     found: &mut Collector<'_>,
-) -> Option<(Checkpoint, Origin, Vkey)> {
+) -> Option<Opened> {
     let mut say = |severity, what: String| {
         found.push(Finding {
             check: Check::Checkpoint,
@@ -195,12 +262,12 @@ pub(crate) fn open_by_any(
         None
     };
     let parsed = Note::parse(note).map_err(CheckpointError::from);
-    let claimed = parsed.and_then(|note| Checkpoint::parse_text(note.text()));
-    let claimed = match claimed {
-        Ok(claimed) => claimed,
+    let parsed = parsed.and_then(|note| Ok((Checkpoint::parse_text(note.text())?, note)));
+    let (checkpoint, note) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return say(Severity::False, error.to_string()),
     };
-    let Ok(origin) = claimed.origin.parse::<Origin>() else {
+    let Ok(origin) = checkpoint.origin.parse::<Origin>() else {
         return say(
             Severity::False,
             "its origin is not one that a log of Countersign has".to_owned(),
@@ -211,24 +278,33 @@ pub(crate) fn open_by_any(
         .into_iter()
         .flat_map(|organization| organization.keys_ever(Role::Log))
         .filter_map(|key| Vkey::new(origin.as_str(), Algorithm::Ed25519, key.key).ok());
-    let pinned = trust.vkeys().iter().cloned();
-    for vkey in of_organization.chain(pinned) {
-        match open_checkpoint(note, &vkey) {
-            Ok(checkpoint) => return Some((checkpoint, origin, vkey)),
-            // Signed by another key, or a key of another log.
-            Err(
-                CheckpointError::Note(NoteError::NoKnownKey)
-                | CheckpointError::KeyType { .. }
-                | CheckpointError::OtherOrigin { .. },
-            ) => {}
-            Err(error) => return say(Severity::False, error.to_string()),
+    let pinned = trust
+        .vkeys()
+        .iter()
+        .filter(|vkey| vkey.algorithm() == Algorithm::Ed25519 && vkey.name() == checkpoint.origin);
+    let mut known: Vec<Vkey> = Vec::new();
+    for vkey in of_organization.chain(pinned.cloned()) {
+        if !known.contains(&vkey) {
+            known.push(vkey);
         }
     }
-    let what = format!(
-        "no key is known that has signed it: neither a key statement of {} nor a vkey of this log is here or trusted",
-        origin.authority()
-    );
-    say(Severity::Missing, what)
+    let signers = match note.verify(&known) {
+        Ok(signers) => signers.into_iter().cloned().collect(),
+        Err(NoteError::NoKnownKey) => {
+            let what = format!(
+                "no key is known that has signed it: neither a key statement of {} nor a vkey of this log is here or trusted",
+                origin.authority()
+            );
+            return say(Severity::Missing, what);
+        }
+        // One bad line in the name of a known key spoils the note, wherever the line stands.
+        Err(error) => return say(Severity::False, error.to_string()),
+    };
+    Some(Opened {
+        checkpoint,
+        origin,
+        signers,
+    })
 }
 
 /// The members of a genesis entry that bind a log to its organization.

@@ -64,7 +64,11 @@ pub(crate) fn of_statements(
     trust: &Trust,
     found: &mut Collector<'_>,
 ) -> Keys {
-    let (organizations, _) = gather(statements, trust, found);
+    let (organizations, paths) = gather(statements, trust, found);
+    if paths.len() < statements.len() {
+        let what = "a line of it is a document of another kind".to_owned();
+        fault(found, &statements[0].path, what);
+    }
     let keys = Keys {
         organizations,
         vkeys: Vec::new(),
@@ -278,6 +282,20 @@ impl Organization {
         self.statements
             .iter()
             .flat_map(move |statement| statement.keys_for(role))
+    }
+
+    /// The statement in force at a time, and those after it.
+    pub(crate) fn statements_from(&self, time: Timestamp) -> impl Iterator<Item = &KeyStatement> {
+        let then = self
+            .statements
+            .iter()
+            .rposition(|statement| statement.made <= time);
+        self.statements.iter().skip(then.unwrap_or(0))
+    }
+
+    /// The newest statement here.
+    pub(crate) fn newest(&self) -> Option<&KeyStatement> {
+        self.statements.last()
     }
 
     /// The keys for a role that were in force at a time: those of the newest statement made by then, else of the first.
