@@ -320,9 +320,14 @@ fn a_closed_log_is_read_with_a_partners_token_and_the_policies_leave() {
         (states("good"), states("withdrawn"), states("expired")),
         (1, 1, 1)
     );
-    // A revoked partner has not even heard of the stream.
+    // With its partner a token is revoked, for good: a later agreement does not bring it back.
     node.json(&["partner", "revoke", "partner", "--yes"]);
-    assert_eq!(with_token(&node, &path, other).status, 404);
+    same(&closed, &with_token(&node, &path, other));
+    node.share(STREAM, &partner);
+    same(&closed, &with_token(&node, &path, other));
+    let later = node.json(&["partner", "token", "partner"]);
+    let later = later["token"].as_str().unwrap();
+    assert_eq!(with_token(&node, &path, later).status, 200);
     // Open, and closed again.
     node.json(&["stream", "access", STREAM, "open"]);
     assert_eq!(node.fetch(&path, &[]).status, 200);

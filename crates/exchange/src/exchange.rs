@@ -779,7 +779,7 @@ impl Exchange {
         series: SeriesId,
         number: u64,
     ) -> Result<Vec<Envelope>, ExchangeError> {
-        self.refresh_view().await?;
+        self.catch_up_view().await?;
         let rows = self
             .view
             .receipts_after(&agreement, stream, &series, number)

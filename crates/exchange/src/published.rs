@@ -82,7 +82,7 @@ impl fmt::Display for PublishedPath {
 }
 
 /// A token as it was made: shown once, kept nowhere.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct MadeToken {
     /// What its holder sends.
     pub token: String,
@@ -90,6 +90,15 @@ pub struct MadeToken {
     pub id: String,
     /// When it ends.
     pub expires: Timestamp,
+}
+
+impl fmt::Debug for MadeToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MadeToken")
+            .field("id", &self.id)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The digest of a token; `None` where the text is none.
@@ -242,7 +251,17 @@ impl Exchange {
             // Durable before the first byte. Whoever asks meanwhile records it once more, which says nothing false.
             self.record_and_wait(partner, record).await?;
         } else {
-            self.record_lazily(partner, record);
+            // Not waited for, and not taken for recorded before it is.
+            let exchange = Arc::clone(self);
+            tokio::spawn(async move {
+                match exchange.record_and_wait(partner, record).await {
+                    Ok(()) => drop(exchange.with_judged(|all| all.insert(key, judged))),
+                    Err(error) => {
+                        tracing::warn!(%error, "a denial could not be recorded; it is tried again with the next")
+                    }
+                }
+            });
+            return Ok(decision);
         }
         self.with_judged(|all| all.insert(key, judged));
         Ok(decision)
@@ -334,7 +353,8 @@ impl Published {
         self.open
     }
 
-    /// A file of the log; `None` where its newest checkpoint covers none such. Reads at most 256 hashes or entries, from disk.
+    /// A file of the log; `None` where its newest checkpoint covers none such. Reads at most 256 hashes or entries, and of these the fronts of the parts
+    /// that they lie in.
     ///
     /// # Errors
     /// [`ReadError`].

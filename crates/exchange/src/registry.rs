@@ -233,6 +233,10 @@ impl Registry {
                         state.revoked.get_or_insert_with(|| reason.clone());
                     }
                 }
+                // Neither come back with a new agreement.
+                for token in self.tokens.values_mut() {
+                    token.withdrawn |= token.partner == *partner;
+                }
                 if let Some(partner) = self.partners.get_mut(partner) {
                     partner.revoked = Some(reason.clone());
                 }

@@ -87,7 +87,9 @@ fn own_event(
 
 fn subject(record: &LedgerRecord) -> Option<&Origin> {
     match record {
-        LedgerRecord::Cursor { stream, .. } | LedgerRecord::Decision { stream, .. } => Some(stream),
+        LedgerRecord::Cursor { stream, .. }
+        | LedgerRecord::Decision { stream, .. }
+        | LedgerRecord::LogAccess { stream, .. } => Some(stream),
         LedgerRecord::Fault { stream, .. } => stream.as_ref(),
         _ => None,
     }

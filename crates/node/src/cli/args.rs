@@ -261,7 +261,7 @@ pub(crate) enum StreamVerb {
         old: u64,
         /// Size of the newer checkpoint [default: the newest]
         new: Option<u64>,
-        /// Where to: a file that does not exist yet and ends in .tlog-consistency [default: STREAM-OLD-NEW.tlog-consistency]
+        /// Where to: a file that does not exist yet and ends in .tlog-consistency [default: STREAM-OLD-NEW.tlog-consistency, NEW being `newest` where it is not given]
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },

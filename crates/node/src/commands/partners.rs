@@ -179,7 +179,7 @@ impl LocalNode {
         }))
     }
 
-    /// The partner's tokens, the newest last.
+    /// The partner's tokens, by when they end.
     fn tokens(&self, authority: &Authority) -> Vec<Value> {
         let now = self.exchange.clock().now();
         let registry = self.exchange.registry();

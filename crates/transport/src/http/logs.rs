@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 /// What precedes the stream's name.
 pub(super) const PREFIX: &str = "/logs/";
 
-/// Reads at once, each at most 256 entries from disk. The rest waits, and there are no more of them than connections.
+/// Reads at once, each of at most 256 entries, with the fronts of the parts that they lie in. The rest waits, and there are no more of them than connections.
 const READS_MAX: usize = 8;
 
 /// What a request needs.

@@ -141,12 +141,7 @@ impl JournalReader {
         let mut next = first;
         while next < end {
             let part = self.part_containing(log, next)?;
-            let front = self.bytes(
-                &part,
-                part.body_offset,
-                part.meta_bytes() + part.entries_bytes(),
-            )?;
-            let front = self.cut_front(&part, front)?;
+            let front = self.front(&part, part.meta_bytes() + part.entries_bytes())?;
             let skipped = usize_of(next - part.first);
             let wanted = usize_of(end - next);
             for entry in front
