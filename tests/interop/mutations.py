@@ -240,7 +240,7 @@ def other_value(rng, old):
     if isinstance(old, dict):
         return rng.choice([{}, {**old, "unknown": 1}, dict(reversed(old.items())), [old], None, "x"])
     if isinstance(old, str):
-        return rng.choice([other_text(rng, old) for _ in range(3)] + [None, 7])
+        return rng.choice([other_text(rng, old) for _ in range(4)] + [None, 7, {old: None}])
     return rng.choice([0, "x", False])
 
 def other_text(rng, old):

@@ -4,6 +4,7 @@
 #   COUNTERSIGN=path   the program [default: built here by `cargo build --release --bin countersign`]
 #   MUTATIONS=3000     how many altered copies
 #   SEED=n             which ones [default: drawn, and printed]
+#   INSTALL=no         fail where the package is missing, instead of installing it
 #   KEEP=dir           where nodes and bundles are made, and left [default: a temporary folder, removed]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,17 +13,20 @@ root=$(cd "$here/../.." && pwd)
 fail() { echo "second_verifier: $*" >&2; exit 1; }
 
 # The one package that is not of the standard library: as it is, from Debian, or from PyPI into a folder of its own.
-python=python3
-if ! $python -c 'import cryptography' 2>/dev/null; then
+venv=${XDG_CACHE_HOME:-$HOME/.cache}/countersign-second-verifier
+find_python() {
+    for python in python3 /usr/bin/python3 "$venv/bin/python"; do
+        "$python" -c 'import cryptography' 2>/dev/null && return
+    done
+    return 1
+}
+if ! find_python; then
+    [ "${INSTALL:-yes}" = yes ] \
+        || fail "the package cryptography is missing; run tests/interop/second_verifier.sh, which installs it (on Debian: apt-get install python3-cryptography)"
     sudo=$([ "$(id -u)" = 0 ] || echo sudo)
-    if $sudo apt-get install -y python3-cryptography >&2 && /usr/bin/python3 -c 'import cryptography' 2>/dev/null; then
-        python=/usr/bin/python3
-    else
-        venv=${XDG_CACHE_HOME:-$HOME/.cache}/countersign-second-verifier
-        python3 -m venv "$venv" >&2 && "$venv/bin/pip" install -q cryptography >&2 \
-            || fail "the package cryptography comes neither from Debian (apt-get) nor from PyPI (pip)"
-        python=$venv/bin/python
-    fi
+    $sudo apt-get install -y python3-cryptography >&2 && find_python \
+        || { python3 -m venv "$venv" >&2 && "$venv/bin/pip" install -q cryptography >&2 && find_python; } \
+        || fail "the package cryptography comes neither from Debian (apt-get) nor from PyPI (pip)"
 fi
 
 if [ -z "${COUNTERSIGN:-}" ]; then
