@@ -7,90 +7,26 @@
 #   INSTALL=no         fail where the package is missing, instead of installing it
 #   KEEP=dir           where nodes and bundles are made, and left [default: a temporary folder, removed]
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-root=$(cd "$here/../.." && pwd)
+. "$(dirname "$0")/lib.sh"
 
-fail() { echo "second_verifier: $*" >&2; exit 1; }
+# The one package that is not of the standard library.
+need_python 'import cryptography' python3-cryptography cryptography
+enter_work
 
-# The one package that is not of the standard library: as it is, from Debian, or from PyPI into a folder of its own.
-venv=${XDG_CACHE_HOME:-$HOME/.cache}/countersign-second-verifier
-find_python() {
-    for python in python3 /usr/bin/python3 "$venv/bin/python"; do
-        "$python" -c 'import cryptography' 2>/dev/null && return
-    done
-    return 1
-}
-if ! find_python; then
-    [ "${INSTALL:-yes}" = yes ] \
-        || fail "the package cryptography is missing; run tests/interop/second_verifier.sh, which installs it (on Debian: apt-get install python3-cryptography)"
-    sudo=$([ "$(id -u)" = 0 ] || echo sudo)
-    $sudo apt-get install -y python3-cryptography >&2 && find_python \
-        || { python3 -m venv "$venv" >&2 && "$venv/bin/pip" install -q cryptography >&2 && find_python; } \
-        || fail "the package cryptography comes neither from Debian (apt-get) nor from PyPI (pip)"
-fi
+acme=$(node "Acme Freight" acme)
+beta=$(node "Beta Logistics" beta)
+serve acme beta
 
-if [ -z "${COUNTERSIGN:-}" ]; then
-    (cd "$root" && cargo build --release --bin countersign)
-    COUNTERSIGN=${CARGO_TARGET_DIR:-$root/target}/release/countersign
-fi
-[ -x "$COUNTERSIGN" ] || fail "there is no program at $COUNTERSIGN"
-COUNTERSIGN=$(realpath "$COUNTERSIGN")
-countersign() { "$COUNTERSIGN" "$@"; }
-
-work=${KEEP:-$(mktemp -d)}
-mkdir -p "$work"
-[ -z "$(ls -A "$work")" ] || fail "$work is not empty"
-nodes=
-cleanup() {
-    for pid in $nodes; do kill "$pid" 2>/dev/null || true; done
-    wait
-    [ -n "${KEEP:-}" ] || rm -rf "$work"
-}
-trap cleanup EXIT
-cd "$work"
-
-ports=($($python - <<'PY'
-import socket
-kinds = (socket.SOCK_DGRAM, socket.SOCK_STREAM) * 2
-sockets = [socket.socket(socket.AF_INET, kind) for kind in kinds]
-for one in sockets:
-    one.bind(("127.0.0.1", 0))
-print(*(one.getsockname()[1] for one in sockets))
-PY
-))
-acme=$(countersign init --org "Acme Freight" --data acme --listen "127.0.0.1:${ports[0]}" --http "127.0.0.1:${ports[1]}" 2>/dev/null)
-beta=$(countersign init --org "Beta Logistics" --data beta --listen "127.0.0.1:${ports[2]}" --http "127.0.0.1:${ports[3]}" 2>/dev/null)
-for node in acme beta; do
-    "$COUNTERSIGN" serve --data $node >"$node.log" 2>&1 &
-    nodes="$nodes $!"
-done
-for node in acme beta; do
-    for _ in $(seq 100); do countersign status --data $node >/dev/null 2>&1 && break; sleep 0.1; done
-done
-
-publish() {     # how many
-    seq 1 "$1" | sed 's/.*/{"order":&,"item":"pallet jack","quantity":2}/' \
-        | countersign publish orders - --create --again --type com.example.order --data acme >/dev/null
-}
-link() { countersign partner invite --stream orders --data acme --json | sed 's/.*"link":"\([^"]*\)".*/\1/'; }
-export_() { countersign evidence export "$@" >/dev/null 2>&1 || fail "evidence export $* failed"; }
 read_to() {     # how many events both consumers are to have
     countersign subscribe acme-freight/orders --from start --count "$1" --follow --data beta >/dev/null
-    countersign subscribe "$acme/streams/orders" --profile reader.json --from start --count "$1" --follow >/dev/null
+    read_by_reader "$1"
     receipts 2 "$1"
-}
-receipts() {    # how many of how many events are to come: at most 2 s after these
-    for _ in $(seq 100); do
-        [ "$(countersign receipt ls --data acme --json | grep -o "\"events\":$2," | wc -l)" = "$1" ] && return
-        sleep 0.1
-    done
-    fail "$1 receipts of $2 events did not come"
 }
 
 echo "making evidence in $work"
 publish 100
 countersign partner join "$(link)" --yes --data beta >/dev/null 2>&1
-countersign partner join "$(link)" --yes --profile reader.json --org Reader >/dev/null 2>&1
+join_reader
 read_to 100
 publish 160
 read_to 260
