@@ -26,9 +26,11 @@ export GOFLAGS=-mod=mod GOTOOLCHAIN=local
 copy=
 if timeout 60 go mod download golang.org/x/mod 2>download.txt; then
     from="$(go list -m -f '{{.Version}}' golang.org/x/mod), from Go's module proxy"
-elif copy=/usr/share/gocode/src/golang.org/x/mod; [ -e "$copy/sumdb/tlog/tile.go" ]; then
+elif copy=/usr/share/gocode/src/golang.org/x/mod
+    [ -e "$copy/sumdb/tlog/tile.go" ] || { [ "${INSTALL:-yes}" = yes ] && from_debian golang-golang-x-mod-dev; }; then
     from="$(dpkg-query -W -f '${Version}' golang-golang-x-mod-dev), from Debian"
-elif copy=$(go env GOROOT)/src/cmd/vendor/golang.org/x/mod; [ -e "$copy/sumdb/tlog/tile.go" ]; then
+elif copy=$(go env GOROOT)/src/cmd/vendor/golang.org/x/mod
+    [ -e "$copy/sumdb/tlog/tile.go" ]; then
     from="$(sed -n 's/^# golang.org\/x\/mod //p' "$copy/../../../modules.txt"), the toolchain's copy"
 else
     cat download.txt >&2
@@ -45,4 +47,3 @@ cd ..
 echo "$(go version), golang.org/x/mod $from"
 
 ./go_tlog -vkey "$vkey" -url "$url" -bundle whole -proof one.tlog-proof -growth growth.tlog-consistency
-
