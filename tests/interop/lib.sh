@@ -9,7 +9,9 @@ name=$(basename "$0" .sh)
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 
-fail() { echo "$name: $*" >&2; exit 1; }
+# Where a script has its own words also while the output of a command goes nowhere.
+exec 3>&2
+fail() { echo "$name: $*" >&3; exit 1; }
 
 # Ends the script where what is missing ($1) may not be fetched.
 want() { [ "${INSTALL:-yes}" = yes ] || fail "$1 is missing; run tests/interop/$name.sh, which installs it${2:+ (on Debian: apt-get install $2)}"; }
@@ -67,7 +69,8 @@ enter_work() {
     cd "$work"
 }
 cleanup() {
-    local pid
+    local status=$? command=$BASH_COMMAND pid
+    [ $status = 0 ] || echo "$name: ended with $status at: $command" >&3
     for pid in $nodes; do kill "$pid" 2>/dev/null || true; done
     wait
     [ -n "${KEEP:-}" ] || rm -rf "$work"
