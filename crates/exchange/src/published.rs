@@ -250,20 +250,22 @@ impl Exchange {
         if decision.allowed {
             // Durable before the first byte. Whoever asks meanwhile records it once more, which says nothing false.
             self.record_and_wait(partner, record).await?;
-        } else {
-            // Not waited for, and not taken for recorded before it is.
-            let exchange = Arc::clone(self);
-            tokio::spawn(async move {
-                match exchange.record_and_wait(partner, record).await {
-                    Ok(()) => drop(exchange.with_judged(|all| all.insert(key, judged))),
-                    Err(error) => {
-                        tracing::warn!(%error, "a denial could not be recorded; it is tried again with the next")
-                    }
-                }
-            });
+            self.with_judged(|all| all.insert(key, judged));
             return Ok(decision);
         }
-        self.with_judged(|all| all.insert(key, judged));
+        // Not waited for, and taken for recorded at once, so that asking again and again writes nothing more; unless it fails.
+        self.with_judged(|all| all.insert(key.clone(), judged.clone()));
+        let exchange = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = exchange.record_and_wait(partner, record).await {
+                tracing::warn!(%error, "a denial could not be recorded; it is tried again with the next");
+                exchange.with_judged(|all| {
+                    if all.get(&key) == Some(&judged) {
+                        all.remove(&key);
+                    }
+                });
+            }
+        });
         Ok(decision)
     }
 

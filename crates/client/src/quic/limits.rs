@@ -58,7 +58,8 @@ pub struct QuicLimits {
     /// Accepted connections of all keys together; keys cost nothing, so that the limit for each says little. Default 16,384: about 40 KiB
     /// each when idle, 640 MiB in all.
     pub connections_max: usize,
-    /// Accepted connections that one key may hold. Default 4: a node, its replacement while it restarts, and a command.
+    /// Accepted connections that one key may hold. Default 4: a node, its replacement while it restarts, and a command. One that
+    /// is over holds its place until the work begun on it has ended; a newcomer waits for that, at most `handshake_time`.
     pub connections_per_peer: usize,
     /// Size asked for the send and receive buffers of the UDP socket. Default 4 MiB: 2.4 ms at 14 Gbit/s. The system may give less
     /// (Linux: `net.core.rmem_max`, `net.core.wmem_max`); see [`crate::quic::Endpoint::udp_buffers`].
