@@ -14,6 +14,8 @@
 //! the request of tlog-witness) over the tree of
 //! RFC 6962, so that other people's tools read what is written here.
 //!
+//! Of Countersign's own: the fork proof (`schemas/fork-proof.md`), two checkpoints that contradict each other.
+//!
 //! In scope: the arithmetic and the byte formats. Elsewhere: what an entry means (crate `event`), where nodes and tiles
 //! are kept (crate `store`, behind [`NodeSource`]), the time of a cosignature (an argument here), whose keys are trusted.
 
@@ -22,6 +24,7 @@ pub mod checkpoint;
 mod compact_range;
 pub mod cosignature_v1;
 mod decimal;
+pub mod fork_proof;
 pub mod hash;
 mod memory_tree;
 pub mod note;
@@ -37,6 +40,6 @@ pub use memory_tree::{MemoryTree, NoSuchNode};
 pub use note::{Algorithm, KeyId, Note, NoteError, NoteSignature, Vkey, VkeyError};
 pub use proof::{
     NodeSource, PROOF_HASHES_MAX, ProofError, ProveError, compact_range_at, consistency_proof,
-    consistency_proof_len, inclusion_proof, inclusion_proof_len, verify_consistency,
-    verify_inclusion,
+    consistency_proof_len, implied_old_root, inclusion_proof, inclusion_proof_len,
+    verify_consistency, verify_inclusion,
 };

@@ -216,6 +216,31 @@ pub fn verify_consistency(
     if old == 0 || old == new {
         return Ok(());
     }
+    let (old_hash, new_hash) = climb_both(old, new, old_root, proof);
+    if old_hash != *old_root {
+        return Err(ProofError::OldRoot { size: old });
+    }
+    if new_hash != *new_root {
+        return Err(ProofError::NewRoot { size: new });
+    }
+    Ok(())
+}
+
+/// The root that a consistency proof says the tree under `new_root` has at `old` leaves, whichever the asker expected. `None` where the proof does not lead
+/// to `new_root`, and where it does not say: `old` is zero, `new` or a power of two.
+#[must_use]
+pub fn implied_old_root(old: u64, new: u64, new_root: &Hash, proof: &[Hash]) -> Option<Hash> {
+    let says_it = 0 < old && old < new && !old.is_power_of_two();
+    if !says_it || consistency_proof_len(old, new) != Some(proof.len()) {
+        return None;
+    }
+    // The old root given here is only looked at where old is a power of two.
+    let (old_hash, new_hash) = climb_both(old, new, new_root, proof);
+    (new_hash == *new_root).then_some(old_hash)
+}
+
+/// The roots of both trees, as a consistency proof of the right length gives them; `old` is neither zero nor `new`.
+fn climb_both(old: u64, new: u64, old_root: &Hash, proof: &[Hash]) -> (Hash, Hash) {
     let (first, path) = match proof.split_first() {
         Some((first, rest)) if !old.is_power_of_two() => (first, rest),
         _ => (old_root, proof),
@@ -229,13 +254,7 @@ pub fn verify_consistency(
         }
         Side::Right => new_hash = node_hash(&new_hash, sibling),
     });
-    if old_hash != *old_root {
-        return Err(ProofError::OldRoot { size: old });
-    }
-    if new_hash != *new_root {
-        return Err(ProofError::NewRoot { size: new });
-    }
-    Ok(())
+    (old_hash, new_hash)
 }
 
 fn expect_len(proof: &[Hash], expected: usize) -> Result<(), ProofError> {
