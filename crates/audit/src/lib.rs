@@ -14,9 +14,9 @@
 //!   ledgers     decisions and receipts lie in the organization's own log
 //! ```
 //!
-//! A mirrored log, the proof of one event and the proof of growth (`schemas/proofs.md`) are judged by the same door, as far as they go.
+//! A mirrored log, the proof of one event and the proof of growth (`schemas/proofs.md`), and that of a fork (`schemas/fork-proof.md`) are judged by the same door, as far as they go.
 //!
-//! In scope: the formats of `schemas/bundle.md` and `schemas/proofs.md`, [`write_bundle`] over any [`BundleSource`], and [`verify`], which needs no
+//! In scope: the formats of `schemas/bundle.md`, `schemas/proofs.md` and `schemas/fork-proof.md`, [`write_bundle`] over any [`BundleSource`], and [`verify`], which needs no
 //! network, node or store and keeps memory flat however long the log is.
 //!
 //! Elsewhere: where entries come from when a bundle is made (crates `store` and `node`), the formats inside (crates `event` and
@@ -27,6 +27,7 @@ mod checks;
 mod content_file;
 mod event_proof;
 mod files;
+mod fork;
 mod growth;
 mod layout;
 mod manifest;
@@ -40,6 +41,7 @@ mod walk;
 mod write;
 
 pub use event_proof::{EVENT_PROOF, EventProof};
+pub use fork::FORK_PROOF;
 pub use growth::{GROWTH_PROOF, GrowthProof};
 pub use manifest::{FileEntry, LogEntry, MANIFEST_VERSION, Manifest, ManifestError, Undisclosed};
 pub use report::{

@@ -204,6 +204,8 @@ pub enum Evidence {
     Bundle,
     /// The proof of one event.
     Event,
+    /// The proof that a log has two histories: `from` is the smaller size, `to` the larger.
+    Fork,
     /// The proof that a log has only grown: `from` is the older size, `to` the newer.
     Growth,
     /// A mirrored log.
@@ -267,6 +269,9 @@ impl Report {
         let held = self.held();
         let key = self.key.as_deref().unwrap_or("the key of the log");
         match &self.verdict {
+            Verdict::Whole if self.evidence == Evidence::Fork => {
+                format!("proven: {held}, under {key}, which you trust")
+            }
             Verdict::Whole => format!("whole: {held}, under {key}, which you trust"),
             Verdict::Failed { first } => format!("verification FAILED: {first}"),
             Verdict::Inconclusive { missing } => {
@@ -288,6 +293,12 @@ impl Report {
         if self.evidence == Evidence::Growth {
             let (from, to) = (self.from, self.to);
             return format!("{origin} from {from} entries to {to}, with all of before");
+        }
+        if self.evidence == Evidence::Fork {
+            let (from, to, before) = (self.from, self.to, self.from.saturating_sub(1));
+            return format!(
+                "{origin} signed two histories that part at or before entry {before}, one of {from} entries and one of {to}"
+            );
         }
         if self.evidence == Evidence::Event {
             return format!("entry {} of {origin}, one of its {}", self.from, self.size);

@@ -8,6 +8,7 @@ use countersign_event::content::EventRef;
 use countersign_event::names::Origin;
 use countersign_tlog::Vkey;
 use countersign_tlog::add_checkpoint::ADD_CHECKPOINT_BYTES_MAX;
+use countersign_tlog::fork_proof::FORK_PROOF_BYTES_MAX;
 use countersign_tlog::proof_file::PROOF_FILE_BYTES_MAX;
 
 use crate::beside::{Beside, read_bounded};
@@ -18,6 +19,7 @@ use crate::checks::ledgers::Ledger;
 use crate::checks::{checkpoint, content, coverage, decisions, documents, files, keys, ledgers};
 use crate::event_proof::{self, EVENT_PROOF};
 use crate::files::{BundleFiles, OpenFault};
+use crate::fork::{self, FORK_PROOF};
 use crate::growth::{self, GROWTH_PROOF};
 use crate::layout::Span;
 use crate::manifest::{LogEntry, Manifest};
@@ -36,8 +38,8 @@ pub struct OpenError {
     pub source: io::Error,
 }
 
-/// Verifies evidence, offline: a bundle or a mirrored log (a directory or a `.tar` file), the proof of one event or of growth (a file, and what
-/// lies beside it). `on_finding` hears of everything as it is found.
+/// Verifies evidence, offline: a bundle or a mirrored log (a directory or a `.tar` file), the proof of one event, of growth or of a fork (a file, and
+/// what lies beside it). `on_finding` hears of everything as it is found.
 ///
 /// # Errors
 /// [`OpenError`] where the path cannot be read at all. Whatever is wrong *in* the evidence is in the report.
@@ -60,6 +62,12 @@ pub fn verify(
             let beside = Beside::of(path);
             let judged = bytes.and_then(|b| growth::verify(&b, &beside, trust, &mut found));
             return Ok(conclude(found, Evidence::Growth, judged));
+        }
+        Some(FORK_PROOF) if !path.is_dir() => {
+            let bytes = read_proof(path, FORK_PROOF_BYTES_MAX, &mut found)?;
+            let beside = Beside::of(path);
+            let judged = bytes.and_then(|b| fork::verify(&b, &beside, trust, &mut found));
+            return Ok(conclude(found, Evidence::Fork, judged));
         }
         _ => {}
     }
@@ -325,16 +333,20 @@ fn conclude(found: Collector<'_>, evidence: Evidence, judged: Option<(Held, Sign
         .is_some_and(|signer| signer.standing == Standing::Trusted);
     let key = signer.as_ref().and_then(|signer| signer.key.clone());
     let shown = key.as_deref().unwrap_or("an unknown key");
+    let holds = match evidence {
+        Evidence::Fork => "proven",
+        _ => "whole",
+    };
     // Whatever stopped a check has been reported. Should a report ever be forgotten, the verdict still cannot be whole.
     let lacking = match &signer {
         None => Some("the evidence could not be judged".to_owned()),
         Some(signer) if !signer.complete => Some("it could not be judged to its end".to_owned()),
         Some(_) if trusted => None,
         Some(signer) if signer.asked => Some(format!(
-            "it is whole under {shown}, which is not among the keys that you trust"
+            "it is {holds} under {shown}, which is not among the keys that you trust"
         )),
         Some(_) => Some(format!(
-            "it is whole under {shown}; nobody said that this key is right"
+            "it is {holds} under {shown}; nobody said that this key is right"
         )),
     };
     let (checks, verdict) = found.finish(lacking);

@@ -41,6 +41,16 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// A checkpoint that each of `signers` has signed: at least one.
+    pub(crate) fn new(checkpoint: Checkpoint, origin: Origin, signers: Vec<Vkey>) -> Self {
+        debug_assert!(!signers.is_empty());
+        Self {
+            checkpoint,
+            origin,
+            signers,
+        }
+    }
+
     /// The key to judge it by: of those that have signed it the one that counts most.
     pub(crate) fn signer(&self, time: InForce, keys: &Keys, trust: &Trust) -> &Vkey {
         let rank = |vkey: &&Vkey| {
@@ -273,21 +283,7 @@ pub(crate) fn open_by_any(
             "its origin is not one that a log of Countersign has".to_owned(),
         );
     };
-    let of_organization = keys
-        .of(&origin.authority())
-        .into_iter()
-        .flat_map(|organization| organization.keys_ever(Role::Log))
-        .filter_map(|key| Vkey::new(origin.as_str(), Algorithm::Ed25519, key.key).ok());
-    let pinned = trust
-        .vkeys()
-        .iter()
-        .filter(|vkey| vkey.algorithm() == Algorithm::Ed25519 && vkey.name() == checkpoint.origin);
-    let mut known: Vec<Vkey> = Vec::new();
-    for vkey in of_organization.chain(pinned.cloned()) {
-        if !known.contains(&vkey) {
-            known.push(vkey);
-        }
-    }
+    let known = known_keys(&origin, keys, trust);
     let signers = match note.verify(&known) {
         Ok(signers) => signers.into_iter().cloned().collect(),
         Err(NoteError::NoKnownKey) => {
@@ -300,11 +296,27 @@ pub(crate) fn open_by_any(
         // One bad line in the name of a known key spoils the note, wherever the line stands.
         Err(error) => return say(Severity::False, error.to_string()),
     };
-    Some(Opened {
-        checkpoint,
-        origin,
-        signers,
-    })
+    Some(Opened::new(checkpoint, origin, signers))
+}
+
+/// The keys that may have signed a checkpoint of the log: log keys of the organization that its origin names, and vkeys that the auditor trusts.
+pub(crate) fn known_keys(origin: &Origin, keys: &Keys, trust: &Trust) -> Vec<Vkey> {
+    let of_organization = keys
+        .of(&origin.authority())
+        .into_iter()
+        .flat_map(|organization| organization.keys_ever(Role::Log))
+        .filter_map(|key| Vkey::new(origin.as_str(), Algorithm::Ed25519, key.key).ok());
+    let pinned = trust
+        .vkeys()
+        .iter()
+        .filter(|vkey| vkey.algorithm() == Algorithm::Ed25519 && vkey.name() == origin.as_str());
+    let mut known: Vec<Vkey> = Vec::new();
+    for vkey in of_organization.chain(pinned.cloned()) {
+        if !known.contains(&vkey) {
+            known.push(vkey);
+        }
+    }
+    known
 }
 
 /// The members of a genesis entry that bind a log to its organization.
