@@ -582,7 +582,8 @@ pub(crate) enum EvidenceVerb {
     /// Verify evidence offline, without a node
     #[command(
         after_help = "Takes a bundle (`evidence export`: a folder or .tar), the proof of one event (`stream proof`: .tlog-proof) or of growth (`stream \
-        consistency`: .tlog-consistency) with the files of the same stem beside it, or a mirrored log (a folder with `checkpoint` and `tile/`).\n\
+        consistency`: .tlog-consistency) with the files of the same stem beside it, the proof of a fork (.fork-proof), or a mirrored log (a folder with `checkpoint` \
+        and `tile/`).\n\
         Without --trust the best result is 9: whole under a key of which nobody said that it is right.\n\n\
         Examples:\n  countersign evidence verify quakes.tar --trust key-abcdefghijklmnopqrstuvwxyz234567\n  \
         countersign evidence verify quakes-41.tlog-proof --trust key-abcdefghijklmnopqrstuvwxyz234567"
