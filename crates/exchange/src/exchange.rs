@@ -22,6 +22,7 @@ use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin, StreamName};
 use countersign_event::time::Timestamp;
 use countersign_policy::PolicySet;
+use countersign_store::checkpoints::{Checkpoints, CheckpointsError};
 use countersign_store::journal::{Birth, Journal, JournalReader, LogKind, ReadError};
 use countersign_store::ledger::{LedgerView, ViewError};
 use countersign_tlog::{Algorithm, Vkey};
@@ -39,6 +40,8 @@ use crate::published::{Judged, JudgedKey};
 use crate::refusal::Refused;
 use crate::registry::Registry;
 use crate::status::SubscriptionStatus;
+use crate::witness::{Witness, WitnessSettings};
+use crate::witnessed::Submissions;
 
 /// What names a series of receipts.
 pub(crate) type SeriesKey = (AgreementId, SeriesId);
@@ -47,8 +50,8 @@ const GENESIS: &str = "dev.countersign.control.genesis.v1";
 
 /// Keeps bytes that prove somebody's fault.
 pub trait Evidence: Send + Sync {
-    /// Keeps them under a name of its own, which it returns; `None` where there is no room.
-    fn keep(&self, about: &str, bytes: &[u8]) -> Option<String>;
+    /// Keeps them under a name of its own, which it returns and which ends in `.` and `kind`; `None` where there is no room.
+    fn keep(&self, about: &str, kind: &str, bytes: &[u8]) -> Option<String>;
 }
 
 /// What a node is made of.
@@ -69,6 +72,10 @@ pub struct ExchangeParts {
     pub evidence: Arc<dyn Evidence>,
     /// Whether the node's ledger log may be begun: true for `init` only.
     pub may_create: bool,
+    /// What it has cosigned.
+    pub checkpoints: Checkpoints,
+    /// How it witnesses, and is witnessed.
+    pub witness: WitnessSettings,
 }
 
 /// One node's state and doors.
@@ -82,7 +89,7 @@ pub struct Exchange {
     /// One join at a time: what an invitation still allows is judged and used up under it.
     pub(crate) joining: tokio::sync::Mutex<()>,
     view: LedgerView,
-    registry: RwLock<Registry>,
+    pub(crate) registry: RwLock<Registry>,
     policies: RwLock<Arc<PolicySet>>,
     generation: watch::Sender<u64>,
     /// When it was last looked whether time has changed what is allowed.
@@ -90,7 +97,7 @@ pub struct Exchange {
     clock: Arc<dyn Clock>,
     entropy: Mutex<Box<dyn Entropy>>,
     limits: Limits,
-    evidence: Arc<dyn Evidence>,
+    pub(crate) evidence: Arc<dyn Evidence>,
     statuses: Mutex<HashMap<(String, bool), SubscriptionStatus>>,
     refused_strangers: AtomicU64,
     /// Receipts on their way to the ledger, given and got: what follows in a series follows them.
@@ -103,6 +110,8 @@ pub struct Exchange {
     ledger_moved: watch::Sender<u64>,
     /// What the policies said last to whoever reads published logs: at most two answers for each partner and stream.
     judged: Mutex<HashMap<JudgedKey, Judged>>,
+    witness: Witness,
+    submissions: Mutex<Submissions>,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -119,6 +128,9 @@ pub enum ExchangeError {
     /// Appending.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// What was cosigned, or is kept.
+    #[error(transparent)]
+    Checkpoints(#[from] CheckpointsError),
     /// What was handed in.
     #[error(transparent)]
     Ingest(#[from] IngestError),
@@ -216,7 +228,16 @@ impl Exchange {
             limits,
             evidence,
             may_create,
+            checkpoints,
+            witness,
         } = parts;
+        let witness = Witness::new(
+            identity.authority(),
+            &identity.witness_key,
+            checkpoints,
+            witness,
+        )
+        .await?;
         let reader = journal.reader();
         let logs = reader
             .logs()
@@ -263,7 +284,10 @@ impl Exchange {
             refusals_got: Mutex::new(HashMap::new()),
             ledger_moved: watch::Sender::new(0),
             judged: Mutex::new(HashMap::new()),
+            witness,
+            submissions: Mutex::new(Submissions::default()),
         });
+        exchange.recall_witnessed().await?;
         exchange.begin(may_create).await?;
         Ok(exchange)
     }
@@ -612,7 +636,7 @@ impl Exchange {
         }
     }
 
-    fn access_changed(&self) {
+    pub(crate) fn access_changed(&self) {
         self.generation.send_modify(|generation| *generation += 1);
     }
 
@@ -798,7 +822,7 @@ impl Exchange {
         detail: &str,
         bytes: &[u8],
     ) -> Option<String> {
-        let evidence = self.evidence.keep(stream.as_str(), bytes);
+        let evidence = self.evidence.keep(stream.as_str(), "bin", bytes);
         tracing::warn!(%partner, %stream, detail, "a partner sent what cannot be accepted");
         let record = LedgerRecord::Fault {
             code: "peer-fault".to_owned(),
@@ -808,6 +832,18 @@ impl Exchange {
         };
         self.record_lazily(Some(partner.clone()), record);
         evidence
+    }
+
+    pub(crate) fn witness(&self) -> &Witness {
+        &self.witness
+    }
+
+    pub(crate) fn with_submissions<T>(&self, look: impl FnOnce(&mut Submissions) -> T) -> T {
+        let mut submissions = self
+            .submissions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        look(&mut submissions)
     }
 
     fn logs_mut<T>(&self, change: impl FnOnce(&mut HashMap<Origin, Arc<Log>>) -> T) -> T {

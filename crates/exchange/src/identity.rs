@@ -18,6 +18,8 @@ pub struct Identity {
     pub agreement_key: SigningKey,
     /// Signs receipts.
     pub receipt_key: SigningKey,
+    /// Cosigns checkpoints of others.
+    pub witness_key: SigningKey,
 }
 
 impl Identity {

@@ -10,6 +10,7 @@
 mod access;
 mod clock;
 mod exchange;
+mod forks;
 mod identity;
 mod log;
 mod onboarding;
@@ -18,6 +19,8 @@ mod published;
 mod refusal;
 mod registry;
 mod status;
+mod witness;
+mod witnessed;
 
 pub use access::{Peer, PeerError};
 pub use clock::{CLOCK_JUMP_MAX, Clock, ClockJump};
@@ -25,6 +28,7 @@ pub use exchange::{
     Evidence, Exchange, ExchangeError, ExchangeParts, LedgerLogs, PUBLISH_WINDOW_BYTES,
     PublishSession, StreamError, StreamOptions,
 };
+pub use forks::Examined;
 pub use identity::Identity;
 pub use log::{Log, LogHead, LogSettings};
 pub use onboarding::{InviteOptions, OnboardingError, fingerprint_of};
@@ -38,3 +42,7 @@ pub use registry::{
     slug,
 };
 pub use status::{Direction, SubscriptionStatus};
+pub use witness::{
+    ADD_CHECKPOINT_BODY_MAX, ADD_CHECKPOINTS_MAX, WitnessAnswer, WitnessSettings, witness_name,
+};
+pub use witnessed::{SUBMIT_EVERY, Said, Submission, WitnessId, WitnessStanding, WitnessedHead};

@@ -1,9 +1,13 @@
+use std::sync::Arc;
+
 use countersign_crypto::{Hash, Signature};
 use countersign_event::names::Origin;
 use countersign_protocol::SignedHead;
 use countersign_store::journal::{LogKind, LogNumber};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+use crate::witnessed::WitnessedHead;
 
 /// One log of this node, as everybody but the writer sees it.
 #[derive(Debug)]
@@ -13,6 +17,8 @@ pub struct Log {
     origin: Origin,
     settings: LogSettings,
     head: watch::Sender<LogHead>,
+    /// The newest checkpoint with enough cosignatures (own logs).
+    witnessed: watch::Sender<Option<Arc<WitnessedHead>>>,
 }
 
 /// What was fixed when the log began. Stored with its birth, as JSON.
@@ -72,6 +78,7 @@ impl Log {
             origin,
             settings,
             head: watch::Sender::new(head),
+            witnessed: watch::Sender::new(None),
         }
     }
 
@@ -121,6 +128,31 @@ impl Log {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<LogHead> {
         self.head.subscribe()
+    }
+
+    /// The newest checkpoint with enough cosignatures; `None` where nobody has cosigned yet.
+    #[must_use]
+    pub fn witnessed(&self) -> Option<Arc<WitnessedHead>> {
+        self.witnessed.borrow().clone()
+    }
+
+    /// Wakes whoever waits for more to be witnessed.
+    #[must_use]
+    pub fn watch_witnessed(&self) -> watch::Receiver<Option<Arc<WitnessedHead>>> {
+        self.witnessed.subscribe()
+    }
+
+    /// A checkpoint has got lines: it counts where it is no older than the one known.
+    pub(crate) fn publish_witnessed(&self, witnessed: WitnessedHead) {
+        self.witnessed.send_if_modified(|known| {
+            let newer = known.as_ref().is_none_or(|known| {
+                (known.size, known.witnesses.len()) < (witnessed.size, witnessed.witnesses.len())
+            });
+            if newer {
+                *known = Some(Arc::new(witnessed));
+            }
+            newer
+        });
     }
 
     pub(crate) fn publish_head(&self, head: LogHead) {

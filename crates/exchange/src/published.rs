@@ -41,13 +41,17 @@ pub struct PublishedPath {
 pub enum PublishedFile {
     /// The newest signed checkpoint.
     Checkpoint,
+    /// The newest checkpoint with enough cosignatures.
+    Witnessed,
     /// Hashes or entries.
     Tile(Tile),
 }
 
 /// A text that names nothing that a published log can have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("not a path of a published log: `<stream>/checkpoint` or `<stream>/tile/...` is expected")]
+#[error(
+    "not a path of a published log: `<stream>/checkpoint`, `<stream>/witnessed` or `<stream>/tile/...` is expected"
+)]
 pub struct PublishedPathError;
 
 impl PublishedPath {
@@ -66,6 +70,7 @@ impl FromStr for PublishedPath {
         let stream = stream.parse().map_err(|_| PublishedPathError)?;
         let file = match file {
             "checkpoint" => PublishedFile::Checkpoint,
+            "witnessed" => PublishedFile::Witnessed,
             _ => PublishedFile::Tile(Tile::parse(file).map_err(|_| PublishedPathError)?),
         };
         Ok(Self { stream, file })
@@ -76,6 +81,7 @@ impl fmt::Display for PublishedPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.file {
             PublishedFile::Checkpoint => write!(f, "{}/checkpoint", self.stream),
+            PublishedFile::Witnessed => write!(f, "{}/witnessed", self.stream),
             PublishedFile::Tile(tile) => write!(f, "{}/{tile}", self.stream),
         }
     }
@@ -376,6 +382,10 @@ impl Published {
                 let key = self.exchange.identity().log_key.public();
                 let note = note_from_signature(&checkpoint, &key, signature);
                 Ok(Some(note.into_bytes()))
+            }
+            PublishedFile::Witnessed => {
+                let witnessed = self.log.witnessed();
+                Ok(witnessed.map(|witnessed| witnessed.note.clone().into_bytes()))
             }
             PublishedFile::Tile(tile) => self.tile(tile, head.size),
         }

@@ -120,6 +120,9 @@ pub struct TokenState {
     pub withdrawn: bool,
 }
 
+/// The code of a fault that is a fork.
+pub(crate) const FORK: &str = "fork";
+
 /// All of it.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
@@ -141,6 +144,8 @@ pub struct Registry {
     pub open_logs: HashSet<Origin>,
     /// Tokens for published logs, by their digest.
     pub tokens: HashMap<Hash, TokenState>,
+    /// Logs that have signed two histories: nothing more is read from them or cosigned for them.
+    pub forked: HashSet<Origin>,
 }
 
 impl Registry {
@@ -255,8 +260,12 @@ impl Registry {
                 };
                 self.tokens.insert(digest.0, state);
             }
+            LedgerRecord::Fault { code, stream, .. } => {
+                if let Some(stream) = stream.as_ref().filter(|_| code == FORK) {
+                    self.forked.insert(stream.clone());
+                }
+            }
             LedgerRecord::Decision { .. }
-            | LedgerRecord::Fault { .. }
             | LedgerRecord::PolicySet { .. }
             | LedgerRecord::Refusal { .. }
             | LedgerRecord::Rejection { .. } => {}

@@ -234,7 +234,14 @@ impl DataDir {
                 });
             }
         }
-        for name in ["organization", "node", "log", "agreement", "receipt"] {
+        for name in [
+            "organization",
+            "node",
+            "log",
+            "agreement",
+            "receipt",
+            "witness",
+        ] {
             keys::check_private(&keys::key_path(&dir.keys_dir(), name))?;
         }
         Ok(dir)
@@ -321,6 +328,12 @@ impl DataDir {
     #[must_use]
     pub fn ledger_file(&self) -> PathBuf {
         self.path.join("ledger.sqlite")
+    }
+
+    /// What this node has cosigned, and the notes that it keeps.
+    #[must_use]
+    pub fn checkpoints_file(&self) -> PathBuf {
+        self.path.join("checkpoints.sqlite")
     }
 
     /// What counterparties did wrong, as they signed it.

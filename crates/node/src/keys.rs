@@ -6,6 +6,7 @@
 //! keys/log.pem            signs checkpoints
 //! keys/agreement.pem      signs agreements, refusals and terminations
 //! keys/receipt.pem        signs receipts
+//! keys/witness.pem        cosigns checkpoints of others
 //! ```
 
 use std::fs::File;
@@ -22,7 +23,13 @@ use zeroize::Zeroizing;
 pub const KEY_FILE_BYTES_MAX: u64 = 4096;
 
 /// The role keys that a node needs, in the order in which they are made and listed.
-pub const ROLES: [Role; 4] = [Role::Node, Role::Log, Role::Agreement, Role::Receipt];
+pub const ROLES: [Role; 5] = [
+    Role::Node,
+    Role::Log,
+    Role::Agreement,
+    Role::Receipt,
+    Role::Witness,
+];
 
 /// Why keys are not used.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +122,8 @@ pub struct NodeKeys {
     pub agreement: SigningKey,
     /// Signs receipts.
     pub receipt: SigningKey,
+    /// Cosigns checkpoints of others.
+    pub witness: SigningKey,
 }
 
 impl NodeKeys {
@@ -157,6 +166,7 @@ impl NodeKeys {
             log: load(Role::Log)?,
             agreement: load(Role::Agreement)?,
             receipt: load(Role::Receipt)?,
+            witness: load(Role::Witness)?,
             organization,
             statement,
             envelope,

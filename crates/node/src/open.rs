@@ -9,6 +9,7 @@ use countersign_crypto::{OsEntropy, sha256};
 use countersign_event::content::Limits;
 use countersign_exchange::{Clock, Evidence, Exchange, ExchangeError, ExchangeParts, Identity};
 use countersign_policy::{POLICY_BYTES_MAX, PolicyLoadError, PolicySet};
+use countersign_store::checkpoints::Checkpoints;
 use countersign_store::disk::RealDisk;
 use countersign_store::journal::{Journal, OpenError};
 
@@ -84,6 +85,7 @@ pub async fn open(dir: &DataDir, config: &Config) -> Result<Arc<Exchange>, OpenN
         log_key: keys.log,
         agreement_key: keys.agreement,
         receipt_key: keys.receipt,
+        witness_key: keys.witness,
     };
     // A journal without any log is that of a fresh directory, made by `init`: its ledger begins now, once.
     let may_create = journal.logs().is_empty();
@@ -99,6 +101,10 @@ pub async fn open(dir: &DataDir, config: &Config) -> Result<Arc<Exchange>, OpenN
         },
         evidence: Arc::new(EvidenceDir::new(dir.evidence_dir())),
         may_create,
+        checkpoints: Checkpoints::open(&dir.checkpoints_file())
+            .await
+            .map_err(ExchangeError::from)?,
+        witness: config.witness.clone(),
     };
     Ok(Exchange::open(parts, &dir.ledger_file()).await?)
 }
@@ -154,10 +160,10 @@ impl EvidenceDir {
 }
 
 impl Evidence for EvidenceDir {
-    fn keep(&self, about: &str, bytes: &[u8]) -> Option<String> {
+    fn keep(&self, about: &str, kind: &str, bytes: &[u8]) -> Option<String> {
         // By log, so that one partner's repeated faults leave room for another's; the same bytes have the same name and are kept once.
         let about_hash = hex::encode(&sha256(about.as_bytes())[..4]);
-        let name = format!("{about_hash}-{}.bin", hex::encode(&sha256(bytes)[..16]));
+        let name = format!("{about_hash}-{}.{kind}", hex::encode(&sha256(bytes)[..16]));
         if self.folder.join(&name).exists() {
             return Some(name);
         }

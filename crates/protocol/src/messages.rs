@@ -297,3 +297,64 @@ pub struct Pong {
     pub nonce: u64,
 }
 message!(Pong = 43);
+
+/// Heads of the sender's logs, to be cosigned: each the body of an `add-checkpoint` request of tlog-witness; at most 64.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AddCheckpoints {
+    /// The bodies.
+    pub requests: Vec<Vec<u8>>,
+}
+message!(AddCheckpoints = 50);
+
+/// What a witness said to one of them.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct WitnessSaid {
+    /// The status that it would have over HTTP.
+    pub status: u16,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// A witness's answers, in the order of the requests.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Cosigned {
+    /// The verifier key that the witness cosigns under.
+    pub vkey: String,
+    /// The answers.
+    pub answers: Vec<WitnessSaid>,
+}
+message!(Cosigned = 51);
+
+/// What do you know of this log?
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AskLog {
+    /// Its origin.
+    pub origin: String,
+    /// The size of the tree that the asker holds.
+    pub size: u64,
+}
+message!(AskLog = 52);
+
+/// The newest checkpoint that is known of a log, and how it goes on from the size asked about.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LogState {
+    /// The newest signed note; empty where none is known.
+    pub note: Vec<u8>,
+    /// Root of the tree of the size asked about; zeros where it is not known.
+    pub root: Hash,
+    /// The consistency proof from there to the note's tree; empty where it is not known.
+    pub proof: Vec<Hash>,
+    /// How many entries with their content are held, from the first on.
+    pub held: u64,
+}
+message!(LogState = 53);
+
+/// The log's owner has lost entries that the other side holds, and wants them back.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FetchBack {
+    /// The log's origin.
+    pub origin: String,
+    /// The first entry wanted.
+    pub from: u64,
+}
+message!(FetchBack = 54);

@@ -67,7 +67,12 @@ fn read_all(body: &Bytes) {
         Notice,
         NoticeAck,
         Ping,
-        Pong
+        Pong,
+        AddCheckpoints,
+        Cosigned,
+        AskLog,
+        LogState,
+        FetchBack
     );
 }
 

@@ -200,6 +200,45 @@ fn messages_of_every_kind_have_their_golden_bytes() {
         frame("NoticeAck", &NoticeAck {}),
         frame("Ping", &Ping { nonce: 12 }),
         frame("Pong", &Pong { nonce: 12 }),
+        frame(
+            "AddCheckpoints",
+            &AddCheckpoints {
+                requests: vec![b"old 0\n".to_vec(), Vec::new()],
+            },
+        ),
+        frame(
+            "Cosigned",
+            &Cosigned {
+                vkey: "w+00000000+AA==".to_owned(),
+                answers: vec![WitnessSaid {
+                    status: 409,
+                    body: b"12\n".to_vec(),
+                }],
+            },
+        ),
+        frame(
+            "AskLog",
+            &AskLog {
+                origin: ORIGIN.to_owned(),
+                size: 128,
+            },
+        ),
+        frame(
+            "LogState",
+            &LogState {
+                note: b"note".to_vec(),
+                root: [6; 32],
+                proof: vec![[7; 32]],
+                held: 300,
+            },
+        ),
+        frame(
+            "FetchBack",
+            &FetchBack {
+                origin: ORIGIN.to_owned(),
+                from: 128,
+            },
+        ),
     ];
     check("messages.json", &json!(frames.to_vec()));
 }

@@ -13,6 +13,7 @@
 //! Elsewhere: what an entry means (crate `event`), tree arithmetic (crate `tlog`), signing checkpoints (crate `exchange`).
 
 mod buffer;
+pub mod checkpoints;
 pub mod disk;
 pub mod journal;
 pub mod sim;

@@ -1,17 +1,18 @@
-//! The HTTP door: `/healthz`, `/metrics`, and published logs below `/logs/`.
+//! The HTTP door: `/healthz`, `/metrics`, published logs below `/logs/`, and the witness below `/witness/`.
 
 mod connections;
 mod logs;
+mod witness;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use countersign_exchange::{Direction, Exchange};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -36,6 +37,12 @@ pub async fn serve(
     let router = Router::new()
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
+        .route(witness::ADD_CHECKPOINT, post(witness::add_checkpoint))
+        .layer(DefaultBodyLimit::max(witness::BODY_MAX))
+        .route(
+            &format!("{}{{*path}}", witness::PREFIX),
+            get(witness::monitored),
+        )
         .with_state(exchange)
         .merge(published);
     let listener = Connections::new(listener);

@@ -1,7 +1,7 @@
 //! The servers: QUIC sessions with partners, applications and light clients, and the HTTP door; the only listening sockets.
 //!
 //! ```text
-//! Server ── accepts ──▶ greeting ──▶ Peer ──▶ one task per request stream: publish · subscribe · join · notice · ping
+//! Server ── accepts ──▶ greeting ──▶ Peer ──▶ one task per request stream: publish · subscribe · join · notice · ping · heads
 //!    └───── dials ────▶ partners with an active agreement ──▶ one task per subscription that we read
 //! ```
 //!
@@ -15,6 +15,7 @@ mod join;
 mod partners;
 mod publish;
 mod server;
+mod witness;
 
 pub use frames::{FrameGone, FrameSink, FrameSource};
 pub use join::{JoinFailure, join};

@@ -20,6 +20,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::frames::{FrameGone, gone, next};
 use crate::server::Shared;
+use crate::witness;
+
+/// The word of [`countersign_event::documents::RefusalCode::CursorMismatch`].
+const CURSOR_MISMATCH: &str = "cursor-mismatch";
 
 /// How soon what is durable is receipted after a quiet time.
 const RECEIPT_DELAY: Duration = Duration::from_millis(200);
@@ -180,16 +184,15 @@ fn agreements_to_read(exchange: &Exchange) -> Vec<(AgreementId, Origin)> {
         let newest = registry.active_agreement(own, &state.agreement.stream, now);
         newest.is_some_and(|newest| newest.agreement.id == state.agreement.id)
     };
-    mine.filter(|state| newest(state))
+    // A log that has signed two histories is never read again.
+    mine.filter(|state| newest(state) && !registry.forked.contains(&state.agreement.stream))
         .map(|state| (state.agreement.id, state.agreement.stream.clone()))
         .collect()
 }
 
-enum Stopped {
-    /// The log forked, or shrank: a person has to look.
-    ForGood,
-    /// Try again.
-    Retry { progressed: bool },
+/// Reading ended, to be tried again as long as it is wanted.
+struct Stopped {
+    progressed: bool,
 }
 
 async fn keep_reading(shared: Arc<Shared>, agreement: AgreementId) {
@@ -215,21 +218,12 @@ async fn keep_reading(shared: Arc<Shared>, agreement: AgreementId) {
         };
         let stopped = read(&shared.exchange, &mut consumption, &connection).await;
         consumption.disconnected();
-        match stopped {
-            Stopped::ForGood => {
-                tracing::error!(stream = %consumption.stream(), "reading has stopped: the log contradicts what it signed before; the evidence is kept");
-                // Until the node is restarted by a person who has looked at it.
-                std::future::pending::<()>().await;
-            }
-            Stopped::Retry { progressed } => {
-                attempt = if progressed {
-                    0
-                } else {
-                    attempt.saturating_add(1)
-                };
-                pause(&shared.exchange, attempt).await;
-            }
-        }
+        attempt = if stopped.progressed {
+            0
+        } else {
+            attempt.saturating_add(1)
+        };
+        pause(&shared.exchange, attempt).await;
     }
 }
 
@@ -240,18 +234,20 @@ async fn read(
 ) -> Stopped {
     let mut progressed = false;
     match subscribe(exchange, consumption, connection, &mut progressed).await {
-        Ok(()) => Stopped::Retry { progressed },
+        Ok(()) => Stopped { progressed },
         Err(ReadError::Consume(error)) => {
             tracing::warn!(stream = %consumption.stream(), %error, "reading stopped");
-            if error.is_fork() {
-                Stopped::ForGood
-            } else {
-                Stopped::Retry { progressed }
+            if error.is_fork()
+                && let Err(error) =
+                    witness::compare(exchange, connection, consumption.stream()).await
+            {
+                tracing::debug!(stream = %consumption.stream(), %error, "the producer did not say how its log goes on");
             }
+            Stopped { progressed }
         }
         Err(ReadError::Gone(error)) => {
             tracing::debug!(stream = %consumption.stream(), %error, "a subscription ended");
-            Stopped::Retry { progressed }
+            Stopped { progressed }
         }
     }
 }
@@ -290,6 +286,10 @@ async fn subscribe(
     if answer.kind == Refused::KIND {
         let refused = Refused::read(answer.kind, &answer.body).map_err(gone)?;
         note_refusal(exchange, consumption, &refused.refusal);
+        if refused.code == CURSOR_MISMATCH {
+            // It does not know what it signed before: another history, or an older copy of this one?
+            witness::compare(exchange, connection, consumption.stream()).await?;
+        }
         return Err(gone(format!("refused ({}): {}", refused.code, refused.reason)).into());
     }
     let ready = SubscribeReady::read(answer.kind, &answer.body).map_err(gone)?;
@@ -328,9 +328,14 @@ async fn subscribe(
                 send_receipt(&mut writer, &envelope).await?;
             },
             // Under a newer agreement another session goes on where this one closes its series.
-            _ = access.changed() => if is_superseded(exchange, consumption) {
-                return close(consumption, &mut writer, &mut reader).await;
-            },
+            _ = access.changed() => {
+                if exchange.has_forked(consumption.stream()) {
+                    return Ok(());
+                }
+                if is_superseded(exchange, consumption) {
+                    return close(consumption, &mut writer, &mut reader).await;
+                }
+            }
             _ = tick.tick() => {
                 let spaced = receipted.is_none_or(|last| last.elapsed() >= RECEIPT_SPACING);
                 if spaced && consumption.receipt_is_possible() {

@@ -12,15 +12,15 @@ use countersign_event::documents::{RefusalCode, Role, StatementError};
 use countersign_event::names::Authority;
 use countersign_exchange::{Exchange, ExchangeError, Peer};
 use countersign_protocol::{
-    Hello, JoinQuery, Message, Notice, NoticeAck, PROTOCOL_MINOR, Ping, Pong, PublishOpen, Refused,
-    Subscribe,
+    AddCheckpoints, AskLog, Hello, JoinQuery, Message, Notice, NoticeAck, PROTOCOL_MINOR, Ping,
+    Pong, PublishOpen, Refused, Subscribe,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::frames::{FrameGone, gone, next};
-use crate::{deliver, join, partners, publish};
+use crate::{deliver, join, partners, publish, witness};
 
 /// How long a stream may be open before its first frame is whole.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
@@ -309,6 +309,11 @@ async fn serve_connection(shared: Arc<Shared>, connection: Connection, peer: Pee
             partner.clone(),
             connection.clone(),
         ));
+        tokio::spawn(witness::submit_to_partner(
+            Arc::clone(&shared.exchange),
+            partner.clone(),
+            connection.clone(),
+        ));
     }
     let mut streams = JoinSet::new();
     loop {
@@ -398,6 +403,17 @@ async fn dispatch(
                 shared.adopt(partner, &connection);
             }
             served
+        }
+        AddCheckpoints::KIND => {
+            let served =
+                witness::serve_add_checkpoints(&exchange, peer, (kind, &body), &mut writer);
+            Box::pin(served).await?;
+            writer.finish().map_err(gone)
+        }
+        AskLog::KIND => {
+            let served = witness::serve_ask_log(&exchange, peer, (kind, &body), &mut writer);
+            Box::pin(served).await?;
+            writer.finish().map_err(gone)
         }
         Notice::KIND => {
             let notice = Notice::read(kind, &body).map_err(gone)?;

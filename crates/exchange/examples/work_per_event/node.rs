@@ -19,10 +19,12 @@ use countersign_exchange::pipeline::deliver::Delivery;
 use countersign_exchange::pipeline::duplicates::Publisher;
 use countersign_exchange::{
     Clock, Evidence, Exchange, ExchangeParts, Identity, InviteOptions, Log, Peer, StreamOptions,
+    WitnessSettings,
 };
 use countersign_policy::PolicySet;
 use countersign_protocol::delivery::LogReader;
 use countersign_protocol::{Hello, JoinAccept, JoinQuery, StartAt, Subscribe};
+use countersign_store::checkpoints::Checkpoints;
 use countersign_store::disk::RealDisk;
 use countersign_store::journal::{Journal, Options};
 
@@ -73,6 +75,8 @@ impl Node {
             limits: Limits::default(),
             evidence: Arc::new(NoEvidence),
             may_create: true,
+            checkpoints: Checkpoints::open(&folder.join("checkpoints.sqlite")).await?,
+            witness: WitnessSettings::default(),
         };
         let exchange = Exchange::open(parts, &folder.join("ledger.sqlite")).await?;
         let log = exchange
@@ -167,7 +171,13 @@ pub(crate) fn events(count: usize, data_bytes: usize) -> Result<Vec<Event>, Fail
 fn identity(seed: u64, name: &str) -> Identity {
     let mut entropy = SeededEntropy::new(seed);
     let organization = SigningKey::generate(&mut entropy);
-    let roles = [Role::Node, Role::Log, Role::Agreement, Role::Receipt];
+    let roles = [
+        Role::Node,
+        Role::Log,
+        Role::Agreement,
+        Role::Receipt,
+        Role::Witness,
+    ];
     let keys = roles.map(|_| SigningKey::generate(&mut entropy));
     let role_key = |(role, key): (&Role, &SigningKey)| RoleKey {
         role: *role,
@@ -183,7 +193,7 @@ fn identity(seed: u64, name: &str) -> Identity {
         made: Timestamp(START.0 - 1_000_000),
         keys: roles.iter().zip(&keys).map(role_key).collect(),
     };
-    let [node_key, log_key, agreement_key, receipt_key] = keys;
+    let [node_key, log_key, agreement_key, receipt_key, witness_key] = keys;
     Identity {
         envelope: statement.sign_with(&organization),
         statement,
@@ -191,6 +201,7 @@ fn identity(seed: u64, name: &str) -> Identity {
         log_key,
         agreement_key,
         receipt_key,
+        witness_key,
     }
 }
 
@@ -212,7 +223,7 @@ impl Clock for StillClock {
 struct NoEvidence;
 
 impl Evidence for NoEvidence {
-    fn keep(&self, _about: &str, _bytes: &[u8]) -> Option<String> {
+    fn keep(&self, _about: &str, _kind: &str, _bytes: &[u8]) -> Option<String> {
         None
     }
 }

@@ -57,9 +57,10 @@ pub(super) async fn load_registry(
     view: &LedgerView,
     own: &Authority,
 ) -> Result<Registry, ViewError> {
-    const KINDS: [&str; 9] = [
+    const KINDS: [&str; 10] = [
         "agreement",
         "app",
+        "fault",
         "invitation",
         "invitation-step",
         "key-statement",

@@ -13,7 +13,7 @@ use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
 use countersign_protocol::delivery::{BatchFault, BatchMessage, Cover, LogReader};
-use countersign_protocol::{Heads, Message as _, StartAt, Subscribe, SubscribeReady};
+use countersign_protocol::{Heads, Message as _, SignedHead, StartAt, Subscribe, SubscribeReady};
 use countersign_store::journal::{Birth, LogKind};
 use countersign_tlog::{Checkpoint, verify_consistency};
 use tokio::sync::oneshot;
@@ -87,7 +87,8 @@ pub enum ConsumeError {
 }
 
 impl ConsumeError {
-    /// Whether the log forked or shrank: it must not be read on.
+    /// Whether the log does not go on from what it signed before. One that shrank may be an older copy whose owner mends it; one that forked is never read
+    /// on ([`Exchange::has_forked`]).
     #[must_use]
     pub fn is_fork(&self) -> bool {
         use BatchFault::{Contradiction, Shrunk};
@@ -230,6 +231,7 @@ impl Consumption {
         let newest = self.reader.signed().cloned();
         let noted = self.reader.note_head(&ready.head);
         if let Err(fault) = noted.and_then(|()| self.check_continues(newest.as_ref(), ready)) {
+            self.look_for_fork(&fault, &ready.head, &ready.from_newest);
             return Err(self.fault(fault, &ready.to_body()));
         }
         self.exposure = ready.exposure_events.max(1);
@@ -259,9 +261,14 @@ impl Consumption {
         while self.pending.len() >= BATCHES_IN_FLIGHT_MAX {
             self.settle_one().await?;
         }
+        let Cover::Checkpoint { head, .. } = &message.cover;
+        let came = head.clone();
         let batch = match self.reader.take(message, bulk) {
             Ok(batch) => batch,
-            Err(fault) => return Err(self.fault(fault, frame)),
+            Err(fault) => {
+                self.look_for_fork(&fault, &came, &[]);
+                return Err(self.fault(fault, frame));
+            }
         };
         let Cover::Checkpoint { head, .. } = batch.cover();
         self.head = self.head.max(head.size);
@@ -350,6 +357,7 @@ impl Consumption {
     /// [`ConsumeError`].
     pub fn take_heads(&mut self, heads: &Heads) -> Result<(), ConsumeError> {
         if let Err(fault) = self.reader.note_head(&heads.head) {
+            self.look_for_fork(&fault, &heads.head, &[]);
             return Err(self.fault(fault, &heads.to_body()));
         }
         self.head = heads.head.size;
@@ -390,6 +398,8 @@ impl Consumption {
             applied: self.exchange.applied(&self.stream),
             ..self.reached
         };
+        // No receipt for a log that contradicts what we have cosigned for it.
+        self.exchange.compare_cosigned(&self.stream);
         let from = self.series.size();
         let identity = self.exchange.identity();
         // A clock behind the key's own beginning would date the receipt before it, and nobody would accept it.
@@ -480,6 +490,14 @@ impl Consumption {
             .await?;
         self.copy = Some(Arc::clone(&copy));
         Ok(copy)
+    }
+
+    /// Where what came contradicts what was signed before, keeps what proves it.
+    fn look_for_fork(&self, fault: &BatchFault, came: &SignedHead, from_newest: &[Hash]) {
+        if matches!(fault, BatchFault::Contradiction { .. }) {
+            self.exchange
+                .note_contradiction(&self.stream, came, from_newest);
+        }
     }
 
     fn fault(&self, fault: BatchFault, bytes: &[u8]) -> ConsumeError {

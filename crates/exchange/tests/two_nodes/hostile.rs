@@ -392,8 +392,17 @@ async fn a_second_history_is_a_fork_at_first_contact() {
         let error = consumption.begin(&ready).await.unwrap_err();
         assert!(error.is_fork(), "{longer}: {error:?}");
         consume_fault(Err(error));
-        assert_eq!(consumer.evidence.count(), 1);
-        assert_eq!(faults(&consumer, &producer).await, 1);
+        // The proof, and the bytes that came.
+        assert_eq!(consumer.evidence.count(), 2);
+        assert_eq!(faults(&consumer, &producer).await, 2);
+        assert!(consumer.exchange.has_forked(&producer.origin("s")));
+        let kept = consumer.evidence.0.lock().unwrap()[0].1.clone();
+        let proof = countersign_tlog::fork_proof::ForkProof::parse(&kept).unwrap();
+        let key = producer.org.identity.log_key.public();
+        let origin = producer.origin("s");
+        let vkey =
+            countersign_tlog::Vkey::new(origin.as_str(), countersign_tlog::Algorithm::Ed25519, key);
+        proof.check(&[vkey.unwrap()]).unwrap();
         assert_eq!(copy(&consumer, &producer), before);
     }
 }

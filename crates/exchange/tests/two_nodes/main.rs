@@ -18,3 +18,4 @@ mod onboarding;
 mod power_loss;
 mod publish;
 mod support;
+mod witness;

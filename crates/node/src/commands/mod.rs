@@ -19,6 +19,7 @@ use countersign_event::documents::{Refusal, RefusalCode};
 use countersign_event::names::Origin;
 use countersign_exchange::pipeline::append::AppendError;
 use countersign_exchange::{Exchange, ExchangeError, OnboardingError, Partner, Peer, StreamError};
+use countersign_store::checkpoints::CheckpointsError;
 use countersign_transport::{
     FrameGone, FrameSink, FrameSource, JoinFailure, Server, serve_publish,
 };
@@ -284,6 +285,9 @@ pub(crate) fn exchange_error(error: ExchangeError) -> CommandError {
             ErrorCode::NotFound
         }
         ExchangeError::Stream(_) => ErrorCode::Usage,
+        ExchangeError::Checkpoints(CheckpointsError::Damaged) => ErrorCode::LogDamaged,
+        ExchangeError::Checkpoints(CheckpointsError::Foreign) => ErrorCode::DataDirFormat,
+        ExchangeError::Checkpoints(CheckpointsError::Database(_)) => ErrorCode::Io,
         ExchangeError::Proof(_)
         | ExchangeError::Read(_)
         | ExchangeError::Record(_)

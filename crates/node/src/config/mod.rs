@@ -16,6 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use countersign_client::quic::QuicLimits;
+use countersign_exchange::WitnessSettings;
 use countersign_store::journal;
 use serde::Serialize;
 use toml::de::{DeTable, DeValue};
@@ -47,6 +48,8 @@ pub struct Config {
     pub journal: journal::Options,
     /// What one peer, and all strangers together, can make the node hold or wait for.
     pub quic: QuicLimits,
+    /// Whose logs are cosigned here, and whose cosignatures count.
+    pub witness: WitnessSettings,
 }
 
 impl Default for Config {
@@ -60,6 +63,7 @@ impl Default for Config {
             trace: TraceLevel::Info,
             journal: journal::Options::default(),
             quic: QuicLimits::default(),
+            witness: WitnessSettings::default(),
         }
     }
 }

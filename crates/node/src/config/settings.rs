@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use countersign_tlog::note::check_name;
+use countersign_tlog::{Algorithm, Vkey};
 use serde_json::{Value, json};
 
 use super::{Config, Raw, ValueFault};
@@ -272,4 +274,67 @@ pub const SETTINGS: &[Setting] = &[
         "bytes",
         "Largest UDP payload that path discovery tries."
     ),
+    Setting {
+        key: "witness.serves",
+        meaning: "Whose logs are cosigned here: partners (and the logs of `witness.logs`), or nobody. Danger: a stream that nobody cosigns can be shown to others in another version.",
+        unit: "",
+        set: |config, raw| {
+            config.witness.serves = match raw.text()? {
+                "partners" => true,
+                "nobody" => false,
+                _ => return Err(ValueFault::WitnessServes),
+            };
+            Ok(())
+        },
+        show: |config| {
+            json!(if config.witness.serves {
+                "partners"
+            } else {
+                "nobody"
+            })
+        },
+    },
+    Setting {
+        key: "witness.name",
+        meaning: "A name of your own choice under which this node cosigns, with a key that no key statement lists; empty: the authority's name and the witness key. Another name is another witness.",
+        unit: "",
+        set: |config, raw| {
+            let name = raw.text()?;
+            let good = name.is_empty() || (name.len() <= 200 && check_name(name).is_ok());
+            if !good {
+                return Err(ValueFault::WitnessName);
+            }
+            config.witness.name = Some(name.to_owned()).filter(|name| !name.is_empty());
+            Ok(())
+        },
+        show: |config| json!(config.witness.name.clone().unwrap_or_default()),
+    },
+    number!(
+        "witness.quorum",
+        witness.quorum,
+        usize,
+        1..=15,
+        "witnesses",
+        "How many witnesses have to cosign before events count as witnessed."
+    ),
+    Setting {
+        key: "witness.logs",
+        meaning: "Verifier keys of logs that are cosigned besides those of partners, at most 1,000.",
+        unit: "",
+        set: |config, raw| {
+            let logs: Vec<Vkey> = raw.list(1_000, ValueFault::Vkey)?;
+            if logs
+                .iter()
+                .any(|vkey| vkey.algorithm() != Algorithm::Ed25519)
+            {
+                return Err(ValueFault::Vkey);
+            }
+            config.witness.logs = logs;
+            Ok(())
+        },
+        show: |config| {
+            let logs = config.witness.logs.iter();
+            json!(logs.map(ToString::to_string).collect::<Vec<_>>())
+        },
+    },
 ];

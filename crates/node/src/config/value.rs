@@ -46,6 +46,17 @@ pub enum ValueFault {
     /// Not text.
     #[error("must be text in quotes")]
     Text,
+    /// Not a verifier key.
+    #[error("must be verifier keys as `<name>+<id>+<key>`, of type 0x01 for logs")]
+    Vkey,
+    /// No name that a key can have.
+    #[error(
+        "must be a name of 1 to 200 characters without spaces, plus signs and control characters"
+    )]
+    WitnessName,
+    /// Not one of the words.
+    #[error("must be `partners` or `nobody`")]
+    WitnessServes,
 }
 
 impl<'a> Raw<'a> {

@@ -107,8 +107,12 @@ fn refuse(status: StatusCode, why: &dyn std::fmt::Display) -> Response {
 
 fn answer(file: PublishedFile, open: bool, bytes: Vec<u8>) -> Response {
     let (kind, cache) = match (file, open) {
-        (PublishedFile::Checkpoint, true) => ("text/plain; charset=utf-8", "public, no-cache"),
-        (PublishedFile::Checkpoint, false) => ("text/plain; charset=utf-8", "private, no-cache"),
+        (PublishedFile::Checkpoint | PublishedFile::Witnessed, true) => {
+            ("text/plain; charset=utf-8", "public, no-cache")
+        }
+        (PublishedFile::Checkpoint | PublishedFile::Witnessed, false) => {
+            ("text/plain; charset=utf-8", "private, no-cache")
+        }
         (PublishedFile::Tile(_), true) => (
             "application/octet-stream",
             "public, max-age=31536000, immutable",

@@ -87,10 +87,10 @@ impl Kept {
 }
 
 impl Evidence for Kept {
-    fn keep(&self, about: &str, bytes: &[u8]) -> Option<String> {
+    fn keep(&self, about: &str, kind: &str, bytes: &[u8]) -> Option<String> {
         let mut kept = self.0.lock().unwrap();
         kept.push((about.to_owned(), bytes.to_vec()));
-        Some(format!("{}.bin", kept.len()))
+        Some(format!("{}.{kind}", kept.len()))
     }
 }
 
@@ -116,7 +116,13 @@ impl Org {
         number: u64,
     ) -> Self {
         let mut entropy = SeededEntropy::new(seed ^ 0x0123_4567);
-        let roles = [Role::Node, Role::Log, Role::Agreement, Role::Receipt];
+        let roles = [
+            Role::Node,
+            Role::Log,
+            Role::Agreement,
+            Role::Receipt,
+            Role::Witness,
+        ];
         let keys = roles.map(|_| SigningKey::generate(&mut entropy));
         let role_key = |(role, key): (&Role, &SigningKey)| RoleKey {
             role: *role,
@@ -132,7 +138,7 @@ impl Org {
             made: Timestamp(START.0 - 1_000_000),
             keys: roles.iter().zip(&keys).map(role_key).collect(),
         };
-        let [node_key, log_key, agreement_key, receipt_key] = keys;
+        let [node_key, log_key, agreement_key, receipt_key, witness_key] = keys;
         let identity = Identity {
             envelope: statement.sign_with(&key),
             statement,
@@ -140,6 +146,7 @@ impl Org {
             log_key,
             agreement_key,
             receipt_key,
+            witness_key,
         };
         Self { key, identity }
     }

@@ -11,11 +11,12 @@ use countersign_event::names::{Authority, Origin};
 use countersign_exchange::pipeline::append::Appended;
 use countersign_exchange::{
     Exchange, ExchangeError, ExchangeParts, InviteOptions, Log, Peer, PeerError, PublishSession,
-    StreamOptions,
+    StreamOptions, WitnessSettings,
 };
 use countersign_policy::PolicySet;
 use countersign_protocol::invitation::Invitation;
 use countersign_protocol::{Hello, JoinAccept, JoinQuery, PublishOpen, PublishReady};
+use countersign_store::checkpoints::Checkpoints;
 use countersign_store::journal::{Journal, Options};
 use countersign_store::ledger::EntryFilter;
 use countersign_store::sim::SimDisk;
@@ -33,6 +34,7 @@ pub struct NodeOptions {
     pub policy: String,
     pub limits: Limits,
     pub segment_bytes: u64,
+    pub witness: WitnessSettings,
 }
 
 impl Default for NodeOptions {
@@ -41,6 +43,7 @@ impl Default for NodeOptions {
             policy: STARTER.to_owned(),
             limits: Limits::default(),
             segment_bytes: 64 << 10,
+            witness: WitnessSettings::default(),
         }
     }
 }
@@ -76,7 +79,16 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new());
         let evidence = Arc::new(Kept::default());
-        let parts = parts(&org, journal, &clock, &evidence, &options, seed);
+        let checkpoints = checkpoints_in(&dir).await;
+        let parts = parts(
+            &org,
+            checkpoints,
+            journal,
+            &clock,
+            &evidence,
+            &options,
+            seed,
+        );
         let exchange = Exchange::open(parts, &dir.path().join("ledger.sqlite"))
             .await
             .unwrap();
@@ -132,8 +144,10 @@ impl Node {
             Box::new(SeededEntropy::new(seed)),
         )
         .unwrap();
+        let checkpoints = checkpoints_in(&self.dir).await;
         let mut parts = parts(
             &self.org,
+            checkpoints,
             journal,
             &self.clock,
             &self.evidence,
@@ -254,8 +268,15 @@ fn policy_set(text: &str) -> PolicySet {
     PolicySet::load(&files).unwrap()
 }
 
+async fn checkpoints_in(dir: &tempfile::TempDir) -> Checkpoints {
+    Checkpoints::open(&dir.path().join("checkpoints.sqlite"))
+        .await
+        .unwrap()
+}
+
 fn parts(
     org: &Org,
+    checkpoints: Checkpoints,
     journal: Journal,
     clock: &Arc<ManualClock>,
     evidence: &Arc<Kept>,
@@ -271,6 +292,8 @@ fn parts(
         limits: options.limits,
         evidence: Arc::clone(evidence) as _,
         may_create: true,
+        checkpoints,
+        witness: options.witness.clone(),
     }
 }
 

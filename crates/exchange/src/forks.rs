@@ -1,0 +1,340 @@
+//! Logs that have signed two histories, and what is asked to find that out: `schemas/witness.md`, "Forks".
+
+use std::sync::{Arc, PoisonError};
+
+use countersign_crypto::Hash;
+use countersign_event::documents::RefusalCode;
+use countersign_event::ledger::LedgerRecord;
+use countersign_event::names::Origin;
+use countersign_protocol::{AskLog, LogState, SignedHead};
+use countersign_store::journal::LogKind;
+use countersign_tlog::checkpoint::note_from_signature;
+use countersign_tlog::fork_proof::ForkProof;
+use countersign_tlog::{Checkpoint, Note, TREE_SIZE_MAX, compact_range_at, consistency_proof};
+
+use crate::registry::FORK;
+use crate::witness::Contradiction;
+use crate::{Exchange, ExchangeError, Log, Peer};
+
+/// What a log's answer about itself comes to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Examined {
+    /// It goes on from what is held here, or nothing here can tell.
+    Continues,
+    /// It has signed two histories; the proof is kept.
+    Forked,
+    /// What it shows is a beginning of what it signed before: an older copy of it is running.
+    RolledBack,
+    /// It does not show that it goes on from what it signed before.
+    Unproven,
+}
+
+impl Exchange {
+    /// Whether a log has signed two histories, as far as this node knows.
+    #[must_use]
+    pub fn has_forked(&self, origin: &Origin) -> bool {
+        self.registry().forked.contains(origin)
+    }
+
+    /// Keeps the proof that a log has signed two histories, and says so in the ledger. Nothing more is read from it or cosigned for it.
+    pub(crate) fn note_fork(self: &Arc<Self>, origin: &Origin, found: Contradiction) {
+        let news = {
+            let registry = self.registry.write();
+            let mut registry = registry.unwrap_or_else(PoisonError::into_inner);
+            registry.forked.insert(origin.clone())
+        };
+        if !news {
+            return;
+        }
+        let authority = origin.authority();
+        let (known, statement) = {
+            let registry = self.registry();
+            let partner = registry.partners.get(&authority);
+            let statement = partner.map(|partner| partner.envelope.to_json());
+            (partner.is_some(), statement)
+        };
+        let statements = statement.and_then(|json| String::from_utf8(json).ok());
+        let (evidence, detail) = match found.proof {
+            Some(proof) => {
+                let proof = proof.with_statements(statements.into_iter().collect());
+                let kept =
+                    self.evidence
+                        .keep(origin.as_str(), "fork-proof", proof.encode().as_bytes());
+                (
+                    kept,
+                    "it has signed two histories: whoever has the file can check that offline",
+                )
+            }
+            None => {
+                let bytes = format!("{}\n{}", found.known, found.came);
+                let kept = self.evidence.keep(origin.as_str(), "bin", bytes.as_bytes());
+                let detail = "it has signed what is not its history as it is held here; what came does not suffice to prove that to others";
+                (kept, detail)
+            }
+        };
+        tracing::error!(%origin, ?evidence, "a log has forked: nothing more is read from it");
+        let record = LedgerRecord::Fault {
+            code: FORK.to_owned(),
+            detail: detail.to_owned(),
+            stream: Some(origin.clone()),
+            evidence,
+        };
+        self.record_lazily(known.then_some(authority), record);
+        self.access_changed();
+    }
+
+    /// Answers what this node knows of a log: of its own to whoever may discover the stream, of others' to their owner.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Refused`], [`ExchangeError::Proof`].
+    pub async fn log_state(
+        self: &Arc<Self>,
+        peer: &Peer,
+        ask: &AskLog,
+    ) -> Result<LogState, ExchangeError> {
+        let Some(authority) = peer.authority() else {
+            let reason = "only nodes compare logs".to_owned();
+            return Err(self
+                .refuse(
+                    peer,
+                    "compare",
+                    &ask.origin,
+                    RefusalCode::WrongIdentity,
+                    reason,
+                )
+                .into());
+        };
+        let parsed: Option<Origin> = ask.origin.parse().ok();
+        let of_asker = parsed.filter(|origin| origin.authority() == *authority);
+        if let Some(origin) = of_asker.filter(|_| !self.is_own(peer)) {
+            return self.state_of_others_log(&origin, ask.size).await;
+        }
+        let agreement = {
+            let registry = self.registry();
+            let origin: Option<Origin> = ask.origin.parse().ok();
+            origin.and_then(|origin| {
+                registry
+                    .active_agreement(authority, &origin, self.clock().now())
+                    .cloned()
+            })
+        };
+        let log = self.discover(peer, "compare", &ask.origin, agreement.as_ref())?;
+        let head = log.head();
+        let Some(signature) = head.signature else {
+            return Err(ExchangeError::Proof(
+                "the log has no signed head".to_owned(),
+            ));
+        };
+        let checkpoint = Checkpoint {
+            origin: log.origin().to_string(),
+            size: head.size,
+            root: head.root,
+        };
+        let note = note_from_signature(&checkpoint, &self.identity().log_key.public(), signature);
+        let (root, proof) = self.growth(&log, ask.size, head.size)?;
+        Ok(LogState {
+            note: note.into_bytes(),
+            root,
+            proof,
+            held: head.size,
+        })
+    }
+
+    /// The root of the tree of `size`, and the proof from there to that of `to`; zeros and nothing where the tree is not so large.
+    fn growth(&self, log: &Log, size: u64, to: u64) -> Result<(Hash, Vec<Hash>), ExchangeError> {
+        if size == 0 || size > to {
+            return Ok(([0; 32], Vec::new()));
+        }
+        let nodes = self.reader().nodes(log.number());
+        let failed = |error: &dyn std::fmt::Display| ExchangeError::Proof(error.to_string());
+        let root = compact_range_at(&nodes, size)
+            .map_err(|error| failed(&error))?
+            .root();
+        let proof = consistency_proof(&nodes, size, to).map_err(|error| failed(&error))?;
+        Ok((root, proof))
+    }
+
+    async fn state_of_others_log(
+        &self,
+        origin: &Origin,
+        size: u64,
+    ) -> Result<LogState, ExchangeError> {
+        let copy = self.log(origin).filter(|log| log.kind() == LogKind::Copy);
+        let held = copy.as_ref().map_or(0, |copy| copy.size());
+        let of_copy = copy.as_ref().and_then(|copy| self.newest_note(copy));
+        let cosigned = self.witness().checkpoints.cosigned(origin.as_str()).await?;
+        let cosigned = cosigned.map(|cosigned| (cosigned.latest.size, cosigned.latest.note));
+        let newest = of_copy
+            .into_iter()
+            .chain(cosigned)
+            .max_by_key(|(size, _)| *size);
+        let (note_size, note) = newest.unwrap_or_default();
+        let (root, proof) = match &copy {
+            Some(copy) if note_size <= held => self.growth(copy, size, note_size)?,
+            Some(copy) if size <= held => (self.growth(copy, size, held)?.0, Vec::new()),
+            _ => ([0; 32], Vec::new()),
+        };
+        Ok(LogState {
+            note: note.into_bytes(),
+            root,
+            proof,
+            held,
+        })
+    }
+
+    /// The newest note of its producer that a copy knows.
+    fn newest_note(&self, copy: &Log) -> Option<(u64, String)> {
+        let head = copy.head().producer?;
+        Some((head.size, self.note_of(copy.origin(), &head)?))
+    }
+
+    /// A head came that the log's key signed and that contradicts what it signed before: keeps what proves it, as far as the log itself gave it away.
+    pub(crate) fn note_contradiction(
+        self: &Arc<Self>,
+        origin: &Origin,
+        came: &SignedHead,
+        from_newest: &[Hash],
+    ) {
+        let copy = self.log(origin).filter(|log| log.kind() == LogKind::Copy);
+        let known = copy.and_then(|copy| self.newest_note(&copy));
+        let (Some((_, known)), Some(came)) = (known, self.note_of(origin, came)) else {
+            return;
+        };
+        let checkpoint = Note::parse(came.as_bytes());
+        let checkpoint = checkpoint
+            .ok()
+            .and_then(|note| Checkpoint::parse_text(note.text()).ok());
+        let found = checkpoint.and_then(|checkpoint| self.against_copy(origin, &checkpoint, &came));
+        let found = found.unwrap_or_else(|| Contradiction {
+            proof: ForkProof::from_failed_consistency(&known, &came, from_newest, None),
+            known,
+            came,
+        });
+        // What is not proven may be asked for; see `examine`.
+        if found.proof.is_some() {
+            self.note_fork(origin, found);
+        }
+    }
+
+    /// Compares what was cosigned for a log with the copy of it, once that has come so far.
+    pub(crate) fn compare_cosigned(self: &Arc<Self>, origin: &Origin) {
+        let held = self.log(origin).map_or(0, |copy| copy.size());
+        let Some(cosigned) = self.witness().reached(origin, held) else {
+            return;
+        };
+        let checkpoint = Checkpoint {
+            origin: origin.to_string(),
+            size: cosigned.size,
+            root: cosigned.root,
+        };
+        if let Some(found) = self.against_copy(origin, &checkpoint, &cosigned.note) {
+            self.note_fork(origin, found);
+        }
+    }
+
+    /// The note of a head, where a key of the log has signed it.
+    fn note_of(&self, origin: &Origin, head: &SignedHead) -> Option<String> {
+        let checkpoint = head.checkpoint(origin.as_str());
+        let signature = head.signature()?;
+        let vkeys = self.log_vkeys(origin);
+        let verifies = |key| {
+            countersign_tlog::checkpoint::verify_signature(&checkpoint, key, &signature).is_ok()
+        };
+        let vkey = vkeys.iter().find(|vkey| verifies(vkey.key()))?;
+        Some(note_from_signature(&checkpoint, vkey.key(), signature))
+    }
+
+    /// What a log is asked about, where it seems not to go on from what is held here.
+    #[must_use]
+    pub fn question_about(&self, origin: &Origin) -> AskLog {
+        let copy = self.log(origin).filter(|log| log.kind() == LogKind::Copy);
+        let size = copy
+            .and_then(|copy| self.newest_note(&copy))
+            .map_or(0, |(size, _)| size);
+        AskLog {
+            origin: origin.to_string(),
+            size,
+        }
+    }
+
+    /// Looks at what a log says of itself beside what is held here of it, and keeps what proves a fork.
+    pub async fn examine(self: &Arc<Self>, origin: &Origin, state: &LogState) -> Examined {
+        let vkeys = self.log_vkeys(origin);
+        let note = Note::parse(&state.note).ok();
+        let signed = note.filter(|note| note.verify(&vkeys).is_ok());
+        let signed = signed.and_then(|note| Checkpoint::parse_text(note.text()).ok());
+        let named =
+            |came: &Checkpoint| came.origin == origin.as_str() && came.size <= TREE_SIZE_MAX;
+        let Some(came) = signed.filter(named) else {
+            return Examined::Unproven;
+        };
+        let came_note = String::from_utf8_lossy(&state.note).into_owned();
+        if let Some(found) = self.against_copy(origin, &came, &came_note) {
+            self.note_fork(origin, found);
+            return Examined::Forked;
+        }
+        let copy = self.log(origin).filter(|log| log.kind() == LogKind::Copy);
+        let of_copy = copy.and_then(|copy| self.newest_note(&copy));
+        let cosigned = self.witness().checkpoints.cosigned(origin.as_str()).await;
+        let cosigned = cosigned.ok().flatten();
+        let cosigned = cosigned.map(|cosigned| (cosigned.latest.size, cosigned.latest.note));
+        let mut examined = Examined::Continues;
+        for (size, known) in of_copy.into_iter().chain(cosigned) {
+            let one = examine_one((size, &known), (&came, &came_note), state);
+            match one {
+                (Examined::Forked, proof) => {
+                    let found = Contradiction {
+                        known,
+                        came: came_note,
+                        proof,
+                    };
+                    self.note_fork(origin, found);
+                    return Examined::Forked;
+                }
+                (Examined::Continues, _) => {}
+                (other, _) => examined = other,
+            }
+        }
+        examined
+    }
+}
+
+/// One note that is known beside the one that came, with what the log says of itself.
+fn examine_one(
+    (size, known): (u64, &str),
+    (came, came_note): (&Checkpoint, &str),
+    state: &LogState,
+) -> (Examined, Option<ForkProof>) {
+    let Ok(checkpoint) = Note::parse(known.as_bytes())
+        .map_err(|_| ())
+        .and_then(|note| Checkpoint::parse_text(note.text()).map_err(|_| ()))
+    else {
+        return (Examined::Unproven, None);
+    };
+    if size == came.size {
+        return if checkpoint.root == came.root {
+            (Examined::Continues, None)
+        } else {
+            (
+                Examined::Forked,
+                ForkProof::same_size(known, came_note).ok(),
+            )
+        };
+    }
+    if came.size < size {
+        // Our own copy did not contradict it, as far as it reaches.
+        return (Examined::RolledBack, None);
+    }
+    let holds = |root: &Hash| {
+        countersign_tlog::verify_consistency(size, root, came.size, &came.root, &state.proof)
+            .is_ok()
+    };
+    if holds(&checkpoint.root) {
+        return (Examined::Continues, None);
+    }
+    if state.root != checkpoint.root && holds(&state.root) {
+        let proof = ForkProof::between(known, came_note, state.root, state.proof.clone());
+        return (Examined::Forked, proof.ok());
+    }
+    (Examined::Unproven, None)
+}

@@ -1,0 +1,179 @@
+//! Witnessing between nodes: heads out and cosignatures back, questions about logs. What may be asked and answered is the exchange's to say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_client::quic::{Connection, FrameWriter};
+use countersign_event::names::{Authority, Origin};
+use countersign_exchange::{
+    ADD_CHECKPOINTS_MAX, Examined, Exchange, ExchangeError, Peer, Said, Submission, WitnessId,
+};
+use countersign_protocol::{
+    AddCheckpoints, AskLog, Cosigned, LogState, Message as _, Refused, WitnessSaid,
+};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::frames::{FrameGone, gone, next};
+
+/// How often it is looked whether heads are due.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How long a witness may take: it syncs a disk.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Shows a partner our heads as long as the connection lives, one message at a time. Nothing waits for it.
+pub(crate) async fn submit_to_partner(
+    exchange: Arc<Exchange>,
+    partner: Authority,
+    connection: Connection,
+) {
+    let witness = WitnessId::Partner(partner);
+    let mut tick = interval(LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = connection.closed() => break,
+        }
+        // A message takes so many; the rest goes at once after it.
+        loop {
+            let due = match exchange.submissions(&witness) {
+                Ok(due) => due,
+                Err(error) => {
+                    tracing::error!(%error, "a head cannot be shown to a witness");
+                    break;
+                }
+            };
+            if due.is_empty() {
+                break;
+            }
+            let full = due.len() == ADD_CHECKPOINTS_MAX;
+            let asked = timeout(ANSWER, submit(&exchange, &witness, &connection, &due)).await;
+            match asked.map_err(gone).and_then(|asked| asked) {
+                Ok(()) if full => {}
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::debug!(?witness, %error, "a partner did not cosign");
+                    exchange.give_up_submissions(&witness);
+                    break;
+                }
+            }
+        }
+    }
+    exchange.give_up_submissions(&witness);
+}
+
+async fn submit(
+    exchange: &Arc<Exchange>,
+    witness: &WitnessId,
+    connection: &Connection,
+    due: &[Submission],
+) -> Result<(), FrameGone> {
+    let request = AddCheckpoints {
+        requests: due
+            .iter()
+            .map(|one| one.body.clone().into_bytes())
+            .collect(),
+    };
+    let cosigned: Cosigned = ask(connection, AddCheckpoints::KIND, &request.to_body()).await?;
+    let said = |said: WitnessSaid| Said {
+        status: said.status,
+        body: said.body,
+    };
+    let answers: Vec<Said> = cosigned
+        .answers
+        .into_iter()
+        .take(due.len())
+        .map(said)
+        .collect();
+    let taken = exchange.take_cosignatures(witness, &cosigned.vkey, due, &answers);
+    taken.await.map_err(gone)
+}
+
+/// One request, one answer.
+async fn ask<M: countersign_protocol::Message>(
+    connection: &Connection,
+    kind: u8,
+    body: &[u8],
+) -> Result<M, FrameGone> {
+    let (mut writer, mut reader) = connection.open_bi().await.map_err(gone)?;
+    writer.write(kind, body).await.map_err(gone)?;
+    writer.finish().map_err(gone)?;
+    let answer = timeout(ANSWER, next(&mut reader)).await.map_err(gone)??;
+    let answer = answer.ok_or_else(|| gone("the other side ended the stream without an answer"))?;
+    if answer.kind == Refused::KIND {
+        let refused = Refused::read(answer.kind, &answer.body).map_err(gone)?;
+        return Err(gone(format!(
+            "refused ({}): {}",
+            refused.code, refused.reason
+        )));
+    }
+    M::read(answer.kind, &answer.body).map_err(gone)
+}
+
+/// Asks a producer how its log goes on from what is held here.
+pub(crate) async fn compare(
+    exchange: &Arc<Exchange>,
+    connection: &Connection,
+    stream: &Origin,
+) -> Result<Examined, FrameGone> {
+    let question = exchange.question_about(stream);
+    let state: LogState = ask(connection, AskLog::KIND, &question.to_body()).await?;
+    Ok(Box::pin(exchange.examine(stream, &state)).await)
+}
+
+pub(crate) async fn serve_add_checkpoints(
+    exchange: &Arc<Exchange>,
+    peer: &Peer,
+    (kind, body): (u8, &[u8]),
+    writer: &mut FrameWriter,
+) -> Result<(), FrameGone> {
+    let request = AddCheckpoints::read(kind, body).map_err(gone)?;
+    let known = peer
+        .authority()
+        .is_some_and(|authority| exchange.registry().partners.contains_key(authority));
+    if !known || request.requests.len() > ADD_CHECKPOINTS_MAX {
+        return Err(gone(
+            "heads that are none of ours to cosign, or too many of them",
+        ));
+    }
+    let bodies: Vec<&[u8]> = request.requests.iter().map(Vec::as_slice).collect();
+    let answers = exchange.add_checkpoints(&bodies).await;
+    let cosigned = Cosigned {
+        vkey: exchange
+            .witness_vkey()
+            .map(|vkey| vkey.to_string())
+            .unwrap_or_default(),
+        answers: answers
+            .iter()
+            .map(|answer| WitnessSaid {
+                status: answer.status(),
+                body: answer.body().into_bytes(),
+            })
+            .collect(),
+    };
+    writer
+        .write(Cosigned::KIND, &cosigned.to_body())
+        .await
+        .map_err(gone)
+}
+
+pub(crate) async fn serve_ask_log(
+    exchange: &Arc<Exchange>,
+    peer: &Peer,
+    (kind, body): (u8, &[u8]),
+    writer: &mut FrameWriter,
+) -> Result<(), FrameGone> {
+    let question = AskLog::read(kind, body).map_err(gone)?;
+    match exchange.log_state(peer, &question).await {
+        Ok(state) => writer
+            .write(LogState::KIND, &state.to_body())
+            .await
+            .map_err(gone),
+        Err(ExchangeError::Refused(refused)) => writer
+            .write(Refused::KIND, &refused.message().to_body())
+            .await
+            .map_err(gone),
+        Err(error) => Err(gone(error)),
+    }
+}
