@@ -338,3 +338,131 @@ fn examine_one(
     }
     (Examined::Unproven, None)
 }
+
+/// What a checkpoint that came from elsewhere is, beside what this node holds of the log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Compared {
+    /// It cannot be judged at all.
+    Unknown(String),
+    /// It can.
+    Judged {
+        /// The log.
+        origin: Origin,
+        /// The checkpoint's size.
+        size: u64,
+        /// What it is.
+        verdict: ComparedVerdict,
+    },
+}
+
+/// The verdict on a checkpoint from elsewhere.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ComparedVerdict {
+    /// It is of the history that is held here.
+    Consistent,
+    /// It is of another history: the log has forked.
+    Forked,
+    /// It is larger than what is held here: whether it goes on from it cannot be told.
+    Beyond,
+    /// Nothing is held here of that log, or not enough.
+    NothingHeld,
+}
+
+impl ComparedVerdict {
+    /// The word that `--json` shows.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Consistent => "consistent",
+            Self::Forked => "forked",
+            Self::Beyond => "beyond",
+            Self::NothingHeld => "nothing-held",
+        }
+    }
+
+    /// The same for people.
+    #[must_use]
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::Consistent => "it is of the history that is held here",
+            Self::Forked => "the log has signed another history than the one held here",
+            Self::Beyond => "it is larger than what is held here; whether it goes on from that cannot be told yet",
+            Self::NothingHeld => "nothing is held here of that log to compare it with",
+        }
+    }
+}
+
+impl Exchange {
+    /// Compares a signed checkpoint that somebody brought with what this node holds of the log: own, copied or cosigned.
+    pub async fn compare_note(self: &Arc<Self>, text: &str) -> Compared {
+        let unknown = |why: String| Compared::Unknown(why);
+        let note = match Note::parse(text.as_bytes()) {
+            Ok(note) => note,
+            Err(error) => return unknown(format!("it is no signed checkpoint: {error}")),
+        };
+        let checkpoint = match Checkpoint::parse_text(note.text()) {
+            Ok(checkpoint) if checkpoint.size <= TREE_SIZE_MAX => checkpoint,
+            Ok(_) => return unknown("its size is beyond 2^63 - 1".to_owned()),
+            Err(error) => return unknown(error.to_string()),
+        };
+        let Ok(origin) = checkpoint.origin.parse::<Origin>() else {
+            return unknown("its origin is not one that a log of Countersign has".to_owned());
+        };
+        if let Err(error) = note.verify(&self.log_vkeys(&origin)) {
+            return unknown(format!("{error}: only logs of this node and of its partners are compared"));
+        }
+        let verdict = self.compare_checkpoint(&origin, &checkpoint, text).await;
+        Compared::Judged {
+            size: checkpoint.size,
+            origin,
+            verdict,
+        }
+    }
+
+    async fn compare_checkpoint(
+        self: &Arc<Self>,
+        origin: &Origin,
+        came: &Checkpoint,
+        note: &str,
+    ) -> ComparedVerdict {
+        let held = self.log(origin);
+        if let Some(own) = held.as_ref().filter(|log| log.kind() != LogKind::Copy) {
+            let head = own.head();
+            return match self.growth(own, came.size, head.size) {
+                Ok(_) if came.size > head.size => ComparedVerdict::Beyond,
+                Ok((root, _)) if root == came.root || came.size == 0 => ComparedVerdict::Consistent,
+                Ok(_) => ComparedVerdict::Forked,
+                Err(_) => ComparedVerdict::NothingHeld,
+            };
+        }
+        let state = LogState {
+            note: note.as_bytes().to_vec(),
+            root: [0; 32],
+            proof: Vec::new(),
+            held: 0,
+        };
+        let examined = self.examine(origin, &state).await;
+        if self.has_forked(origin) {
+            return ComparedVerdict::Forked;
+        }
+        let copied = held.map_or(0, |copy| copy.size());
+        let cosigned = self.witness().checkpoints.cosigned(origin.as_str()).await;
+        let cosigned = cosigned.ok().flatten().map_or(0, |cosigned| cosigned.latest.size);
+        match examined {
+            _ if came.size <= copied || came.size == cosigned => ComparedVerdict::Consistent,
+            _ if copied == 0 && cosigned == 0 => ComparedVerdict::NothingHeld,
+            Examined::RolledBack => ComparedVerdict::NothingHeld,
+            _ => ComparedVerdict::Beyond,
+        }
+    }
+
+    /// What this node has cosigned last of each log.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Checkpoints`].
+    pub async fn cosigned_here(
+        &self,
+    ) -> Result<Vec<(String, countersign_store::checkpoints::Cosigned)>, ExchangeError> {
+        Ok(self.witness().checkpoints.all_cosigned().await?)
+    }
+}

@@ -28,7 +28,7 @@ pub use exchange::{
     Evidence, Exchange, ExchangeError, ExchangeParts, LedgerLogs, PUBLISH_WINDOW_BYTES,
     PublishSession, StreamError, StreamOptions,
 };
-pub use forks::Examined;
+pub use forks::{Compared, ComparedVerdict, Examined};
 pub use identity::Identity;
 pub use log::{Log, LogHead, LogSettings};
 pub use onboarding::{InviteOptions, OnboardingError, fingerprint_of};

@@ -94,6 +94,12 @@ impl Log {
         self.kind
     }
 
+    /// Whether it is a stream of ours.
+    #[must_use]
+    pub fn is_own_stream(&self) -> bool {
+        self.kind == LogKind::Own
+    }
+
     /// Its name.
     #[must_use]
     pub fn origin(&self) -> &Origin {

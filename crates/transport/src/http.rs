@@ -87,6 +87,46 @@ async fn metrics(State(exchange): State<Arc<Exchange>>) -> impl IntoResponse {
     }
     gauge(
         &mut out,
+        "countersign_log_witnessed_entries",
+        "Entries under a checkpoint with enough cosignatures, by own log.",
+    );
+    for log in exchange.logs() {
+        if log.is_own_stream() {
+            line(
+                &mut out,
+                "countersign_log_witnessed_entries",
+                &[("origin", log.origin().as_str())],
+                log.witnessed().map_or(0, |witnessed| witnessed.size),
+            );
+        }
+    }
+    gauge(
+        &mut out,
+        "countersign_log_forked",
+        "Logs that are known to have signed two histories.",
+    );
+    let mut forked: Vec<_> = exchange.registry().forked.iter().cloned().collect();
+    forked.sort();
+    for origin in forked {
+        line(
+            &mut out,
+            "countersign_log_forked",
+            &[("origin", origin.as_str())],
+            1,
+        );
+    }
+    let _ = writeln!(
+        out,
+        "# HELP countersign_witness_alarms_total Answers of witnesses since the start that say that somebody is wrong.\n# TYPE countersign_witness_alarms_total counter"
+    );
+    line(
+        &mut out,
+        "countersign_witness_alarms_total",
+        &[],
+        exchange.witness_alarms(),
+    );
+    gauge(
+        &mut out,
         "countersign_subscription_lag_entries",
         "Entries between the origin's signed head and the position.",
     );

@@ -245,6 +245,13 @@ pub enum Command {
         /// The application whose cursor is used.
         app: Option<String>,
     },
+    /// Compares a checkpoint from elsewhere with what is held here.
+    WitnessCompare {
+        /// The signed note.
+        checkpoint: String,
+    },
+    /// Who cosigns our streams, and what was cosigned here.
+    WitnessLs,
 }
 
 /// Where reading begins.

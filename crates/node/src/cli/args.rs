@@ -127,6 +127,9 @@ pub(crate) enum Noun {
     /// Write evidence for an auditor, or verify it offline
     #[command(subcommand, arg_required_else_help = true)]
     Evidence(EvidenceVerb),
+    /// See who cosigns streams, and compare checkpoints
+    #[command(subcommand, arg_required_else_help = true)]
+    Witness(WitnessVerb),
     /// Measure this machine
     #[command(subcommand, arg_required_else_help = true)]
     Bench(BenchVerb),
@@ -599,6 +602,24 @@ pub struct VerifyArgs {
     /// Fingerprint of the organization key that is right, or a file that holds it, its key statement or the log's vkey; several times for several
     #[arg(long, value_name = "FINGERPRINT|FILE")]
     pub trust: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WitnessVerb {
+    /// List who has cosigned our streams, and what was cosigned here
+    Ls,
+    /// Compare a signed checkpoint that came from elsewhere with what is held here of its log
+    #[command(
+        after_help = "Whoever reads the same stream can hand over what it was shown: the published log's `checkpoint`, or what its node cosigned\n\
+            (`/witness/<hash>/checkpoint`). Two histories of one log are kept as a fork proof.\n\n\
+            Exit codes: 0 consistent, 6 the log has forked, 9 nothing here can tell.\n\n\
+            Example:\n  countersign witness compare checkpoint"
+    )]
+    Compare {
+        /// A file with the signed note, or `-` for standard input
+        #[arg(value_name = "FILE|-")]
+        checkpoint: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,3 +1,4 @@
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap_complete::generate;
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use super::args::{
     AgreementVerb, AppVerb, ConfigVerb, Doors, EvidenceVerb, LedgerVerb, Noun, PartnerVerb,
-    PolicyVerb, ReceiptVerb, StreamVerb,
+    PolicyVerb, ReceiptVerb, StreamVerb, WitnessVerb,
 };
 use super::parts::CommandResult;
 use super::{Cli, Column, Exit, Global, JoinArgs, Output, Parts, Shape, SubscribeArgs, View};
@@ -413,6 +414,11 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
             };
             (command, RECEIPTS)
         }
+        Noun::Witness(WitnessVerb::Ls) => (Command::WitnessLs, WITNESSES),
+        Noun::Witness(WitnessVerb::Compare { checkpoint }) => {
+            let checkpoint = read_note(&checkpoint)?;
+            (Command::WitnessCompare { checkpoint }, View::FIELDS)
+        }
         Noun::Status => (Command::Status, View::FIELDS),
         Noun::Stream(verb) => match verb {
             StreamVerb::Access { stream, access } => {
@@ -550,6 +556,28 @@ fn short(stream: &str) -> &str {
 }
 
 /// The node may run in another folder.
+/// The largest file that is taken for a signed note.
+const NOTE_FILE_MAX: u64 = 65_536;
+
+/// A signed note from a file or standard input.
+fn read_note(path: &Path) -> Result<String, CommandError> {
+    let io = |error: std::io::Error| {
+        CommandError::new(ErrorCode::Io, format_args!("cannot read `{}`: {error}", path.display()))
+    };
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().take(NOTE_FILE_MAX + 1).read_to_string(&mut text)
+    } else {
+        let file = std::fs::File::open(path).map_err(io)?;
+        file.take(NOTE_FILE_MAX + 1).read_to_string(&mut text)
+    };
+    if read.map_err(io)? as u64 > NOTE_FILE_MAX {
+        let what = format!("`{}` is too large for a signed checkpoint", path.display());
+        return Err(CommandError::new(ErrorCode::Malformed, what));
+    }
+    Ok(text)
+}
+
 fn absolute(path: &Path) -> Result<String, CommandError> {
     let absolute = std::path::absolute(path).map_err(|error| {
         CommandError::new(
@@ -615,5 +643,6 @@ const LEDGER: View =
     table!["time" "time", "kind" "kind", "partner" "partner", "stream" "stream", "summary" "what"];
 const PARTNERS: View = table!["name" "name", "title" "organization", "authority" "authority", "state" "state", "fingerprint" "fingerprint"];
 const RECEIPTS: View = table!["time" "time", "partner" "partner", "stream" "stream", "number" "number", "size" "size", "events" "events", "data_bytes" "data", "level" "level"];
+const WITNESSES: View = table!["stream" "stream", "cosigned" "cosigned", "witness" "witness", "size" "size", "time" "time", "state" "state"];
 const STREAMS: View =
     table!["name" "name", "kind" "kind", "size" "size", "time" "newest", "origin" "origin"];

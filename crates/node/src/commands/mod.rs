@@ -5,6 +5,7 @@ mod ledger;
 mod partners;
 mod status;
 mod streams;
+mod witness;
 
 pub(crate) use access::policies_differ;
 
@@ -171,6 +172,9 @@ impl LocalNode {
             | Command::LedgerRebuild
             | Command::LedgerVerify
             | Command::ReceiptLs { .. } => self.on_ledger(command, out).await,
+            Command::WitnessCompare { .. } | Command::WitnessLs => {
+                self.on_witness(command, out).await
+            }
             Command::Doctor { confirm_clock } => self.doctor(confirm_clock, out).await,
             Command::Status => self.status(out).await,
             Command::Publish => Err(CommandError::new(

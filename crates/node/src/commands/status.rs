@@ -46,7 +46,7 @@ impl LocalNode {
             "connections": self.server.as_ref().map(|facts| facts.server.open_connections()),
             "strangers_refused": exchange.refused_strangers(),
             "appending": exchange.appending_stopped().map_or_else(|| "ok".to_owned(), |why| format!("stopped: {why}")),
-            "assurance": "unwitnessed",
+            "assurance": self.assurance_of_all(),
             "subscriptions": subscriptions,
         }))
         .await
@@ -185,11 +185,39 @@ impl LocalNode {
             "key files are mode 0600 and not encrypted: whoever steals the disk has them"
                 .to_owned(),
         );
+        let unwitnessed: Vec<String> = self
+            .exchange
+            .logs()
+            .iter()
+            .filter(|log| log.kind() == LogKind::Own && log.witnessed().is_none())
+            .map(|log| self.stream_name(log.origin()))
+            .collect();
+        let none = unwitnessed.is_empty();
         check(
             "witnesses",
-            false,
-            "nobody witnesses these logs yet: integrity against their own operator is not proven"
-                .to_owned(),
+            none,
+            if none {
+                "every stream is witnessed".to_owned()
+            } else {
+                format!(
+                    "nobody has cosigned {}: that there is one history of it is not proven to others",
+                    unwitnessed.join(", ")
+                )
+            },
+        );
+        let forked: Vec<String> = {
+            let registry = self.exchange.registry();
+            registry.forked.iter().map(ToString::to_string).collect()
+        };
+        let none = forked.is_empty();
+        check(
+            "forks",
+            none,
+            if none {
+                "no log is known to have signed two histories".to_owned()
+            } else {
+                format!("two histories were signed for {}; the proofs are in `evidence`", forked.join(", "))
+            },
         );
         check("backup", false, "back up keys and data together; compare heads with partners before a restored copy is used".to_owned());
         out.value(&json!({ "confirmed_clock": confirm_clock, "checks": checks }))

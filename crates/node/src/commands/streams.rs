@@ -242,8 +242,7 @@ impl LocalNode {
         value["subscriptions"] = subscriptions
             .map(|status| self.subscription_value(status))
             .collect();
-        // Nobody outside has seen this history until a witness or a partner's receipt says so.
-        value["assurance"] = "integrated; unwitnessed".into();
+        value["assurance"] = self.assurance(log);
         if let Some(key) = self.log_key(log) {
             value["log_key"] = key.fingerprint().to_string().into();
             let vkey = Vkey::new(log.origin().as_str(), Algorithm::Ed25519, key);
