@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
-use countersign_crypto::{Entropy, Hash};
+use countersign_crypto::{Entropy, Hash, sha256_of};
 use countersign_event::content::Limits;
 use countersign_event::documents::{AgreementId, Digest, Receipt, SeriesId};
 use countersign_event::dsse::Envelope;
@@ -30,7 +30,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::identity::Identity;
-use crate::log::{Log, LogSettings};
+use crate::log::{Cites, Log, LogSettings};
 use crate::pipeline::append::{AppendError, Writer, WriterParts};
 use crate::pipeline::exposure::Exposure;
 use crate::pipeline::ingest::IngestError;
@@ -112,6 +112,8 @@ pub struct Exchange {
     judged: Mutex<HashMap<JudgedKey, Judged>>,
     witness: Witness,
     submissions: Mutex<Submissions>,
+    /// Series of receipts that take the place of ones that this directory has lost the end of.
+    lost_series: Mutex<HashMap<AgreementId, SeriesId>>,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -211,6 +213,8 @@ pub struct StreamOptions {
     pub labels: Vec<String>,
     /// Data bytes of the largest event; 0 = the node's limit.
     pub event_bytes_max: u32,
+    /// The stream of ours that it takes the place of.
+    pub cites: Option<StreamName>,
 }
 
 impl Exchange {
@@ -286,6 +290,7 @@ impl Exchange {
             judged: Mutex::new(HashMap::new()),
             witness,
             submissions: Mutex::new(Submissions::default()),
+            lost_series: Mutex::new(HashMap::new()),
         });
         exchange.recall_witnessed().await?;
         exchange.begin(may_create).await?;
@@ -367,7 +372,20 @@ impl Exchange {
         if self.log(&origin).is_some() {
             return Err(StreamError::Exists { name: name.clone() }.into());
         }
+        let cites = match options.cites {
+            None => None,
+            Some(cited) => {
+                let log = self.own_stream(cited.as_str())?;
+                let head = log.head();
+                Some(Cites {
+                    origin: log.origin().clone(),
+                    size: head.size,
+                    root: Digest(head.root),
+                })
+            }
+        };
         let settings = LogSettings {
+            cites,
             title: options.title,
             labels: options.labels,
             event_bytes_max: options.event_bytes_max,
@@ -448,6 +466,9 @@ impl Exchange {
         });
         if let Some(title) = &settings.title {
             genesis["title"] = title.clone().into();
+        }
+        if let Some(cites) = &settings.cites {
+            genesis["cites"] = serde_json::json!(cites);
         }
         genesis.to_string()
     }
@@ -832,6 +853,26 @@ impl Exchange {
         };
         self.record_lazily(Some(partner.clone()), record);
         evidence
+    }
+
+    /// The series that takes the place of a lost one, until its first receipt is in the ledger.
+    pub(crate) fn lost_series(&self, agreement: AgreementId) -> Option<SeriesId> {
+        let lost = self.lost_series.lock();
+        lost.unwrap_or_else(PoisonError::into_inner)
+            .get(&agreement)
+            .copied()
+    }
+
+    /// Begins another series of receipts: of `series` the producer holds `number`, more than are known here.
+    pub(crate) fn begin_lost_series(&self, agreement: AgreementId, series: SeriesId, number: u64) {
+        let digest = sha256_of(&[b"countersign.ser2", &series.0, &number.to_be_bytes()]);
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest[..16]);
+        let mut lost = self
+            .lost_series
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        lost.insert(agreement, SeriesId(id));
     }
 
     pub(crate) fn witness(&self) -> &Witness {

@@ -386,7 +386,9 @@ impl ComparedVerdict {
         match self {
             Self::Consistent => "it is of the history that is held here",
             Self::Forked => "the log has signed another history than the one held here",
-            Self::Beyond => "it is larger than what is held here; whether it goes on from that cannot be told yet",
+            Self::Beyond => {
+                "it is larger than what is held here; whether it goes on from that cannot be told yet"
+            }
             Self::NothingHeld => "nothing is held here of that log to compare it with",
         }
     }
@@ -409,7 +411,9 @@ impl Exchange {
             return unknown("its origin is not one that a log of Countersign has".to_owned());
         };
         if let Err(error) = note.verify(&self.log_vkeys(&origin)) {
-            return unknown(format!("{error}: only logs of this node and of its partners are compared"));
+            return unknown(format!(
+                "{error}: only logs of this node and of its partners are compared"
+            ));
         }
         let verdict = self.compare_checkpoint(&origin, &checkpoint, text).await;
         Compared::Judged {
@@ -447,7 +451,10 @@ impl Exchange {
         }
         let copied = held.map_or(0, |copy| copy.size());
         let cosigned = self.witness().checkpoints.cosigned(origin.as_str()).await;
-        let cosigned = cosigned.ok().flatten().map_or(0, |cosigned| cosigned.latest.size);
+        let cosigned = cosigned
+            .ok()
+            .flatten()
+            .map_or(0, |cosigned| cosigned.latest.size);
         match examined {
             _ if came.size <= copied || came.size == cosigned => ComparedVerdict::Consistent,
             _ if copied == 0 && cosigned == 0 => ComparedVerdict::NothingHeld,

@@ -18,6 +18,7 @@ pub mod pipeline;
 mod published;
 mod refusal;
 mod registry;
+mod restored;
 mod status;
 mod witness;
 mod witnessed;
@@ -30,7 +31,7 @@ pub use exchange::{
 };
 pub use forks::{Compared, ComparedVerdict, Examined};
 pub use identity::Identity;
-pub use log::{Log, LogHead, LogSettings};
+pub use log::{Cites, Log, LogHead, LogSettings};
 pub use onboarding::{InviteOptions, OnboardingError, fingerprint_of};
 pub use published::{
     MadeToken, Published, PublishedFault, PublishedFile, PublishedPath, PublishedPathError,
@@ -41,6 +42,7 @@ pub use registry::{
     AgreementState, EndedAgreement, InvitationState, LastReceipt, Partner, Registry, TokenState,
     slug,
 };
+pub use restored::{FetchedBack, Heard};
 pub use status::{Direction, SubscriptionStatus};
 pub use witness::{
     ADD_CHECKPOINT_BODY_MAX, ADD_CHECKPOINTS_MAX, WitnessAnswer, WitnessSettings, witness_name,

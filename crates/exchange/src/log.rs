@@ -1,12 +1,14 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_crypto::{Hash, Signature};
+use countersign_event::documents::Digest;
 use countersign_event::names::Origin;
 use countersign_protocol::SignedHead;
 use countersign_store::journal::{LogKind, LogNumber};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::restored::Hold;
 use crate::witnessed::WitnessedHead;
 
 /// One log of this node, as everybody but the writer sees it.
@@ -19,6 +21,8 @@ pub struct Log {
     head: watch::Sender<LogHead>,
     /// The newest checkpoint with enough cosignatures (own logs).
     witnessed: watch::Sender<Option<Arc<WitnessedHead>>>,
+    /// Why it takes no entries for the time being; over where it is as it began.
+    hold: Mutex<Hold>,
 }
 
 /// What was fixed when the log began. Stored with its birth, as JSON.
@@ -34,6 +38,21 @@ pub struct LogSettings {
     /// Data bytes of the largest event; 0 = the node's limit.
     #[serde(default)]
     pub event_bytes_max: u32,
+    /// The log that it takes the place of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cites: Option<Cites>,
+}
+
+/// A log that another one takes the place of, as far as it was known when that began.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cites {
+    /// Its origin.
+    pub origin: Origin,
+    /// Its size.
+    pub size: u64,
+    /// Its root.
+    pub root: Digest,
 }
 
 /// The integrated end of a log: everything below `size` is durable and, in a log of ours, under `signature`.
@@ -79,6 +98,7 @@ impl Log {
             settings,
             head: watch::Sender::new(head),
             witnessed: watch::Sender::new(None),
+            hold: Mutex::new(Hold::default()),
         }
     }
 
@@ -134,6 +154,21 @@ impl Log {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<LogHead> {
         self.head.subscribe()
+    }
+
+    /// Whether it takes no entries for the time being.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.hold().is_some()
+    }
+
+    pub(crate) fn hold(&self) -> Option<Hold> {
+        let hold = self.hold.lock().unwrap_or_else(PoisonError::into_inner);
+        (!hold.is_over()).then(|| hold.clone())
+    }
+
+    pub(crate) fn change_hold(&self, change: impl FnOnce(&mut Hold)) {
+        change(&mut self.hold.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The newest checkpoint with enough cosignatures; `None` where nobody has cosigned yet.

@@ -113,6 +113,8 @@ error_codes! {
     StatementInvalid = "statement-invalid",
     /// The stream exists already.
     StreamExists = "stream-exists",
+    /// The stream takes no entries until its readers have said what they know.
+    StreamHeld = "stream-held",
     /// Writing has stopped after a failure of the storage.
     StorageStopped = "storage-stopped",
     /// The partner cannot be reached.

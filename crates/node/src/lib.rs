@@ -22,3 +22,4 @@ pub mod init;
 pub mod keys;
 pub mod open;
 pub mod parts;
+mod place;

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::errors::{CommandError, ErrorCode};
 use crate::keys::KeyFileError;
+use crate::place::{self, Standing};
 
 /// Files of evidence kept about one log.
 const EVIDENCE_FILES_PER_LOG_MAX: usize = 50;
@@ -40,6 +41,9 @@ pub enum OpenNodeError {
     /// The keys.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    /// Where the directory lives cannot be read or written.
+    #[error("the file `place` of the data directory cannot be read or written: {0}")]
+    Place(#[source] std::io::Error),
     /// The policies.
     #[error(transparent)]
     Policies(#[from] PolicyFileError),
@@ -106,7 +110,24 @@ pub async fn open(dir: &DataDir, config: &Config) -> Result<Arc<Exchange>, OpenN
             .map_err(ExchangeError::from)?,
         witness: config.witness.clone(),
     };
-    Ok(Exchange::open(parts, &dir.ledger_file()).await?)
+    let exchange = Exchange::open(parts, &dir.ledger_file()).await?;
+    let standing = place::standing(dir.path()).map_err(OpenNodeError::Place)?;
+    if standing == Standing::Elsewhere {
+        exchange.hold_streams();
+        settle(dir, &exchange)?;
+    }
+    Ok(exchange)
+}
+
+/// Notes that the directory lives where it is, once nothing is held any more.
+///
+/// # Errors
+/// [`OpenNodeError::Place`].
+pub fn settle(dir: &DataDir, exchange: &Exchange) -> Result<(), OpenNodeError> {
+    if exchange.holds_streams() {
+        return Ok(());
+    }
+    place::settle(dir.path()).map_err(OpenNodeError::Place)
 }
 
 /// Names and texts of the `*.cedar` files of a folder, by name.
@@ -194,6 +215,7 @@ impl From<OpenNodeError> for CommandError {
             OpenNodeError::Entropy(error) => Self::new(ErrorCode::Io, error),
             OpenNodeError::Journal(error) => journal_error(&error),
             OpenNodeError::Keys(error) => error.into(),
+            OpenNodeError::Place(_) => Self::new(ErrorCode::Io, error),
             OpenNodeError::Policies(error) => error.into(),
         }
     }

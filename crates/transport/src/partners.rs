@@ -75,7 +75,11 @@ fn partners_to_dial(shared: &Shared) -> Vec<Authority> {
         .agreements
         .values()
         .filter(|state| state.is_active(now))
-        .filter(|state| state.agreement.consumer.authority == *own || shared.advertise.is_empty())
+        .filter(|state| {
+            let reads = state.agreement.consumer.authority == *own;
+            // As long as a stream is held, whoever may have read it is asked.
+            reads || shared.advertise.is_empty() || exchange.holds_streams()
+        })
         .map(|state| state.counterparty(own).clone())
         .collect();
     let reachable = |partner: &Authority| {

@@ -12,8 +12,8 @@ use countersign_event::documents::{RefusalCode, Role, StatementError};
 use countersign_event::names::Authority;
 use countersign_exchange::{Exchange, ExchangeError, Peer};
 use countersign_protocol::{
-    AddCheckpoints, AskLog, Hello, JoinQuery, Message, Notice, NoticeAck, PROTOCOL_MINOR, Ping,
-    Pong, PublishOpen, Refused, Subscribe,
+    AddCheckpoints, AskLog, FetchBack, Hello, JoinQuery, Message, Notice, NoticeAck,
+    PROTOCOL_MINOR, Ping, Pong, PublishOpen, Refused, Subscribe,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -309,6 +309,11 @@ async fn serve_connection(shared: Arc<Shared>, connection: Connection, peer: Pee
             partner.clone(),
             connection.clone(),
         ));
+        tokio::spawn(witness::compare_own(
+            Arc::clone(&shared.exchange),
+            partner.clone(),
+            connection.clone(),
+        ));
         tokio::spawn(witness::submit_to_partner(
             Arc::clone(&shared.exchange),
             partner.clone(),
@@ -407,6 +412,11 @@ async fn dispatch(
         AddCheckpoints::KIND => {
             let served =
                 witness::serve_add_checkpoints(&exchange, peer, (kind, &body), &mut writer);
+            Box::pin(served).await?;
+            writer.finish().map_err(gone)
+        }
+        FetchBack::KIND => {
+            let served = witness::serve_fetch_back(&exchange, peer, (kind, &body), &mut writer);
             Box::pin(served).await?;
             writer.finish().map_err(gone)
         }

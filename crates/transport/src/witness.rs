@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use countersign_client::quic::{Connection, FrameWriter};
 use countersign_event::names::{Authority, Origin};
 use countersign_exchange::{
-    ADD_CHECKPOINTS_MAX, Examined, Exchange, ExchangeError, Peer, Said, Submission, WitnessId,
+    ADD_CHECKPOINTS_MAX, Examined, Exchange, ExchangeError, Heard, Peer, Said, Submission,
+    WitnessId,
 };
+use countersign_protocol::delivery::BatchMessage;
 use countersign_protocol::{
-    AddCheckpoints, AskLog, Cosigned, LogState, Message as _, Refused, WitnessSaid,
+    AddCheckpoints, AskLog, Cosigned, FetchBack, LogState, Message as _, Refused, WitnessSaid,
 };
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -120,6 +123,111 @@ pub(crate) async fn compare(
     let question = exchange.question_about(stream);
     let state: LogState = ask(connection, AskLog::KIND, &question.to_body()).await?;
     Ok(Box::pin(exchange.examine(stream, &state)).await)
+}
+
+/// How soon a partner is asked again as long as a stream that it reads is held.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Asks a partner what it knows of our own streams; what we have lost is fetched back. Once, and as long as a stream is held.
+pub(crate) async fn compare_own(
+    exchange: Arc<Exchange>,
+    partner: Authority,
+    connection: Connection,
+) {
+    loop {
+        if let Err(error) = Box::pin(hear_all(&exchange, &partner, &connection)).await {
+            tracing::debug!(%partner, %error, "a partner did not say what it knows of our streams");
+        }
+        if !exchange.holds_streams() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(ASK_AGAIN) => {}
+            _ = connection.closed() => return,
+        }
+    }
+}
+
+async fn hear_all(
+    exchange: &Arc<Exchange>,
+    partner: &Authority,
+    connection: &Connection,
+) -> Result<(), FrameGone> {
+    for question in exchange.questions_for(partner) {
+        let Ok(origin) = question.origin.parse::<Origin>() else {
+            continue;
+        };
+        let state: LogState = ask(connection, AskLog::KIND, &question.to_body()).await?;
+        let heard = exchange.hear(partner, &origin, &state).map_err(gone)?;
+        if heard == (Heard::More { held: true }) {
+            fetch_back(exchange, connection, &origin).await?;
+            // Whether that was all is for the next answer to say.
+            let question = AskLog {
+                size: exchange.log(&origin).map_or(0, |log| log.size()),
+                ..question
+            };
+            let state: LogState = ask(connection, AskLog::KIND, &question.to_body()).await?;
+            exchange.hear(partner, &origin, &state).map_err(gone)?;
+        }
+    }
+    Ok(())
+}
+
+async fn fetch_back(
+    exchange: &Arc<Exchange>,
+    connection: &Connection,
+    origin: &Origin,
+) -> Result<(), FrameGone> {
+    let Some((log, mut own)) = exchange.fetching(origin) else {
+        return Ok(());
+    };
+    let (mut writer, mut reader) = connection.open_bi().await.map_err(gone)?;
+    let request = FetchBack {
+        origin: origin.to_string(),
+        from: log.size(),
+    };
+    writer
+        .write(FetchBack::KIND, &request.to_body())
+        .await
+        .map_err(gone)?;
+    writer.finish().map_err(gone)?;
+    while let Some(frame) = timeout(ANSWER, next(&mut reader)).await.map_err(gone)?? {
+        let (message, bulk) = BatchMessage::read_bulk(frame.kind, &frame.body).map_err(gone)?;
+        let taken = exchange.take_back(&log, &mut own, message, bulk);
+        Box::pin(taken).await.map_err(gone)?;
+    }
+    tracing::info!(%origin, entries = log.size(), "entries were fetched back");
+    Ok(())
+}
+
+/// Gives the owner of a log what is held of it here.
+pub(crate) async fn serve_fetch_back(
+    exchange: &Arc<Exchange>,
+    peer: &Peer,
+    (kind, body): (u8, &[u8]),
+    writer: &mut FrameWriter,
+) -> Result<(), FrameGone> {
+    let request = FetchBack::read(kind, body).map_err(gone)?;
+    let mut fetched = match exchange.open_fetch_back(peer, &request) {
+        Ok(fetched) => fetched,
+        Err(ExchangeError::Refused(refused)) => {
+            return writer
+                .write(Refused::KIND, &refused.message().to_body())
+                .await
+                .map_err(gone);
+        }
+        Err(error) => return Err(gone(error)),
+    };
+    while let Some((message, bulk)) = fetched.next().map_err(gone)? {
+        let mut chunks = Vec::with_capacity(bulk.len() + 1);
+        chunks.push(Bytes::from(message.to_body()));
+        chunks.extend(bulk);
+        writer
+            .write_chunks(BatchMessage::KIND, chunks)
+            .await
+            .map_err(gone)?;
+    }
+    Ok(())
 }
 
 pub(crate) async fn serve_add_checkpoints(

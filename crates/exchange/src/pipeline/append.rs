@@ -87,6 +87,11 @@ pub enum AppendError {
         /// The batch's first.
         found: u64,
     },
+    /// The stream takes no entries for the time being.
+    #[error(
+        "the stream takes no entries until it is known that nobody has read more of it than is here: `countersign status` says who is asked"
+    )]
+    Held,
     /// Handed in before, so long ago that only the series' last number is known.
     #[error(
         "already stored: the series is stored up to number {last_number}, at sequence {last_sequence}"
@@ -219,6 +224,9 @@ impl Writer {
         publisher: Option<(Publisher, u64)>,
         done: Done,
     ) {
+        if log.is_held() {
+            return done(Err(AppendError::Held));
+        }
         let permit = self.room(sealed.weight()).await;
         self.send(Work::Append {
             log,
@@ -273,6 +281,27 @@ impl Writer {
             log,
             batch,
             cover,
+            done,
+            permit,
+        });
+        receiver
+    }
+
+    /// Queues a verified batch of entries of our own that were lost here and are held elsewhere; what comes back resolves when it is durable.
+    pub async fn queue_fetched(
+        &self,
+        log: Arc<Log>,
+        batch: VerifiedBatch,
+    ) -> oneshot::Receiver<Result<Appended, AppendError>> {
+        let (done, receiver) = answer();
+        let permit = self
+            .room(batch.content().len() + batch.entries().len())
+            .await;
+        // The cover is our own signature, which is made again when the batch is integrated.
+        self.send(Work::Copy {
+            log,
+            batch: Box::new(batch),
+            cover: Vec::new(),
             done,
             permit,
         });

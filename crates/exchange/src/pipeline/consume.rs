@@ -126,7 +126,21 @@ impl Consumption {
             .next()
             .map(|key| key.key);
         let log_key = log_key.ok_or(ExchangeError::UnknownAgreement)?;
-        let series = series_id(agreement, &exchange.identity().node_key.public());
+        let first = series_id(agreement, &exchange.identity().node_key.public());
+        // Of several, the one that was begun last: an older copy of this directory begins another.
+        let own = registry.receipts.values().map(|last| &last.receipt);
+        let of_agreement = own.filter(|receipt| {
+            receipt.agreement == agreement
+                && receipt.consumer == *exchange.identity().authority()
+                && receipt.stream == stream
+        });
+        let last_series = of_agreement
+            .max_by_key(|receipt| (receipt.made, receipt.number))
+            .map(|receipt| receipt.series);
+        let series = exchange
+            .lost_series(agreement)
+            .or(last_series)
+            .unwrap_or(first);
         // What was receipted under another agreement is not receipted again; all that was copied since is.
         let consumer = exchange.identity().authority();
         let receipted = registry.receipts.values().map(|last| &last.receipt);
@@ -234,10 +248,25 @@ impl Consumption {
             self.look_for_fork(&fault, &ready.head, &ready.from_newest);
             return Err(self.fault(fault, &ready.to_body()));
         }
+        if ready.receipt_number > self.series.number() {
+            // We have signed receipts that we do not know of: this directory is an older copy. What follows must not contradict them, so that it goes into
+            // a series of its own.
+            self.exchange.begin_lost_series(
+                self.agreement,
+                self.series.series,
+                ready.receipt_number,
+            );
+            let lost = ExchangeError::Proof(format!(
+                "the producer holds {} receipts of ours and {} are known here: this directory is an older copy, and a new series begins",
+                ready.receipt_number,
+                self.series.number()
+            ));
+            return Err(lost.into());
+        }
         self.exposure = ready.exposure_events.max(1);
         self.head = ready.head.size;
         self.note_status(true);
-        if ready.receipt_number >= self.series.number() {
+        if ready.receipt_number == self.series.number() {
             return Ok(Vec::new());
         }
         let series = self.series.series;

@@ -384,6 +384,64 @@ fn head_of(head: &LogHead) -> Result<SignedHead, ExchangeError> {
         .ok_or_else(|| ExchangeError::Proof("the log has no signed head".to_owned()))
 }
 
+/// A batch as it travels, and what it counts.
+pub(crate) struct Gathered {
+    pub(crate) message: BatchMessage,
+    pub(crate) bulk: Vec<Bytes>,
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Puts entries from `first` on into a batch under `head`: at most `count`, and about `bytes_max`.
+pub(crate) fn gather(
+    exchange: &Exchange,
+    log: &Log,
+    first: u64,
+    count: u64,
+    bytes_max: u64,
+    head: &SignedHead,
+) -> Result<Gathered, ExchangeError> {
+    let reader = exchange.reader();
+    let runs = reader.read(log.number(), first, count, bytes_max)?;
+    let mut lengths = Vec::new();
+    let mut entries = Vec::new();
+    let mut bulk = vec![Bytes::new()];
+    let (mut events, mut bytes) = (0, 0);
+    for run in &runs {
+        entries.extend_from_slice(&run.entries);
+        lengths.extend(run.contents().map(|content| Lengths {
+            attribute_bytes: content.attribute_bytes,
+            data_part_bytes: content.data_part_bytes,
+        }));
+        bulk.push(run.content.clone());
+        let (run_events, run_bytes) = totals(run);
+        events += run_events;
+        bytes += run_bytes;
+    }
+    if lengths.is_empty() {
+        return Err(unreadable(log, first));
+    }
+    let batch_end = first + lengths.len() as u64;
+    let descriptors = write_descriptors(&entries, &lengths);
+    let nodes = reader.nodes(log.number());
+    let message = BatchMessage {
+        first,
+        count: lengths.len() as u32,
+        descriptor_bytes: descriptors.len() as u32,
+        cover: Cover::Checkpoint {
+            head: head.clone(),
+            consistency: consistency_proof(&nodes, batch_end, head.size).map_err(proof_failed)?,
+        },
+    };
+    bulk[0] = descriptors.into();
+    Ok(Gathered {
+        message,
+        bulk,
+        events,
+        bytes,
+    })
+}
+
 impl Delivery {
     /// The log that is delivered.
     #[must_use]
@@ -478,45 +536,22 @@ impl Delivery {
         } else {
             end
         };
-        let reader = self.exchange.reader();
-        let runs = reader.read(
-            self.log.number(),
+        let count = (end - first).min(BATCH_ENTRIES);
+        let head = head_of(head)?;
+        let Gathered {
+            message,
+            bulk,
+            events,
+            bytes,
+        } = gather(
+            &self.exchange,
+            &self.log,
             first,
-            (end - first).min(BATCH_ENTRIES),
+            count,
             BATCH_BYTES_MAX,
+            &head,
         )?;
-        let mut lengths = Vec::new();
-        let mut entries = Vec::new();
-        let mut bulk = vec![Bytes::new()];
-        let (mut events, mut bytes) = (0, 0);
-        for run in &runs {
-            entries.extend_from_slice(&run.entries);
-            lengths.extend(run.contents().map(|content| Lengths {
-                attribute_bytes: content.attribute_bytes,
-                data_part_bytes: content.data_part_bytes,
-            }));
-            bulk.push(run.content.clone());
-            let (run_events, run_bytes) = totals(run);
-            events += run_events;
-            bytes += run_bytes;
-        }
-        let batch_end = first + lengths.len() as u64;
-        if batch_end == first {
-            return Err(unreadable(&self.log, first));
-        }
-        let descriptors = write_descriptors(&entries, &lengths);
-        let nodes = reader.nodes(self.log.number());
-        let consistency = consistency_proof(&nodes, batch_end, head.size).map_err(proof_failed)?;
-        let message = BatchMessage {
-            first,
-            count: lengths.len() as u32,
-            descriptor_bytes: descriptors.len() as u32,
-            cover: Cover::Checkpoint {
-                head: head_of(head)?,
-                consistency,
-            },
-        };
-        bulk[0] = descriptors.into();
+        let batch_end = first + u64::from(message.count);
         // From here on it counts as handed to the transport.
         state.position = batch_end;
         self.exchange.with_exposure(self.agreement, |exposure| {

@@ -17,5 +17,6 @@ mod ledger;
 mod onboarding;
 mod power_loss;
 mod publish;
+mod restored;
 mod support;
 mod witness;

@@ -206,6 +206,8 @@ pub enum Command {
         labels: Vec<String>,
         /// Whether each top-level member of the data is committed to by itself.
         fields: bool,
+        /// The stream of ours that it takes the place of.
+        cites: Option<String>,
     },
     /// One stream.
     StreamInfo {

@@ -218,6 +218,9 @@ pub(crate) enum StreamVerb {
         /// Commit to each top-level member of the data by itself, so that members can be withheld later
         #[arg(long)]
         fields: bool,
+        /// The stream of yours that it takes the place of: its origin, size and root are cited in the first entry
+        #[arg(long, value_name = "STREAM")]
+        cites: Option<String>,
     },
     /// List own streams and copies
     #[command(visible_alias = "list")]

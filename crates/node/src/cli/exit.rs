@@ -83,6 +83,7 @@ impl From<ErrorCode> for Exit {
             | C::DataDirLocked
             | C::DiskFull
             | C::Pending
+            | C::StreamHeld
             | C::Unreachable => Self::Busy,
             C::Inconclusive => Self::Inconclusive,
             C::Interrupted => Self::Interrupted,

@@ -461,12 +461,14 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 title,
                 labels,
                 fields,
+                cites,
             } => {
                 let command = Command::StreamCreate {
                     stream,
                     title,
                     labels,
                     fields,
+                    cites,
                 };
                 (command, View::FIELDS)
             }
@@ -562,11 +564,16 @@ const NOTE_FILE_MAX: u64 = 65_536;
 /// A signed note from a file or standard input.
 fn read_note(path: &Path) -> Result<String, CommandError> {
     let io = |error: std::io::Error| {
-        CommandError::new(ErrorCode::Io, format_args!("cannot read `{}`: {error}", path.display()))
+        CommandError::new(
+            ErrorCode::Io,
+            format_args!("cannot read `{}`: {error}", path.display()),
+        )
     };
     let mut text = String::new();
     let read = if path == Path::new("-") {
-        std::io::stdin().take(NOTE_FILE_MAX + 1).read_to_string(&mut text)
+        std::io::stdin()
+            .take(NOTE_FILE_MAX + 1)
+            .read_to_string(&mut text)
     } else {
         let file = std::fs::File::open(path).map_err(io)?;
         file.take(NOTE_FILE_MAX + 1).read_to_string(&mut text)

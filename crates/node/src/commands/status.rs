@@ -25,6 +25,13 @@ impl LocalNode {
                 agreements.filter(|state| state.is_active(now)).count(),
             )
         };
+        let held: Vec<Value> = logs
+            .iter()
+            .filter_map(|log| {
+                let why = exchange.why_held(log)?;
+                Some(json!({ "stream": self.stream_name(log.origin()), "why": why }))
+            })
+            .collect();
         let statuses = exchange.statuses();
         let subscriptions: Vec<Value> = statuses
             .iter()
@@ -47,6 +54,7 @@ impl LocalNode {
             "strangers_refused": exchange.refused_strangers(),
             "appending": exchange.appending_stopped().map_or_else(|| "ok".to_owned(), |why| format!("stopped: {why}")),
             "assurance": self.assurance_of_all(),
+            "held": held,
             "subscriptions": subscriptions,
         }))
         .await
@@ -216,7 +224,10 @@ impl LocalNode {
             if none {
                 "no log is known to have signed two histories".to_owned()
             } else {
-                format!("two histories were signed for {}; the proofs are in `evidence`", forked.join(", "))
+                format!(
+                    "two histories were signed for {}; the proofs are in `evidence`",
+                    forked.join(", ")
+                )
             },
         );
         check("backup", false, "back up keys and data together; compare heads with partners before a restored copy is used".to_owned());

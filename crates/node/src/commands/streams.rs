@@ -57,6 +57,7 @@ impl LocalNode {
                 title,
                 labels,
                 fields,
+                cites,
             } => {
                 if fields {
                     let message =
@@ -66,10 +67,12 @@ impl LocalNode {
                 let name = stream
                     .parse()
                     .map_err(|error| CommandError::new(ErrorCode::Usage, error))?;
+                let cites = cites.map(|cites| cites.parse()).transpose();
                 let options = StreamOptions {
                     title,
                     labels,
                     event_bytes_max: 0,
+                    cites: cites.map_err(|error| CommandError::new(ErrorCode::Usage, error))?,
                 };
                 let log = self
                     .exchange
@@ -243,6 +246,12 @@ impl LocalNode {
             .map(|status| self.subscription_value(status))
             .collect();
         value["assurance"] = self.assurance(log);
+        if let Some(why) = self.exchange.why_held(log) {
+            value["held"] = why.into();
+        }
+        if let Some(cites) = &log.settings().cites {
+            value["cites"] = json!(cites);
+        }
         if let Some(key) = self.log_key(log) {
             value["log_key"] = key.fingerprint().to_string().into();
             let vkey = Vkey::new(log.origin().as_str(), Algorithm::Ed25519, key);

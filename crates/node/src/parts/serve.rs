@@ -17,7 +17,7 @@ use crate::commands::{LocalNode, ServerFacts, policies_differ};
 use crate::config::Loaded;
 use crate::data_dir::DataDir;
 use crate::errors::{CommandError, ErrorCode};
-use crate::open::{open, read_policies};
+use crate::open::{open, read_policies, settle};
 
 /// How often the policies on disk are compared with those in force.
 const POLICY_LOOK: Duration = Duration::from_millis(500);
@@ -68,6 +68,7 @@ pub(crate) async fn serve(
     let admin = tokio::spawn(serve_admin(listener, handler));
     let policies = tokio::spawn(watch_policies(Arc::clone(&exchange), dir.policies_dir()));
     let housekeeping = tokio::spawn(keep_house(Arc::clone(&node)));
+    let settling = tokio::spawn(settle_in(dir.clone(), Arc::clone(&exchange)));
     let identity = exchange.identity();
     output.note(&format!(
         "{} serves on {} (health, metrics and published logs on http://{door})",
@@ -87,6 +88,7 @@ pub(crate) async fn serve(
     admin.abort();
     policies.abort();
     housekeeping.abort();
+    settling.abort();
     // Sessions first: what they handed in is committed below.
     server.shut_down().await;
     node.close().await?;
@@ -106,6 +108,25 @@ fn trace(settings: &Loaded) {
         .finish();
     // A second `serve` in one process (the demo) keeps the first one's trace.
     let _ = tracing::subscriber::set_global_default(built);
+}
+
+/// Where the directory was copied or moved: says so, and notes its new place once nothing is held any more.
+async fn settle_in(dir: DataDir, exchange: Arc<Exchange>) {
+    if !exchange.holds_streams() {
+        return;
+    }
+    tracing::warn!(
+        "this data directory lies elsewhere than where it was last used: streams that others may have read take no entries until these have said what they know"
+    );
+    let mut tick = interval(HOUSEKEEPING);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while exchange.holds_streams() {
+        tick.tick().await;
+    }
+    match settle(&dir, &exchange) {
+        Ok(()) => tracing::info!("nobody has read more than is here: all streams take entries"),
+        Err(error) => tracing::error!(%error, "the directory's place could not be noted"),
+    }
 }
 
 /// An edit takes force without a restart; an invalid one is said once and changes nothing.

@@ -59,6 +59,7 @@ pub(super) async fn publish(
         title: Some("Earthquakes of magnitude 2.5 and above, worldwide".to_owned()),
         labels: vec!["listed".to_owned()],
         fields: false,
+        cites: None,
     };
     producer.call(&create).await?;
     let log = producer.exchange.own_stream(STREAM).map_err(internal)?;
