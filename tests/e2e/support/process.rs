@@ -127,6 +127,11 @@ impl Node {
         node
     }
 
+    /// From now on its data directory is this one.
+    pub(crate) fn move_to(&mut self, data: &Path) {
+        data.clone_into(&mut self.data);
+    }
+
     /// A command on this node, in an environment of its own.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
@@ -278,7 +283,19 @@ impl Node {
     /// The same with another method.
     #[track_caller]
     pub(crate) fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Fetched {
-        fetch(self.http, method, path, headers).expect("the HTTP door answers")
+        fetch(self.http, method, path, headers, b"").expect("the HTTP door answers")
+    }
+
+    /// What the HTTP door answers to what is posted; `None` where nobody answers, or not to the end.
+    pub(crate) fn post(&self, path: &str, body: &[u8]) -> Option<Fetched> {
+        let length = body.len().to_string();
+        fetch(
+            self.http,
+            "POST",
+            path,
+            &[("Content-Length", &length)],
+            body,
+        )
     }
 
     /// Entries of the log whose origin ends in `/streams/STREAM`, as the metrics say.
@@ -396,7 +413,7 @@ impl Fetched {
 }
 
 fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
-    let fetched = fetch(address, "GET", path, &[])?;
+    let fetched = fetch(address, "GET", path, &[], b"")?;
     Some((fetched.status, String::from_utf8(fetched.body).ok()?))
 }
 
@@ -405,6 +422,7 @@ fn fetch(
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
+    body: &[u8],
 ) -> Option<Fetched> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream
@@ -418,6 +436,7 @@ fn fetch(
         "{method} {path} HTTP/1.1\r\nHost: node\r\n{headers}Connection: close\r\n\r\n"
     )
     .ok()?;
+    stream.write_all(body).ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
