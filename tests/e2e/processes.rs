@@ -5,7 +5,9 @@
 mod support;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 
 use countersign_crypto::sha256;
 use serde_json::Value;
@@ -124,6 +126,116 @@ fn a_data_directory_has_one_writer() {
     node.serve();
     assert_eq!(node.json(&["stream", "ls"]).as_array().unwrap().len(), 2);
     assert!(node.terminate().success());
+}
+
+/// 1. A command works in process and holds the data directory. 2. `serve` begins, and waits. 3. The command ends, and the node is in service.
+#[test]
+fn serve_waits_for_a_command_that_is_still_at_it() {
+    let root = Root::new();
+    let mut node = Node::init(root.path(), "Patient", SETTINGS);
+    let mut holder = Holder::start(&node);
+    node.start();
+    wait_until("serve says that it waits", || {
+        node.log()
+            .contains("waiting for it, at most 5 s")
+            .then_some(())
+    });
+    holder.finish();
+    node.wait_ready();
+    assert_eq!(node.json(&["stream", "info", STREAM])["size"], 2);
+    assert!(node.terminate().success());
+}
+
+/// 1. A command holds the data directory and does not end. 2. `serve`, and another command, end by themselves, and say who has it.
+#[test]
+fn a_directory_that_stays_locked_is_not_waited_for_without_end() {
+    let root = Root::new();
+    let node = Node::init(root.path(), "Kept", SETTINGS);
+    let mut holder = Holder::start(&node);
+    for arguments in [&["serve"][..], &["status"]] {
+        let output = node.run(arguments);
+        assert_eq!(output.status.code(), Some(8), "{output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("[data-dir-locked]"), "{stderr}");
+        assert!(stderr.contains(&holder.0.id().to_string()), "{stderr}");
+    }
+    holder.finish();
+}
+
+/// 1. `serve` has the lock and reads its policies, one of which does not come yet. 2. A command finds neither a free directory nor a socket, and waits.
+/// 3. The policy comes, `serve` goes on, and it is the running node that answers the command.
+#[test]
+fn a_command_waits_for_a_node_that_is_just_starting() {
+    let root = Root::new();
+    let mut node = Node::init(root.path(), "Starting", SETTINGS);
+    let late = node.data.join("policies/late.cedar");
+    let mode = rustix::fs::Mode::from(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &late, mode).unwrap();
+    node.start();
+    // Opens once the node reads at the other end.
+    let policy = fs::OpenOptions::new().write(true).open(&late).unwrap();
+    assert!(!node.data.join("node.sock").exists());
+    let command = node
+        .command(&["status", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("the command waits for the lock", || {
+        has_open(&command, &node.data.join("lock")).then_some(())
+    });
+    // A pipe would be read once more when the policies are looked at again.
+    fs::remove_file(&late).unwrap();
+    drop(policy);
+    let output = command.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(status["state"], "serving", "{status}");
+    assert!(node.terminate().success());
+}
+
+/// A command that works in process, hence holds the data directory, until it is told to end: it publishes what comes on its stdin.
+struct Holder(Child);
+
+impl Holder {
+    fn start(node: &Node) -> Self {
+        let mut command = node.command(&["publish", STREAM, "-", "--create", "--type", "t"]);
+        let child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lock = node.data.join("lock");
+        // The lock file holds the id of the process that has the lock.
+        let id = format!("{}\n", child.id());
+        wait_until("the command has the data directory", || {
+            fs::read_to_string(&lock)
+                .is_ok_and(|pid| pid == id)
+                .then_some(())
+        });
+        Self(child)
+    }
+
+    fn finish(&mut self) {
+        let mut events = self.0.stdin.take().unwrap();
+        events.write_all(b"{\"n\":1}\n").unwrap();
+        drop(events);
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether a process has a file open.
+fn has_open(process: &Child, file: &Path) -> bool {
+    let open = fs::read_dir(format!("/proc/{}/fd", process.id()));
+    let mut open = open.into_iter().flatten().flatten();
+    open.any(|open| fs::read_link(open.path()).is_ok_and(|found| found == file))
 }
 
 /// SIGTERM under load, several times: exit code 0, and everything acknowledged is there.

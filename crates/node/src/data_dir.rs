@@ -186,6 +186,55 @@ impl Drop for DirLock {
     }
 }
 
+/// The open lock file of a directory. It stays open from one attempt to the next, so that a process that waits can be told from one that does not.
+#[derive(Debug)]
+pub(crate) struct LockFile {
+    file: File,
+    dir: PathBuf,
+}
+
+/// What became of an attempt to take the lock.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// It is ours.
+    Mine(DirLock),
+    /// Another process has it.
+    Theirs(LockFile),
+}
+
+impl LockFile {
+    /// Takes the lock if it is free.
+    pub(crate) fn take(mut self) -> Result<Taken, DataDirError> {
+        match rustix::fs::flock(
+            &self.file,
+            rustix::fs::FlockOperation::NonBlockingLockExclusive,
+        ) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Taken::Theirs(self)),
+            Err(error) => return Err(io_error(&self.dir.join("lock"), error.into())),
+        }
+        // Only a help for people: nothing depends on it, so it is not synced.
+        let written = self
+            .file
+            .set_len(0)
+            .and_then(|()| self.file.rewind())
+            .and_then(|()| writeln!(self.file, "{}", std::process::id()));
+        written.map_err(|source| io_error(&self.dir.join("lock"), source))?;
+        Ok(Taken::Mine(DirLock { file: self.file }))
+    }
+
+    /// That another process has it, and which, where it has said so.
+    pub(crate) fn locked(&mut self) -> DataDirError {
+        let pid = self
+            .file
+            .rewind()
+            .ok()
+            .and_then(|()| read_pid(&mut self.file));
+        let path = self.dir.clone();
+        DataDirError::Locked { path, pid }
+    }
+}
+
 impl DataDir {
     /// Checks that `path` is a data directory that this program may use. Reads only.
     ///
@@ -252,8 +301,19 @@ impl DataDir {
     /// # Errors
     /// [`DataDirError::Locked`], [`DataDirError::Io`].
     pub fn lock(&self) -> Result<DirLock, DataDirError> {
+        match self.lock_file()?.take()? {
+            Taken::Mine(lock) => Ok(lock),
+            Taken::Theirs(mut file) => Err(file.locked()),
+        }
+    }
+
+    /// The file that is locked, not yet locked.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`].
+    pub(crate) fn lock_file(&self) -> Result<LockFile, DataDirError> {
         let path = self.path.join("lock");
-        let mut file = File::options()
+        let file = File::options()
             .read(true)
             .write(true)
             .create(true)
@@ -261,23 +321,8 @@ impl DataDir {
             .mode(0o600)
             .open(&path)
             .map_err(|source| io_error(&path, source))?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(DataDirError::Locked {
-                    path: self.path.clone(),
-                    pid: read_pid(&mut file),
-                });
-            }
-            Err(error) => return Err(io_error(&path, error.into())),
-        }
-        // Only a help for people: nothing depends on it, so it is not synced.
-        let written = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()));
-        written.map_err(|source| io_error(&path, source))?;
-        Ok(DirLock { file })
+        let dir = self.path.clone();
+        Ok(LockFile { file, dir })
     }
 
     /// Loads the keys and checks them against the key statement.

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::claim::{Claim, claim};
 use super::command::error_of;
 use super::server::BoxFuture;
 use super::{AdminClient, AdminFrames, Command, Handler, Reply, serve_connection};
@@ -97,14 +98,16 @@ impl Node {
     /// A running node, or one opened in process under the lock.
     ///
     /// # Errors
-    /// [`crate::errors::ErrorCode::DataDirLocked`] where another command has the directory; what opening reports.
+    /// [`crate::errors::ErrorCode::DataDirLocked`] where another process keeps the directory for longer than [`super::LOCK_WAIT_MAX`] without answering;
+    /// what opening reports.
     pub async fn find(dir: &DataDir, open: &dyn OpenLocal) -> Result<Self, CommandError> {
-        if let Some(client) = AdminClient::connect(dir).await? {
-            return Ok(Self::Running(client));
+        match claim(dir, |_| {}).await? {
+            Claim::Running(client) => Ok(Self::Running(client)),
+            Claim::Free(lock) => {
+                let handler = open.open_local(dir).await?;
+                Ok(Self::Local { handler, lock })
+            }
         }
-        let lock = dir.lock()?;
-        let handler = open.open_local(dir).await?;
-        Ok(Self::Local { handler, lock })
     }
 
     /// Whether it goes on when this command ends.

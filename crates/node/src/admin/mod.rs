@@ -13,12 +13,15 @@
 //! ([`with_node`]). Elsewhere: what commands do, behind [`Handler`].
 
 mod channel;
+mod claim;
 mod command;
 mod frame;
 mod server;
 mod socket;
 
 pub use channel::{Channel, Node, OpenLocal, with_node};
+pub use claim::LOCK_WAIT_MAX;
+pub(crate) use claim::claim_for_serving;
 pub use command::{Accept, Command, Reply, StartAt};
 pub use frame::{
     ADMIN_VERSION, AdminError, AdminFrames, COMMAND_BYTES_MAX, FrameReader, FrameWriter,

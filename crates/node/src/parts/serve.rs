@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::admin::{AdminListener, Handler, serve_admin};
+use crate::admin::{AdminListener, Handler, LOCK_WAIT_MAX, claim_for_serving, serve_admin};
 use crate::cli::{Exit, Output};
 use crate::commands::{LocalNode, ServerFacts, policies_differ};
 use crate::config::Loaded;
@@ -32,9 +32,14 @@ pub(crate) async fn serve(
 ) -> Result<Exit, CommandError> {
     trace(settings);
     let io = |error: std::io::Error| CommandError::new(ErrorCode::Io, error);
+    // Before the signals are listened to: until the lock is there nothing needs an end in order, and a signal ends the waiting as it ends any process.
+    let lock = claim_for_serving(dir, |locked| {
+        let seconds = LOCK_WAIT_MAX.as_secs();
+        output.note(&format!("{locked}: waiting for it, at most {seconds} s"));
+    })
+    .await?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
-    let lock = dir.lock()?;
     let config = &settings.config;
     let exchange = open(dir, config).await?;
     let advertise: Vec<String> = config.advertise.iter().map(ToString::to_string).collect();
