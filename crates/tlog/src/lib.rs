@@ -12,7 +12,7 @@
 //!
 //! The formats are those of C2SP (signed-note, tlog-checkpoint, tlog-cosignature, tlog-tiles, tlog-proof,
 //! the request of tlog-witness) over the tree of
-//! RFC 6962, so that other people's tools read what is written here.
+//! RFC 6962, so that other people's tools read what is written here; one of them is in CBOR (`schemas/cose-receipt.md`).
 //!
 //! Of Countersign's own: the fork proof (`schemas/fork-proof.md`), two checkpoints that contradict each other.
 //!
@@ -22,6 +22,7 @@
 pub mod add_checkpoint;
 pub mod checkpoint;
 mod compact_range;
+pub mod cose_receipt;
 pub mod cosignature_v1;
 mod decimal;
 pub mod fork_proof;
@@ -40,6 +41,6 @@ pub use memory_tree::{MemoryTree, NoSuchNode};
 pub use note::{Algorithm, KeyId, Note, NoteError, NoteSignature, Vkey, VkeyError};
 pub use proof::{
     NodeSource, PROOF_HASHES_MAX, ProofError, ProveError, compact_range_at, consistency_proof,
-    consistency_proof_len, implied_old_root, inclusion_proof, inclusion_proof_len,
+    consistency_proof_len, implied_old_root, inclusion_proof, inclusion_proof_len, inclusion_root,
     verify_consistency, verify_inclusion,
 };

@@ -180,6 +180,23 @@ pub fn verify_inclusion(
     proof: &[Hash],
     root: &Hash,
 ) -> Result<(), ProofError> {
+    if inclusion_root(leaf_hash, index, size, proof)? != *root {
+        return Err(ProofError::NewRoot { size });
+    }
+    Ok(())
+}
+
+/// The root to which an inclusion proof leads. Whoever has the root from elsewhere calls [`verify_inclusion`]; this is for a root that only a signature
+/// holds fast.
+///
+/// # Errors
+/// [`ProofError::Index`], [`ProofError::Length`].
+pub fn inclusion_root(
+    leaf_hash: &Hash,
+    index: u64,
+    size: u64,
+    proof: &[Hash],
+) -> Result<Hash, ProofError> {
     let expected = inclusion_proof_len(index, size).ok_or(ProofError::Index { index, size })?;
     expect_len(proof, expected)?;
     let mut hash = *leaf_hash;
@@ -187,10 +204,7 @@ pub fn verify_inclusion(
         Side::Left => hash = node_hash(sibling, &hash),
         Side::Right => hash = node_hash(&hash, sibling),
     });
-    if hash != *root {
-        return Err(ProofError::NewRoot { size });
-    }
-    Ok(())
+    Ok(hash)
 }
 
 /// Verifies that the tree of `old` leaves under `old_root` is a beginning of the tree of `new` leaves under `new_root`.
