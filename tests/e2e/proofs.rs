@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use countersign_audit::{Check, Evidence, Outcome, Report, Trust, Verdict, verify};
 use countersign_crypto::SigningKey;
 use countersign_tlog::checkpoint::{open_checkpoint, sign_checkpoint};
+use countersign_tlog::cose_receipt::CoseReceipt;
 use countersign_tlog::proof_file::ProofFile;
 use countersign_tlog::tile::tiles;
 use countersign_tlog::{Algorithm, Checkpoint, Vkey, leaf_hash};
@@ -195,6 +196,128 @@ fn one_event_is_proven_offline_and_every_byte_of_the_proof_counts() {
     without(&first.with_extension("key-statements"), || {
         assert_eq!(exit(&first, &pinned), 0);
     });
+}
+
+/// 1. The same event in COSE, from a node that runs and, once it has ended, in process. 2. The auditor accepts it, and says whose it is. 3. Each changed
+///    byte is refused but where it says another size, each missing file is missing, another event's leaf is false.
+#[test]
+fn a_cose_receipt_is_judged_as_the_proof_of_one_event() {
+    let root = Root::new();
+    let mut node = publisher(&root, 300);
+    let out = root.path().join("quakes-41.cose");
+    let made = node.json(&["stream", "proof", STREAM, "41", "--out", text(&out)]);
+    assert_eq!(
+        (made["sequence"].as_u64(), made["size"].as_u64()),
+        (Some(41), Some(301))
+    );
+    assert_eq!(made["trust"]["fingerprint"], node.fingerprint.as_str());
+    assert_eq!(made["files"].as_array().unwrap().len(), 4);
+    assert!(!out.with_extension("tlog-proof").exists());
+    let beside = |extension: &str| out.with_extension(extension);
+
+    // Whoever has leaf and vkey needs nothing else.
+    let whole = fs::read(&out).unwrap();
+    let receipt = CoseReceipt::parse(&whole).unwrap();
+    let leaf = leaf_hash(&fs::read(beside("entry")).unwrap());
+    assert_eq!(receipt.verify(&leaf, &vkey(&node)), Ok(()));
+    assert_eq!((receipt.index, receipt.size), (41, 301));
+
+    let trusted = trust(&node);
+    let report = judged(&out, &trusted);
+    assert_eq!(
+        (report.evidence, &report.verdict),
+        (Evidence::Event, &Verdict::Whole),
+        "{report}"
+    );
+    assert_eq!((report.from, report.to), (41, 42));
+    assert_eq!(report.key.as_deref(), Some(node.fingerprint.as_str()));
+    assert!(report.to_string().contains("event `40`"), "{report}");
+    assert!(
+        report.to_string().contains("does not sign the size"),
+        "{report}"
+    );
+    assert_eq!(verified(&node, &out, &["--trust", &node.fingerprint]), 0);
+    assert_eq!(verified(&node, &out, &[]), 9);
+    assert_eq!(exit(&out, &Trust::of_vkeys([vkey(&node)])), 0);
+
+    with_each_byte_changed(&out, 1, |at| {
+        let now = CoseReceipt::parse(&fs::read(&out).unwrap());
+        let only_size = now.is_ok_and(|now| CoseReceipt { size: 301, ..now } == receipt);
+        assert!(only_size || exit(&out, &trusted) != 0, "{at}");
+    });
+    for beside in [beside("entry"), beside("content")] {
+        with_each_byte_changed(&beside, 1, |at| assert_eq!(exit(&out, &trusted), 6, "{at}"));
+    }
+    for missing in ["entry", "content", "key-statements"] {
+        without(&beside(missing), || {
+            assert_eq!(exit(&out, &trusted), 9, "{missing}")
+        });
+    }
+    without(&beside("key-statements"), || {
+        assert_eq!(exit(&out, &Trust::of_vkeys([vkey(&node)])), 0);
+    });
+
+    // In process, under the default name, and another event's leaf under the first one's receipt.
+    assert!(node.terminate().success());
+    let made = node.json(&["stream", "proof", STREAM, "42", "--format", "cose"]);
+    let other = PathBuf::from(made["proof"].as_str().unwrap());
+    assert!(other.ends_with("quakes-42.cose"), "{made}");
+    assert_eq!(exit(&other, &trusted), 0);
+    fs::write(&other, &whole).unwrap();
+    assert_eq!(exit(&other, &trusted), 6);
+
+    // Signed by the log's key over the leaf at another index: the leaf says which one it is at.
+    let log_key = fs::read_to_string(node.data.join("keys/log.pem")).unwrap();
+    let log_key = SigningKey::from_pem(&log_key).unwrap();
+    let moved = |index: u64| {
+        let (origin, proof) = (&receipt.origin, vec![leaf]);
+        CoseReceipt::sign(origin, (&leaf, index), 2, proof, &log_key).unwrap()
+    };
+    fs::write(&out, moved(1).encode()).unwrap();
+    let report = judged(&out, &trusted);
+    assert!(
+        report.to_string().contains("its sequence is 41"),
+        "{report}"
+    );
+    assert_eq!(report.verdict.exit_code(), 6);
+}
+
+/// A stream has no receipt before its second entry, a copy none at all, and a name has to say what it is.
+#[test]
+fn a_cose_receipt_that_cannot_be_is_refused_and_nothing_is_written() {
+    let root = Root::new();
+    let producer = publisher(&root, 3);
+    producer.json(&["stream", "create", "empty"]);
+    let mut consumer = Node::init(root.path(), "Consumer", &[]);
+    consumer.serve();
+    producer.share(STREAM, &consumer);
+    wait_until("the copy is there", || {
+        (consumer.entries(STREAM)? >= 4).then_some(())
+    });
+    let folder = root.path().join("out");
+    fs::create_dir(&folder).unwrap();
+    let refused = |node: &Node, words: &[&str], why: &str| {
+        let output = node.run(&[&["stream", "proof"], words].concat());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(why), "{stderr}");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    };
+    let file = folder.join("a.cose");
+    let file = text(&file);
+    refused(
+        &producer,
+        &["empty", "0", "--out", file],
+        "before the second entry",
+    );
+    refused(&producer, &[STREAM, "4", "--out", file], "covers 4 entries");
+    let copy = format!("{}/{STREAM}", "producer");
+    refused(&consumer, &[&copy, "1", "--out", file], "is a copy here");
+    let other = folder.join("a.tlog-proof");
+    let words = [STREAM, "1", "--format", "cose", "--out", text(&other)];
+    refused(&producer, &words, "ends in `.cose`");
+    let words = [STREAM, "1", "--format", "tlog-proof", "--out", file];
+    refused(&producer, &words, "ends in `.tlog-proof`");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use countersign_tlog::tile::ENTRY_BYTES_MAX;
 use countersign_tlog::{leaf_hash, verify_inclusion};
 
 use crate::beside::{Beside, KEY_STATEMENTS};
-use crate::checks::checkpoint::{InForce, Signed, judge_signer, open_by_any};
+use crate::checks::checkpoint::{InForce, Signed, entries, judge_signer, open_by_any};
 use crate::checks::keys;
 use crate::content_file::{
     DIRECTORY_BYTES_MAX, decode_directory, directory_bytes, encode_directory,
@@ -21,7 +21,8 @@ use crate::write::ContentLengths;
 /// Extension of the proof itself.
 pub const EVENT_PROOF: &str = "tlog-proof";
 
-const ENTRY: &str = "entry";
+/// Extension of the leaf.
+pub(crate) const ENTRY: &str = "entry";
 const CONTENT: &str = "content";
 
 /// All that the proof of one event consists of.
@@ -146,7 +147,7 @@ pub(crate) fn verify(
     let vkey = opened.signer(time, &keys, trust);
     let signed = Signed {
         origin,
-        size: checkpoint.size,
+        what: entries(checkpoint.size),
         vkey,
         file: &file,
     };
@@ -164,14 +165,15 @@ pub(crate) fn verify(
     ))
 }
 
-struct Event<'a> {
-    beside: &'a Beside,
-    origin: &'a str,
-    sequence: u64,
+/// The entry of a proof, and where it lies.
+pub(crate) struct Event<'a> {
+    pub(crate) beside: &'a Beside,
+    pub(crate) origin: &'a str,
+    pub(crate) sequence: u64,
 }
 
 impl Event<'_> {
-    fn check_entry(&self, bytes: &[u8], found: &mut Collector<'_>) -> Option<Entry> {
+    pub(crate) fn check_entry(&self, bytes: &[u8], found: &mut Collector<'_>) -> Option<Entry> {
         let entry = match Entry::decode(bytes) {
             Ok(entry) => entry,
             Err(fault) => {
@@ -197,7 +199,7 @@ impl Event<'_> {
         Some(entry)
     }
 
-    fn check_content(&self, entry: &Entry, found: &mut Collector<'_>) {
+    pub(crate) fn check_content(&self, entry: &Entry, found: &mut Collector<'_>) {
         let bytes_max = DIRECTORY_BYTES_MAX + CONTENT_BYTES_MAX;
         let failed = |found: &mut Collector<'_>, what: String| {
             self.say(found, Check::Content, Severity::False, CONTENT, what);
@@ -242,7 +244,7 @@ impl Event<'_> {
         }
     }
 
-    fn say(
+    pub(crate) fn say(
         &self,
         found: &mut Collector<'_>,
         check: Check,

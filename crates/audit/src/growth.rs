@@ -5,7 +5,7 @@ use countersign_tlog::add_checkpoint::AddCheckpoint;
 use countersign_tlog::note::NOTE_BYTES_MAX;
 
 use crate::beside::{Beside, KEY_STATEMENTS};
-use crate::checks::checkpoint::{InForce, Signed, Standing, judge_signer, open_by_any};
+use crate::checks::checkpoint::{InForce, Signed, Standing, entries, judge_signer, open_by_any};
 use crate::checks::keys;
 use crate::event_proof::statement_lines;
 use crate::report::{Check, Collector, Severity};
@@ -93,7 +93,7 @@ pub(crate) fn verify(
     let standings = opened.map(|(opened, file)| {
         let signed = Signed {
             origin: &opened.origin,
-            size: opened.checkpoint.size,
+            what: entries(opened.checkpoint.size),
             vkey: opened.signer(InForce::Whenever, &keys, trust),
             file,
         };

@@ -25,6 +25,7 @@
 mod beside;
 mod checks;
 mod content_file;
+mod cose_proof;
 mod event_proof;
 mod files;
 mod fork;
@@ -40,6 +41,7 @@ mod verify;
 mod walk;
 mod write;
 
+pub use cose_proof::{COSE_PROOF, cose_files};
 pub use event_proof::{EVENT_PROOF, EventProof};
 pub use fork::FORK_PROOF;
 pub use growth::{GROWTH_PROOF, GrowthProof};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use countersign_tlog::note::NOTE_BYTES_MAX;
 use countersign_tlog::tile::{Tile, tiles};
 
-use crate::checks::checkpoint::{InForce, Signed, judge_signer, open_by_any};
+use crate::checks::checkpoint::{InForce, Signed, entries, judge_signer, open_by_any};
 use crate::checks::keys;
 use crate::files::BundleFiles;
 use crate::layout::Span;
@@ -116,7 +116,7 @@ pub(crate) fn verify(
         let vkey = opened.signer(time, &keys, trust);
         let signed = Signed {
             origin,
-            size: span.size,
+            what: entries(span.size),
             vkey,
             file: CHECKPOINT,
         };

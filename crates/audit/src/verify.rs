@@ -9,6 +9,7 @@ use countersign_event::names::Origin;
 use countersign_tlog::Vkey;
 use countersign_tlog::add_checkpoint::ADD_CHECKPOINT_BYTES_MAX;
 use countersign_tlog::fork_proof::FORK_PROOF_BYTES_MAX;
+use countersign_tlog::cose_receipt::COSE_RECEIPT_BYTES_MAX;
 use countersign_tlog::proof_file::PROOF_FILE_BYTES_MAX;
 
 use crate::beside::{Beside, read_bounded};
@@ -17,6 +18,7 @@ use crate::checks::files::Listed;
 use crate::checks::keys::Keys;
 use crate::checks::ledgers::Ledger;
 use crate::checks::{checkpoint, content, coverage, decisions, documents, files, keys, ledgers};
+use crate::cose_proof::{self, COSE_PROOF};
 use crate::event_proof::{self, EVENT_PROOF};
 use crate::files::{BundleFiles, OpenFault};
 use crate::fork::{self, FORK_PROOF};
@@ -55,6 +57,12 @@ pub fn verify(
             let bytes = read_proof(path, PROOF_FILE_BYTES_MAX, &mut found)?;
             let beside = Beside::of(path);
             let judged = bytes.and_then(|b| event_proof::verify(&b, &beside, trust, &mut found));
+            return Ok(conclude(found, Evidence::Event, judged));
+        }
+        Some(COSE_PROOF) if !path.is_dir() => {
+            let bytes = read_proof(path, COSE_RECEIPT_BYTES_MAX, &mut found)?;
+            let beside = Beside::of(path);
+            let judged = bytes.and_then(|b| cose_proof::verify(&b, &beside, trust, &mut found));
             return Ok(conclude(found, Evidence::Event, judged));
         }
         Some(GROWTH_PROOF) if !path.is_dir() => {

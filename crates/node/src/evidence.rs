@@ -12,6 +12,7 @@
 //!
 //! In scope: reading, choosing, naming the file. Elsewhere: the format (`schemas/bundle.md`, crate `audit`).
 
+mod cose;
 mod ledger_reader;
 mod place;
 mod proof;
@@ -27,8 +28,10 @@ use countersign_crypto::Fingerprint;
 use countersign_event::names::{Authority, Origin};
 use countersign_exchange::Exchange;
 use countersign_store::journal::ReadError;
+use countersign_tlog::cose_receipt::CoseReceiptError;
 use serde::Serialize;
 
+pub use self::cose::prove_event_in_cose;
 pub use self::proof::{ProofSummary, Proven, prove_event, prove_growth};
 
 use self::place::Place;
@@ -96,6 +99,18 @@ pub enum ExportError {
         /// The nearest larger one.
         after: Option<u64>,
     },
+    /// The log has no COSE receipt for it.
+    #[error(
+        "`{origin}` has no COSE receipt of entry {sequence}: {source}; a `.tlog-proof` can be had at any size"
+    )]
+    Cose {
+        /// The log.
+        origin: Origin,
+        /// The entry.
+        sequence: u64,
+        /// Why.
+        source: CoseReceiptError,
+    },
     /// The name of a proof's file does not say what it is.
     #[error("`{}` does not end in `.{extension}`, by which the proof is known", path.display())]
     Extension {
@@ -129,6 +144,14 @@ pub enum ExportError {
         "`{origin}` is no stream; ledger logs are exported with the streams that they speak of"
     )]
     NotAStream {
+        /// The log.
+        origin: Origin,
+    },
+    /// A copy: its log's key is elsewhere.
+    #[error(
+        "`{origin}` is a copy here, and COSE receipts are signed with its log's key: ask its producer for one, or take a `.tlog-proof`, which any holder can make"
+    )]
+    NotOurs {
         /// The log.
         origin: Origin,
     },
@@ -291,7 +314,9 @@ impl From<ExportError> for CommandError {
             ExportError::CatchingUp { .. } => ErrorCode::Busy,
             ExportError::Exists { .. }
             | ExportError::Extension { .. }
+            | ExportError::Cose { .. }
             | ExportError::NotAStream { .. }
+            | ExportError::NotOurs { .. }
             | ExportError::Range { .. }
             | ExportError::Sizes { .. }
             | ExportError::TooManyDocuments { .. } => ErrorCode::Usage,

@@ -28,7 +28,8 @@ pub(crate) enum Standing {
 /// A checkpoint that was opened, and where it lies.
 pub(crate) struct Signed<'a> {
     pub(crate) origin: &'a Origin,
-    pub(crate) size: u64,
+    /// What of that log was signed, for people.
+    pub(crate) what: String,
     pub(crate) vkey: &'a Vkey,
     pub(crate) file: &'a str,
 }
@@ -186,7 +187,7 @@ pub(crate) fn judge_key(
     }
     let signed = Signed {
         origin: &log.origin,
-        size: log.size,
+        what: entries(log.size),
         vkey,
         file: &file_of(log),
     };
@@ -203,7 +204,7 @@ pub(crate) fn judge_signer(
 ) -> Standing {
     let Signed {
         origin,
-        size,
+        what: signed_what,
         vkey,
         file,
     } = signed;
@@ -219,7 +220,7 @@ pub(crate) fn judge_signer(
         if pinned {
             found.done(
                 Check::Checkpoint,
-                format!("{size} entries of {origin}, signed by the key that you trust"),
+                format!("{signed_what} of {origin}, signed by the key that you trust"),
             );
             return Standing::Trusted;
         }
@@ -242,7 +243,7 @@ pub(crate) fn judge_signer(
         fault(origin, file, what, Severity::False, found);
         return Standing::Untrusted;
     }
-    let what = format!("{size} entries of {origin}, signed by a log key of {fingerprint}");
+    let what = format!("{signed_what} of {origin}, signed by a log key of {fingerprint}");
     found.done(Check::Checkpoint, what);
     if pinned || organization.trusted {
         Standing::Trusted
@@ -286,13 +287,7 @@ pub(crate) fn open_by_any(
     let known = known_keys(&origin, keys, trust);
     let signers = match note.verify(&known) {
         Ok(signers) => signers.into_iter().cloned().collect(),
-        Err(NoteError::NoKnownKey) => {
-            let what = format!(
-                "no key is known that has signed it: neither a key statement of {} nor a vkey of this log is here or trusted",
-                origin.authority()
-            );
-            return say(Severity::Missing, what);
-        }
+        Err(NoteError::NoKnownKey) => return say(Severity::Missing, no_known_key(&origin)),
         // One bad line in the name of a known key spoils the note, wherever the line stands.
         Err(error) => return say(Severity::False, error.to_string()),
     };
@@ -317,6 +312,39 @@ pub(crate) fn known_keys(origin: &Origin, keys: &Keys, trust: &Trust) -> Vec<Vke
         }
     }
     known
+}
+
+/// The keys that may sign for a log: log keys of the organization that its origin names, and the vkeys that the auditor trusts.
+pub(crate) fn known_keys(origin: &Origin, keys: &Keys, trust: &Trust) -> Vec<Vkey> {
+    let of_organization = keys
+        .of(&origin.authority())
+        .into_iter()
+        .flat_map(|organization| organization.keys_ever(Role::Log))
+        .filter_map(|key| Vkey::new(origin.as_str(), Algorithm::Ed25519, key.key).ok());
+    let pinned = trust
+        .vkeys()
+        .iter()
+        .filter(|vkey| vkey.algorithm() == Algorithm::Ed25519 && vkey.name() == origin.as_str());
+    let mut known: Vec<Vkey> = Vec::new();
+    for vkey in of_organization.chain(pinned.cloned()) {
+        if !known.contains(&vkey) {
+            known.push(vkey);
+        }
+    }
+    known
+}
+
+/// That none of them has signed.
+pub(crate) fn no_known_key(origin: &Origin) -> String {
+    let authority = origin.authority();
+    format!(
+        "no key is known that has signed it: neither a key statement of {authority} nor a vkey of this log is here or trusted"
+    )
+}
+
+/// So many entries, for people.
+pub(crate) fn entries(size: u64) -> String {
+    format!("{size} entries")
 }
 
 /// The members of a genesis entry that bind a log to its organization.

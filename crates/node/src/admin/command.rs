@@ -222,7 +222,7 @@ pub enum Command {
         stream: String,
         /// Which entry.
         sequence: u64,
-        /// An absolute path that ends in `.tlog-proof`.
+        /// An absolute path that ends in `.tlog-proof`, or in `.cose` for a COSE receipt.
         out: String,
     },
     /// The newest entries of a log, control entries too.

@@ -275,7 +275,9 @@ pub(crate) enum StreamVerb {
     #[command(
         after_help = "Writes FILE (c2sp.org/tlog-proof) and, with the same stem, `.entry`, `.content` and `.key-statements`. Whoever gets `.content` reads the \
         event. `countersign evidence verify FILE` judges all of it offline.\n\n\
-        Example:\n  countersign stream proof quakes 41 --out quakes-41.tlog-proof"
+        With --format cose FILE is a COSE receipt (RFC 9942) signed by the log's key, for tools that read those. It names no witness and does not bind \
+        the size of the log: schemas/cose-receipt.md.\n\n\
+        Examples:\n  countersign stream proof quakes 41 --out quakes-41.tlog-proof\n  countersign stream proof quakes 41 --format cose"
     )]
     Proof {
         /// Its name, ORG/STREAM or origin
@@ -283,7 +285,10 @@ pub(crate) enum StreamVerb {
         /// The event's sequence
         #[arg(value_name = "SEQ")]
         sequence: u64,
-        /// Where to: a file that does not exist yet and ends in .tlog-proof [default: STREAM-SEQ.tlog-proof]
+        /// Which form [default: what --out ends in, else tlog-proof]
+        #[arg(long, value_parser = ["tlog-proof", "cose"])]
+        format: Option<String>,
+        /// Where to: a file that does not exist yet and ends in .tlog-proof, or in .cose [default: STREAM-SEQ.tlog-proof, or .cose]
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },

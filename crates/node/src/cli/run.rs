@@ -1,4 +1,5 @@
 use std::io::Read as _;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap_complete::generate;
@@ -445,9 +446,11 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
             StreamVerb::Proof {
                 stream,
                 sequence,
+                format,
                 out,
             } => {
-                let made = format!("{}-{sequence}.{EVENT_PROOF}", short(&stream));
+                let extension = proof_extension(format.as_deref(), out.as_deref())?;
+                let made = format!("{}-{sequence}.{extension}", short(&stream));
                 let out = absolute(&out.unwrap_or_else(|| made.into()))?;
                 let command = Command::StreamProof {
                     stream,
@@ -555,6 +558,24 @@ fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
 /// The stream's own name, of `ORG/STREAM` or an origin: the beginning of a file's name.
 fn short(stream: &str) -> &str {
     stream.rsplit('/').next().unwrap_or(stream)
+}
+
+/// The extension of a proof of one event: that of the form asked for, else that of the file named. Only one of them is to be believed.
+fn proof_extension<'a>(
+    format: Option<&'a str>,
+    out: Option<&'a Path>,
+) -> Result<&'a str, CommandError> {
+    let named = out.map(|out| out.extension().and_then(OsStr::to_str));
+    match (format, named) {
+        (Some(format), Some(named)) if named != Some(format) => {
+            let message = format!(
+                "a proof in the format `{format}` is written to a file that ends in `.{format}`"
+            );
+            Err(CommandError::new(ErrorCode::Usage, message))
+        }
+        (Some(format), _) => Ok(format),
+        (None, named) => Ok(named.flatten().unwrap_or(EVENT_PROOF)),
+    }
 }
 
 /// The node may run in another folder.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_audit::COSE_PROOF;
 use countersign_crypto::PublicKey;
 use countersign_event::content::check_content;
 use countersign_event::documents::Role;
@@ -18,6 +19,7 @@ use super::{LocalNode, exchange_error, internal};
 use crate::admin::{Command, Out, StartAt};
 use crate::errors::{CommandError, ErrorCode};
 use crate::event_line::{EventPlace, event_line};
+use crate::evidence::{prove_event, prove_event_in_cose};
 
 /// Entries read at once while showing a log.
 const PAGE: u64 = 512;
@@ -169,8 +171,12 @@ impl LocalNode {
             } => {
                 let origin = self.stream(&stream)?;
                 let path = std::path::Path::new(&path);
-                let proven =
-                    crate::evidence::prove_event(&self.exchange, &origin, sequence, path).await;
+                // The name says which form it is, as it does to whoever verifies it.
+                let is_cose = path.extension().is_some_and(|found| found == COSE_PROOF);
+                let proven = match is_cose {
+                    true => prove_event_in_cose(&self.exchange, &origin, sequence, path).await,
+                    false => prove_event(&self.exchange, &origin, sequence, path).await,
+                };
                 out.value(&proven?).await
             }
             Command::EvidenceExport {

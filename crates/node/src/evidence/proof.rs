@@ -109,7 +109,7 @@ pub async fn prove_growth(
     run(out, prove).await
 }
 
-async fn run(
+pub(super) async fn run(
     out: &Path,
     prove: impl FnOnce() -> Result<ProofSummary, ExportError> + Send + 'static,
 ) -> Result<ProofSummary, ExportError> {
@@ -118,7 +118,7 @@ async fn run(
     proven.unwrap_or(Err(ExportError::Interrupted { path }))
 }
 
-fn event_proof(
+pub(super) fn event_proof(
     reader: &JournalReader,
     log: &FixedLog,
     sequence: u64,
@@ -190,7 +190,7 @@ fn prove_error(log: &FixedLog, error: ProveError<ReadError>) -> ExportError {
     }
 }
 
-fn check_extension(path: &Path, extension: &'static str) -> Result<(), ExportError> {
+pub(super) fn check_extension(path: &Path, extension: &'static str) -> Result<(), ExportError> {
     match path.extension().is_some_and(|found| found == extension) {
         true => Ok(()),
         false => Err(ExportError::Extension {
@@ -201,7 +201,7 @@ fn check_extension(path: &Path, extension: &'static str) -> Result<(), ExportErr
 }
 
 /// Writes the files, the proof last: where it is, the others are. None of them is written over anything, and none stays where one fails.
-fn write(
+pub(super) fn write(
     out: &Path,
     files: &[(&'static str, Vec<u8>)],
     origin: Origin,
