@@ -20,7 +20,7 @@ def judge(receipt, entry, key):
     return verify_receipt(receipt, leaf_entry_hex=entry.hex(), log_public_key_pem=pem(key))
 
 def sequence_of(entry):
-    return int.from_bytes(entry[7:15], "big")
+    return int.from_bytes(entry[6:14], "big")
 
 origin, _, raw = sys.argv[1].split("+", 2)
 log = Ed25519PublicKey.from_public_bytes(base64.b64decode(raw)[1:])
