@@ -320,6 +320,73 @@ fn a_cose_receipt_that_cannot_be_is_refused_and_nothing_is_written() {
     refused(&producer, &words, "ends in `.tlog-proof`");
 }
 
+/// 1. A stream is published and received. 2. Both sides tell its provenance: the entries have one name, and the consumer's receipt is told by both. 3. A part
+///    is a part of the whole; nothing of any event is in it, nothing is written over.
+#[test]
+fn provenance_tells_entries_and_receipts_under_the_same_names_on_both_sides() {
+    let root = Root::new();
+    let producer = publisher(&root, 40);
+    let mut consumer = Node::init(root.path(), "Consumer", &[]);
+    consumer.serve();
+    producer.share(STREAM, &consumer);
+    let receipted = |node: &Node| {
+        let receipts = node.json(&["receipt", "ls", "--limit", "1"]);
+        (receipts.as_array()?.last()?["size"].as_u64()? == 41).then_some(())
+    };
+    wait_until("the consumer receipts all", || receipted(&producer));
+    wait_until("the consumer knows that", || receipted(&consumer));
+    let told = |node: &Node, stream: &str, name: &str, range: &[&str]| -> serde_json::Value {
+        let out = root.path().join(name);
+        let words = ["stream", "provenance", stream, "--out", text(&out)];
+        let made = node.json(&[&words, range].concat());
+        let text = fs::read_to_string(&out).unwrap();
+        assert_eq!(made["total_bytes"], text.len());
+        assert!(!text.contains("magnitude") && !text.contains("test.made"));
+        serde_json::from_str(&text).unwrap()
+    };
+    let names = |told: &serde_json::Value, kind: &str| -> Vec<String> {
+        told[kind].as_object().unwrap().keys().cloned().collect()
+    };
+    let whole = told(&producer, STREAM, "whole", &[]);
+    let copy = told(&consumer, &format!("producer/{STREAM}"), "copy", &[]);
+    let part = told(&producer, STREAM, "part", &["--from", "7", "--to", "9"]);
+    assert_eq!(whole, copy);
+    let entries = |told: &serde_json::Value| {
+        let mut entries = names(told, "entity");
+        entries.retain(|name| !name.contains("checkpoint"));
+        entries
+    };
+    assert_eq!(entries(&whole).len(), 41);
+    assert_eq!(names(&whole, "agent").len(), 2);
+    let parts = entries(&part);
+    assert_eq!(parts.len(), 2);
+    assert!(
+        parts.iter().all(|name| entries(&whole).contains(name)),
+        "{parts:?}"
+    );
+    // Each receipt uses the checkpoint that it accepts, and all receipts of the series each entry once.
+    let receipts = names(&whole, "activity");
+    let receipts = receipts.iter().filter(|name| name.starts_with("receipt:"));
+    assert_eq!(names(&whole, "used").len(), 41 + receipts.count());
+    // Its name is what the entry beside a proof hashes to.
+    let proof = root.path().join("seven.tlog-proof");
+    producer.json(&["stream", "proof", STREAM, "7", "--out", text(&proof)]);
+    let leaf = leaf_hash(&fs::read(proof.with_extension("entry")).unwrap());
+    assert!(parts.contains(&format!("log:7-{}", hex::encode(leaf))));
+
+    let refused = |words: &[&str]| {
+        let words = [&["stream", "provenance", STREAM], words].concat();
+        assert_eq!(producer.run(&words).status.code(), Some(2), "{words:?}");
+    };
+    let kept = fs::read(root.path().join("part")).unwrap();
+    refused(&["--out", text(&root.path().join("part"))]);
+    assert_eq!(fs::read(root.path().join("part")).unwrap(), kept);
+    let none = root.path().join("none");
+    refused(&["--from", "9", "--to", "9", "--out", text(&none)]);
+    refused(&["--to", "42", "--out", text(&none)]);
+    assert!(!none.exists());
+}
+
 #[test]
 fn what_cannot_be_proven_is_refused_and_nothing_is_written() {
     let root = Root::new();

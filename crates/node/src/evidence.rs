@@ -16,6 +16,7 @@ mod cose;
 mod ledger_reader;
 mod place;
 mod proof;
+mod provenance;
 mod snapshot;
 mod source;
 mod survey;
@@ -33,8 +34,10 @@ use serde::Serialize;
 
 pub use self::cose::prove_event_in_cose;
 pub use self::proof::{ProofSummary, Proven, prove_event, prove_growth};
+pub use self::provenance::{ProvenanceSummary, provenance};
 
 use self::place::Place;
+use self::provenance::{PROVENANCE_ENTRIES_MAX, PROVENANCE_USES_MAX};
 use self::snapshot::Snapshot;
 use self::source::ExchangeSource;
 use self::survey::Survey;
@@ -155,6 +158,19 @@ pub enum ExportError {
         /// The log.
         origin: Origin,
     },
+    /// More entries than a document of provenance holds.
+    #[error(
+        "a document of provenance holds at most {PROVENANCE_ENTRIES_MAX} entries, not {entries}; ask for ranges with `--from` and `--to`"
+    )]
+    ProvenanceEntries {
+        /// How many were asked for.
+        entries: u64,
+    },
+    /// More covered entries than a document of provenance holds.
+    #[error(
+        "receipts cover entries of this range more than {PROVENANCE_USES_MAX} times, which is the most that a document of provenance holds; ask for smaller ranges"
+    )]
+    ProvenanceUses,
     /// A range that the signed head does not cover, or an empty one.
     #[error(
         "entries {from} to {to} cannot be exported: a range begins before it ends, and the signed head covers {size} entries"
@@ -317,6 +333,8 @@ impl From<ExportError> for CommandError {
             | ExportError::Cose { .. }
             | ExportError::NotAStream { .. }
             | ExportError::NotOurs { .. }
+            | ExportError::ProvenanceEntries { .. }
+            | ExportError::ProvenanceUses
             | ExportError::Range { .. }
             | ExportError::Sizes { .. }
             | ExportError::TooManyDocuments { .. } => ErrorCode::Usage,

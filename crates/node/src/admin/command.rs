@@ -225,6 +225,17 @@ pub enum Command {
         /// An absolute path that ends in `.tlog-proof`, or in `.cose` for a COSE receipt.
         out: String,
     },
+    /// Writes where a stream's entries came from and who received them.
+    StreamProvenance {
+        /// Its name, `ORG/STREAM` or origin.
+        stream: String,
+        /// First sequence; absent = 0.
+        from: Option<u64>,
+        /// First sequence not in it; absent = the newest signed head.
+        to: Option<u64>,
+        /// An absolute path.
+        out: String,
+    },
     /// The newest entries of a log, control entries too.
     StreamTail {
         /// Its name, `ORG/STREAM` or origin.

@@ -292,6 +292,25 @@ pub(crate) enum StreamVerb {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Write where a stream's events came from and who received them, for lineage tools
+    #[command(
+        after_help = "FILE is PROV-JSON (W3C member submission): entries, appends, organizations and receipts, without content. It is a view that nobody \
+        signs: `stream proof` and `evidence export` prove what it says. At most 65536 entries at once.\n\n\
+        Example:\n  countersign stream provenance quakes --from 0 --to 1000 --out quakes.prov.json"
+    )]
+    Provenance {
+        /// Its name, ORG/STREAM or origin
+        stream: String,
+        /// First sequence [default: the beginning]
+        #[arg(long, value_name = "N")]
+        from: Option<u64>,
+        /// First sequence not in it [default: the newest signed head]
+        #[arg(long, value_name = "N")]
+        to: Option<u64>,
+        /// Where to: a file that does not exist yet [default: STREAM.prov.json]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// `publish`.

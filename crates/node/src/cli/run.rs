@@ -459,6 +459,22 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 };
                 (command, View::FIELDS)
             }
+            StreamVerb::Provenance {
+                stream,
+                from,
+                to,
+                out,
+            } => {
+                let made = format!("{}.prov.json", short(&stream));
+                let out = absolute(&out.unwrap_or_else(|| made.into()))?;
+                let command = Command::StreamProvenance {
+                    stream,
+                    from,
+                    to,
+                    out,
+                };
+                (command, View::FIELDS)
+            }
             StreamVerb::Create {
                 stream,
                 title,

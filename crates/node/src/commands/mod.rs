@@ -146,6 +146,7 @@ impl LocalNode {
             | Command::StreamInfo { .. }
             | Command::StreamLs
             | Command::StreamProof { .. }
+            | Command::StreamProvenance { .. }
             | Command::StreamTail { .. }
             | Command::Subscribe { .. }
             | Command::CursorApplied { .. }

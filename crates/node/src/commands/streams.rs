@@ -19,7 +19,7 @@ use super::{LocalNode, exchange_error, internal};
 use crate::admin::{Command, Out, StartAt};
 use crate::errors::{CommandError, ErrorCode};
 use crate::event_line::{EventPlace, event_line};
-use crate::evidence::{prove_event, prove_event_in_cose};
+use crate::evidence::{prove_event, prove_event_in_cose, provenance};
 
 /// Entries read at once while showing a log.
 const PAGE: u64 = 512;
@@ -178,6 +178,17 @@ impl LocalNode {
                     false => prove_event(&self.exchange, &origin, sequence, path).await,
                 };
                 out.value(&proven?).await
+            }
+            Command::StreamProvenance {
+                stream,
+                from,
+                to,
+                out: path,
+            } => {
+                let origin = self.stream(&stream)?;
+                let path = std::path::Path::new(&path);
+                let written = provenance(&self.exchange, &origin, (from, to), path).await;
+                out.value(&written?).await
             }
             Command::EvidenceExport {
                 stream,
