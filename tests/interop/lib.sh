@@ -2,7 +2,7 @@
 # Sourced after `set -euo pipefail`. Each script takes:
 #
 #   COUNTERSIGN=path   the program [default: built here by `cargo build --release --bin countersign`]
-#   INSTALL=no         fail where a tool is missing, instead of installing it
+#   INSTALL=no         end with 77 where a tool is missing, instead of installing it
 #   KEEP=dir           where nodes and bundles are made, and left [default: a temporary folder, removed]
 
 name=$(basename "$0" .sh)
@@ -13,20 +13,33 @@ root=$(cd "$here/../.." && pwd)
 exec 3>&2
 fail() { echo "$name: $*" >&3; exit 1; }
 
-# Ends the script where what is missing ($1) may not be fetched.
-want() { [ "${INSTALL:-yes}" = yes ] || fail "$1 is missing; run tests/interop/$name.sh, which installs it${2:+ (on Debian: apt-get install $2)}"; }
+# Ends the script where what is missing ($1) may not be fetched: with a code of its own, since nothing was found to be wrong.
+want() {
+    [ "${INSTALL:-yes}" = yes ] && return
+    echo "$name: NOT RUN: $1 is missing; run tests/interop/$name.sh, which installs it${2:+ (on Debian: apt-get install $2)}" >&3
+    exit 77
+}
 
 from_debian() {     # packages
     local sudo
     command -v apt-get >/dev/null || return 1
     sudo=$([ "$(id -u)" = 0 ] || echo sudo)
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2
+    [ -z "$sudo" ] || command -v sudo >/dev/null || { echo "$name: \`$*\` from Debian: this is not root, and there is no sudo" >&3; return 1; }
+    # A new machine has no package lists, or old ones.
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 && return
+    $sudo apt-get update -qq >&2
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
 }
 
-# A folder of its own for what comes from PyPI.
-venv=${XDG_CACHE_HOME:-$HOME/.cache}/countersign-${name//_/-}
+# A folder of its own for what comes from PyPI, among the build results.
+venv=${CARGO_TARGET_DIR:-$root/target}/interop/${name//_/-}
 from_pypi() {       # requirements
-    python3 -m venv "$venv" >&2 && "$venv/bin/pip" install -q "$@" >&2
+    need_program python3 python3
+    # Debian parts from Python what makes such a folder; what a failed attempt has left is cleared away.
+    if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
+        from_debian python3-venv || { echo "$name: Python's module venv is missing (on Debian: apt-get install python3-venv)" >&3; return 1; }
+    fi
+    python3 -m venv --clear "$venv" >&2 && "$venv/bin/pip" install -q --disable-pip-version-check "$@" >&2
 }
 
 need_program() {    # program, Debian's package
@@ -45,6 +58,7 @@ find_python() {
 need_python() {     # imports, Debian's package or nothing, requirements of PyPI
     local imports=$1 package=$2
     shift 2
+    need_program python3 python3
     find_python "$imports" && return
     want "the Python package $1" "$package"
     [ -n "$package" ] && from_debian "$package" && find_python "$imports" && return

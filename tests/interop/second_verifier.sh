@@ -4,7 +4,7 @@
 #   COUNTERSIGN=path   the program [default: built here by `cargo build --release --bin countersign`]
 #   MUTATIONS=3000     how many altered copies
 #   SEED=n             which ones [default: drawn, and printed]
-#   INSTALL=no         fail where the package is missing, instead of installing it
+#   INSTALL=no         end with 77 where the package is missing, instead of installing it
 #   KEEP=dir           where nodes and bundles are made, and left [default: a temporary folder, removed]
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"

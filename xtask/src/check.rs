@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::bench::quick;
-use crate::process::{cargo, command, run_shown};
-use crate::{Failure, advisories, deny, generated, graph, tidy};
+use crate::process::{cargo, run_shown};
+use crate::{Failure, advisories, deny, generated, graph, interop, tidy};
 
 /// How much is checked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,7 +23,7 @@ struct Step {
 }
 
 /// Cheap steps first, so that a mistake is heard of soon; tests near the end, as their closing lines are looked for there.
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step {
         name: "format",
         fast: true,
@@ -78,7 +78,12 @@ const STEPS: [Step; 11] = [
     Step {
         name: "second verifier",
         fast: false,
-        run: second_verifier,
+        run: interop::second_verifier,
+    },
+    Step {
+        name: "interoperability",
+        fast: false,
+        run: interop::run_step,
     },
 ];
 
@@ -191,27 +196,6 @@ fn tests(root: &Path) -> Result<String, Failure> {
     run_shown(
         command,
         "find `FAILED` above; run one alone with `cargo test -p PACKAGE NAME -- --nocapture`",
-    )?;
-    Ok(String::new())
-}
-
-/// Evidence made by this program, judged by ours and by the verifier in another language, with some hundred alterations.
-fn second_verifier(root: &Path) -> Result<String, Failure> {
-    let mut command = command(root, "bash");
-    command
-        .arg("tests/interop/second_verifier.sh")
-        .env(
-            "COUNTERSIGN",
-            advisories::build_folder(root).join("debug/countersign"),
-        )
-        .env("MUTATIONS", "300");
-    // A check installs nothing, unless whoever starts it says so.
-    if std::env::var_os("INSTALL").is_none() {
-        command.env("INSTALL", "no");
-    }
-    run_shown(
-        command,
-        "see tests/interop/README.md; what differs is printed with how to repeat it",
     )?;
     Ok(String::new())
 }

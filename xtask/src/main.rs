@@ -22,6 +22,7 @@ mod decisions;
 mod deny;
 mod generated;
 mod graph;
+mod interop;
 mod process;
 mod tidy;
 
@@ -51,9 +52,10 @@ usage: cargo xtask TASK
 
 tasks:
   check [--fast]     format, tidy, graph, generated files, licences, advisories, clippy, docs, work per event, tests,
-                     second verifier; --fast: format, tidy, graph, clippy
+                     second verifier, interoperability; --fast: format, tidy, graph, clippy
   bench --quick [--record]
                      work per event, counted and compared with tests/work-per-event.txt; --record writes it
+  interop            tools of others on what the built program writes; INSTALL=yes lets it install them
   tidy               house rules: banned calls, markers, links, decisions, manifests and more
   graph [--write]    print which crate uses which, and check layers; --write records it in tests/crate-graph.txt
   generate [--write] check that generated files are fresh; --write makes them fresh
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         ["graph", "--write"] => graph::write(&root).map(|notice| println!("{notice}")),
         ["generate"] => generated::check(&root).map(|notice| println!("{notice}")),
         ["generate", "--write"] => generated::write(&root).map(|notice| println!("{notice}")),
+        ["interop"] => interop::run_step(&root).map(|notice| println!("{notice}")),
         ["bench", rest @ ..] => bench::run(&root, rest),
         other => {
             eprintln!("`{}` is not a task\n\n{USAGE}", other.join(" "));

@@ -42,6 +42,14 @@ pub(crate) fn run_shown(mut command: Command, remedy: &str) -> Result<(), Failur
     ))
 }
 
+/// Runs with output shown as it comes, and gives the exit code, none where a signal ended it.
+pub(crate) fn exit_code_shown(mut command: Command) -> Result<Option<i32>, Failure> {
+    let status = command.status();
+    status
+        .map(|status| status.code())
+        .map_err(|error| not_started(&command, &error))
+}
+
 /// Runs silently and gives what was written to stdout.
 pub(crate) fn output(mut command: Command) -> Result<String, Failure> {
     let output = command
