@@ -34,6 +34,9 @@ pub enum BenchVerb {
         after_help = "Example:\n  countersign bench idle --subscriptions 10000 --runs 1 --seconds 20"
     )]
     Idle(BenchIdleArgs),
+    /// Prove events and growth of a long log, and sign checkpoints of it: time and bytes
+    #[command(after_help = "Example:\n  countersign bench prove --events 1000000 --runs 1")]
+    Prove(BenchProveArgs),
     /// Kill a node that holds many entries, start it again: time until it serves
     #[command(after_help = "Example:\n  countersign bench restart --events 10000000 --runs 1")]
     Restart(BenchRestartArgs),
@@ -219,6 +222,20 @@ pub struct BenchIdleArgs {
     /// Where the temporary directories are made: choose a real disk [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+/// `bench prove`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchProveArgs {
+    /// Events in the log that is proven
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(2..=1_000_000_000), value_name = "N")]
+    pub events: u64,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a help text here would become the command's")]
+    pub load: BenchLoad,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a help text here would become the command's")]
+    pub runs: BenchRuns,
 }
 
 /// `bench restart`.

@@ -17,7 +17,7 @@ pub use args::{
     VerifyArgs,
 };
 pub use bench_args::{
-    BenchCatchUpArgs, BenchDeliverArgs, BenchFanOutArgs, BenchIdleArgs, BenchLoad,
+    BenchCatchUpArgs, BenchDeliverArgs, BenchFanOutArgs, BenchIdleArgs, BenchLoad, BenchProveArgs,
     BenchPublishArgs, BenchRawArgs, BenchRestartArgs, BenchRuns, BenchVerb, BenchVerifyArgs,
     BenchWindow, Consumer,
 };

@@ -25,6 +25,7 @@ mod files;
 mod histogram;
 mod idling;
 mod machine;
+mod proving;
 mod publisher;
 mod publishing;
 mod raw;
@@ -99,6 +100,7 @@ async fn measured(verb: &BenchVerb, output: &mut Output) -> Result<Value, Comman
         BenchVerb::CatchUp(args) => (catching_up::words(args), args.runs.runs, &args.runs.dir),
         BenchVerb::Verify(args) => (verifying::words(args), args.runs.runs, &args.runs.dir),
         BenchVerb::Idle(args) => (idling::words(args), args.runs, &args.dir),
+        BenchVerb::Prove(args) => (proving::words(args), args.runs.runs, &args.runs.dir),
         BenchVerb::Restart(args) => (restarting::words(args), args.runs.runs, &args.runs.dir),
         BenchVerb::Raw(args) => (raw::words(args), args.runs.runs, &args.runs.dir),
         BenchVerb::Worker => return Ok(Value::Null),
@@ -139,6 +141,7 @@ async fn one_run(
         BenchVerb::CatchUp(args) => catching_up::run(args, folder, output).await,
         BenchVerb::Verify(args) => verifying::run(args, folder, output).await,
         BenchVerb::Idle(args) => idling::run(args, folder, output).await,
+        BenchVerb::Prove(args) => proving::run(args, folder, output).await,
         BenchVerb::Restart(args) => restarting::run(args, folder, output).await,
         BenchVerb::Raw(args) => raw::run(args, folder, output).await,
         BenchVerb::Worker => Ok(Value::Null),

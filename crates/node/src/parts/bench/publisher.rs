@@ -117,6 +117,20 @@ impl PublishTask {
             ahead: None,
         })
     }
+
+    /// The same applications and streams once more, at another pace: what was handed in before stays, and is not handed in again.
+    pub(super) fn again(&self, pace: Pace, until: Until) -> Self {
+        Self {
+            addresses: self.addresses.clone(),
+            organization: self.organization.clone(),
+            keys: self.keys.clone(),
+            streams: self.streams.clone(),
+            pace,
+            until,
+            ahead: None,
+            ..*self
+        }
+    }
 }
 
 /// What was measured.

@@ -213,7 +213,15 @@ impl NodeProcess {
         self.call(export).await.map(|_| ())
     }
 
-    async fn call(&self, command: Command) -> Result<Value, CommandError> {
+    /// Entries of a stream under its newest checkpoint.
+    pub(super) async fn signed_size(&self, stream: &str) -> Result<u64, CommandError> {
+        let stream = stream.to_owned();
+        let info = self.call(Command::StreamInfo { stream }).await?;
+        Ok(info["signed_size"].as_u64().unwrap_or_default())
+    }
+
+    /// A command whose answer is one document.
+    pub(super) async fn call(&self, command: Command) -> Result<Value, CommandError> {
         self.admin.channel().await?.call(&command).await
     }
 }
