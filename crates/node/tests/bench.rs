@@ -162,6 +162,22 @@ fn more_connections_than_a_key_may_have_are_refused_with_advice() {
 }
 
 #[test]
+fn proofs_and_checkpoints_are_measured_on_one_log() {
+    let value = measure("prove --events 600 --runs 1");
+    // Genesis and events; what was published singly comes after the proofs.
+    assert_eq!(figure(&value, "entries"), 601.0);
+    assert_eq!(figure(&value, "older_entries"), 301.0);
+    let measured = [
+        "inclusion_ms",
+        "inclusion_bytes",
+        "consistency_ms",
+        "consistency_bytes",
+        "checkpoints",
+    ];
+    positive(&value, &measured);
+}
+
+#[test]
 fn a_restart_finds_every_acknowledged_event() {
     let value = measure("restart --events 3000 --runs 1");
     assert!(figure(&value, "entries") >= 3_000.0);
