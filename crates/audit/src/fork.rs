@@ -6,7 +6,9 @@ use countersign_tlog::fork_proof::{ForkProof, Side};
 use countersign_tlog::{Checkpoint, Note, Vkey};
 
 use crate::beside::Beside;
-use crate::checks::checkpoint::{InForce, Opened, Signed, Standing, judge_signer, known_keys};
+use crate::checks::checkpoint::{
+    InForce, Opened, Signed, Standing, entries, judge_signer, known_keys,
+};
 use crate::checks::files::DocumentFile;
 use crate::checks::keys::{self, Keys};
 use crate::report::{Check, Collector, Severity};
@@ -167,7 +169,7 @@ impl Judged<'_> {
         let vkey = opened.signer(InForce::Whenever, self.keys, self.trust);
         let signed = Signed {
             origin: self.origin,
-            size: opened.checkpoint.size,
+            what: entries(opened.checkpoint.size),
             vkey,
             file: self.file,
         };

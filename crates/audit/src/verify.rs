@@ -8,8 +8,8 @@ use countersign_event::content::EventRef;
 use countersign_event::names::Origin;
 use countersign_tlog::Vkey;
 use countersign_tlog::add_checkpoint::ADD_CHECKPOINT_BYTES_MAX;
-use countersign_tlog::fork_proof::FORK_PROOF_BYTES_MAX;
 use countersign_tlog::cose_receipt::COSE_RECEIPT_BYTES_MAX;
+use countersign_tlog::fork_proof::FORK_PROOF_BYTES_MAX;
 use countersign_tlog::proof_file::PROOF_FILE_BYTES_MAX;
 
 use crate::beside::{Beside, read_bounded};

@@ -313,7 +313,7 @@ impl FetchedBack {
     ///
     /// # Errors
     /// [`ExchangeError`] where the copy cannot be read.
-    pub fn next(&mut self) -> Result<Option<(BatchMessage, Vec<Bytes>)>, ExchangeError> {
+    pub fn next_batch(&mut self) -> Result<Option<(BatchMessage, Vec<Bytes>)>, ExchangeError> {
         let Some(head) = self.head.clone().filter(|head| self.next < head.size) else {
             return Ok(None);
         };

@@ -218,7 +218,7 @@ pub(crate) async fn serve_fetch_back(
         }
         Err(error) => return Err(gone(error)),
     };
-    while let Some((message, bulk)) = fetched.next().map_err(gone)? {
+    while let Some((message, bulk)) = fetched.next_batch().map_err(gone)? {
         let mut chunks = Vec::with_capacity(bulk.len() + 1);
         chunks.push(Bytes::from(message.to_body()));
         chunks.extend(bulk);

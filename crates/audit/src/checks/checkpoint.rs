@@ -294,26 +294,6 @@ pub(crate) fn open_by_any(
     Some(Opened::new(checkpoint, origin, signers))
 }
 
-/// The keys that may have signed a checkpoint of the log: log keys of the organization that its origin names, and vkeys that the auditor trusts.
-pub(crate) fn known_keys(origin: &Origin, keys: &Keys, trust: &Trust) -> Vec<Vkey> {
-    let of_organization = keys
-        .of(&origin.authority())
-        .into_iter()
-        .flat_map(|organization| organization.keys_ever(Role::Log))
-        .filter_map(|key| Vkey::new(origin.as_str(), Algorithm::Ed25519, key.key).ok());
-    let pinned = trust
-        .vkeys()
-        .iter()
-        .filter(|vkey| vkey.algorithm() == Algorithm::Ed25519 && vkey.name() == origin.as_str());
-    let mut known: Vec<Vkey> = Vec::new();
-    for vkey in of_organization.chain(pinned.cloned()) {
-        if !known.contains(&vkey) {
-            known.push(vkey);
-        }
-    }
-    known
-}
-
 /// The keys that may sign for a log: log keys of the organization that its origin names, and the vkeys that the auditor trusts.
 pub(crate) fn known_keys(origin: &Origin, keys: &Keys, trust: &Trust) -> Vec<Vkey> {
     let of_organization = keys

@@ -48,7 +48,7 @@ async fn fetch_back(owner: &Node, reader: &Node) {
         .exchange
         .open_fetch_back(&owner.at(reader), &request)
         .unwrap();
-    while let Some((message, bulk)) = fetched.next().unwrap() {
+    while let Some((message, bulk)) = fetched.next_batch().unwrap() {
         owner
             .exchange
             .take_back(&log, &mut own, message, bulk.concat().into())
@@ -305,7 +305,7 @@ async fn what_our_key_did_not_sign_says_nothing() {
     };
     let peer = producer.at(&one);
     let mut fetched = one.exchange.open_fetch_back(&peer, &request).unwrap();
-    let (message, bulk) = fetched.next().unwrap().unwrap();
+    let (message, bulk) = fetched.next_batch().unwrap().unwrap();
     let mut bulk = bulk.concat();
     let last = bulk.len() - 1;
     bulk[last] ^= 1;

@@ -1,5 +1,5 @@
-use std::io::Read as _;
 use std::ffi::OsStr;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap_complete::generate;
