@@ -10,7 +10,7 @@
 //!     0   1 2   3 4   5                leaf = SHA-256(0x00 ‖ entry), node = SHA-256(0x01 ‖ left ‖ right)
 //! ```
 //!
-//! The formats are those of C2SP (signed-note, tlog-checkpoint, tlog-cosignature, tlog-tiles, tlog-proof,
+//! The formats are those of C2SP (signed-note, tlog-checkpoint, tlog-cosignature, tlog-tiles, tlog-proof, tlog-policy,
 //! the request of tlog-witness) over the tree of
 //! RFC 6962, so that other people's tools read what is written here; one of them is in CBOR (`schemas/cose-receipt.md`).
 //!
@@ -29,6 +29,7 @@ pub mod fork_proof;
 pub mod hash;
 mod memory_tree;
 pub mod note;
+pub mod policy;
 mod proof;
 pub mod proof_file;
 pub mod tile;
