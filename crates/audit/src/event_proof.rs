@@ -10,6 +10,7 @@ use countersign_tlog::{leaf_hash, verify_inclusion};
 use crate::beside::{Beside, KEY_STATEMENTS};
 use crate::checks::checkpoint::{InForce, Signed, entries, judge_signer, open_by_any};
 use crate::checks::keys;
+use crate::checks::witnesses::{self, Cosigned, Demand};
 use crate::content_file::{
     DIRECTORY_BYTES_MAX, decode_directory, directory_bytes, encode_directory,
 };
@@ -108,6 +109,14 @@ pub(crate) fn verify(
     let note = proof.checkpoint.as_bytes();
     let opened = open_by_any(note, &file, &keys, trust, found)?;
     let (checkpoint, origin) = (&opened.checkpoint, &opened.origin);
+    let cosigned = Cosigned {
+        origin,
+        size: checkpoint.size,
+        note,
+        file: &file,
+        main: true,
+    };
+    witnesses::judge(&cosigned, Demand::Quorum, &keys, trust, found);
     let what = "the entry that is proven";
     let entry = beside.need(ENTRY, ENTRY_BYTES_MAX, what, found)?;
     let event = Event {

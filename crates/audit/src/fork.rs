@@ -11,6 +11,7 @@ use crate::checks::checkpoint::{
 };
 use crate::checks::files::DocumentFile;
 use crate::checks::keys::{self, Keys};
+use crate::checks::witnesses::{self, Cosigned, Demand};
 use crate::report::{Check, Collector, Severity};
 use crate::trust::Trust;
 use crate::verify::{Held, Signer};
@@ -28,7 +29,7 @@ pub(crate) fn verify(
     for check in Check::ALL {
         if !matches!(
             check,
-            Check::Files | Check::Keys | Check::Checkpoint | Check::Tree
+            Check::Files | Check::Keys | Check::Checkpoint | Check::Witnesses | Check::Tree
         ) {
             found.skipped(check, "the proof of a fork holds none");
         }
@@ -72,7 +73,8 @@ pub(crate) fn verify(
     let smaller = judged.open(Side::Smaller, smaller, beside, found);
     let larger = judged.open(Side::Larger, larger, beside, found);
     let opened = [smaller?, larger?];
-    let standings = [&opened[0], &opened[1]].map(|opened| judged.judge(opened, found));
+    let notes = [(&opened[0], &proof.smaller), (&opened[1], &proof.larger)];
+    let standings = notes.map(|(opened, note)| judged.judge(opened, note, found));
     let standing = match standings {
         [Standing::Trusted, Standing::Trusted] => Standing::Trusted,
         _ => Standing::Untrusted,
@@ -165,7 +167,7 @@ impl Judged<'_> {
         None
     }
 
-    fn judge(&self, opened: &Opened, found: &mut Collector<'_>) -> Standing {
+    fn judge(&self, opened: &Opened, note: &str, found: &mut Collector<'_>) -> Standing {
         let vkey = opened.signer(InForce::Whenever, self.keys, self.trust);
         let signed = Signed {
             origin: self.origin,
@@ -174,6 +176,14 @@ impl Judged<'_> {
             file: self.file,
         };
         let standing = judge_signer(&signed, InForce::Whenever, self.keys, self.trust, found);
+        let cosigned = Cosigned {
+            origin: self.origin,
+            size: opened.checkpoint.size,
+            note: note.as_bytes(),
+            file: self.file,
+            main: true,
+        };
+        witnesses::judge(&cosigned, Demand::Nothing, self.keys, self.trust, found);
         found.done(Check::Checkpoint, format!("its log key is {vkey}"));
         standing
     }

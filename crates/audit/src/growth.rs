@@ -7,6 +7,7 @@ use countersign_tlog::note::NOTE_BYTES_MAX;
 use crate::beside::{Beside, KEY_STATEMENTS};
 use crate::checks::checkpoint::{InForce, Signed, Standing, entries, judge_signer, open_by_any};
 use crate::checks::keys;
+use crate::checks::witnesses::{self, Cosigned, Demand};
 use crate::event_proof::statement_lines;
 use crate::report::{Check, Collector, Severity};
 use crate::trust::Trust;
@@ -50,7 +51,7 @@ pub(crate) fn verify(
     for check in Check::ALL {
         if !matches!(
             check,
-            Check::Files | Check::Keys | Check::Checkpoint | Check::Tree
+            Check::Files | Check::Keys | Check::Checkpoint | Check::Witnesses | Check::Tree
         ) {
             found.skipped(check, "the proof of growth holds none");
         }
@@ -68,11 +69,26 @@ pub(crate) fn verify(
     let what = "the older checkpoint";
     let old = beside.need(OLD, NOTE_BYTES_MAX, what, found)?;
     let (old_file, new_file) = (beside.name(OLD), beside.name(GROWTH_PROOF));
-    let old = open_by_any(&old, &old_file, &keys, trust, found);
+    let old_note = old;
+    let old = open_by_any(&old_note, &old_file, &keys, trust, found);
     let note = proof.checkpoint.as_bytes();
     let new = open_by_any(note, &new_file, &keys, trust, found);
     let (old_opened, new_opened) = (old?, new?);
     let (old, new) = (&old_opened.checkpoint, &new_opened.checkpoint);
+    // The newer stands for the older, too.
+    for (opened, note, file, demand) in [
+        (&new_opened, note, &new_file, Demand::Quorum),
+        (&old_opened, &old_note, &old_file, Demand::NoQuorum),
+    ] {
+        let cosigned = Cosigned {
+            origin: &opened.origin,
+            size: opened.checkpoint.size,
+            note,
+            file,
+            main: true,
+        };
+        witnesses::judge(&cosigned, demand, &keys, trust, found);
+    }
     let verified = proof.verify(old, new);
     match &verified {
         Ok(()) => {

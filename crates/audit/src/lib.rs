@@ -5,6 +5,7 @@
 //!   files       each file is expected, complete and as the manifest says
 //!   keys        key statements verify; who is trusted from outside
 //!   checkpoint  signed by a key that the organization delegated to logs
+//!   witnesses   cosigned by those whom the auditor asks for
 //!   chain       each entry names the one before, times never decrease
 //!   tree        entries, tiles and root agree
 //!   content     each content is what its entry commits to
@@ -47,8 +48,8 @@ pub use fork::FORK_PROOF;
 pub use growth::{GROWTH_PROOF, GrowthProof};
 pub use manifest::{FileEntry, LogEntry, MANIFEST_VERSION, Manifest, ManifestError, Undisclosed};
 pub use report::{
-    Check, CheckReport, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_WHOLE, Evidence, Finding, Outcome,
-    Report, Severity, Verdict,
+    Check, CheckReport, Cosigner, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_WHOLE, Evidence, Finding,
+    Outcome, Quorum, Report, Severity, Verdict, WitnessReport,
 };
 pub use sink::{BundleSink, SinkError};
 pub use trust::{Trust, TrustError};

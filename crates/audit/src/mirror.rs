@@ -7,6 +7,7 @@ use countersign_tlog::tile::{Tile, tiles};
 
 use crate::checks::checkpoint::{InForce, Signed, entries, judge_signer, open_by_any};
 use crate::checks::keys;
+use crate::checks::witnesses::{self, Cosigned, Demand};
 use crate::files::BundleFiles;
 use crate::layout::Span;
 use crate::manifest::MANIFEST;
@@ -72,6 +73,14 @@ pub(crate) fn verify(
     };
     let opened = open_by_any(&note, CHECKPOINT, &keys, trust, found)?;
     let (checkpoint, origin) = (&opened.checkpoint, &opened.origin);
+    let cosigned = Cosigned {
+        origin,
+        size: checkpoint.size,
+        note: &note,
+        file: CHECKPOINT,
+        main: true,
+    };
+    witnesses::judge(&cosigned, Demand::Quorum, &keys, trust, found);
     let span = Span {
         from: 0,
         to: checkpoint.size,

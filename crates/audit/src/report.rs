@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use countersign_event::time::Timestamp;
+use countersign_tlog::Vkey;
 use serde::Serialize;
 
 /// Exit code of [`Verdict::Whole`].
@@ -21,6 +23,8 @@ pub enum Check {
     Keys,
     /// Signed by a key that the organization delegated to logs.
     Checkpoint,
+    /// Cosigned by the witnesses that the auditor asks for.
+    Witnesses,
     /// Each entry names the one before; times never decrease.
     Chain,
     /// Entries, tiles and root agree.
@@ -39,10 +43,11 @@ pub enum Check {
 
 impl Check {
     /// All checks, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Files,
         Self::Keys,
         Self::Checkpoint,
+        Self::Witnesses,
         Self::Chain,
         Self::Tree,
         Self::Content,
@@ -59,6 +64,7 @@ impl Check {
             Self::Files => "files",
             Self::Keys => "keys",
             Self::Checkpoint => "checkpoint",
+            Self::Witnesses => "witnesses",
             Self::Chain => "chain",
             Self::Tree => "tree",
             Self::Content => "content",
@@ -212,6 +218,57 @@ pub enum Evidence {
     Mirror,
 }
 
+/// Whether those who cosigned a checkpoint are enough.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quorum {
+    /// The policy about the log is met.
+    Met,
+    /// It is not.
+    Missed,
+    /// It asks for nobody.
+    None,
+    /// No policy is about the log.
+    Unasked,
+}
+
+/// One witness's word on a checkpoint.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Cosigner {
+    /// The name in its vkey.
+    pub name: String,
+    /// Its vkey.
+    pub vkey: String,
+    /// When it cosigned, by its own clock: RFC 3339, cut to seconds.
+    pub time: String,
+}
+
+impl Cosigner {
+    pub(crate) fn new(vkey: &Vkey, time: Timestamp) -> Self {
+        Self {
+            name: vkey.name().to_owned(),
+            vkey: vkey.to_string(),
+            time: time.to_string(),
+        }
+    }
+}
+
+/// Who cosigned a checkpoint: once for each policy about its log.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct WitnessReport {
+    /// The log, by origin.
+    pub log: String,
+    /// The size of the checkpoint.
+    pub size: u64,
+    /// Who, and when.
+    pub by: Vec<Cosigner>,
+    /// Whether these are enough.
+    pub quorum: Quorum,
+    /// The time by which they were: the entries existed then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_later_than: Option<String>,
+}
+
 /// All that verification has to say.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Report {
@@ -231,6 +288,9 @@ pub struct Report {
     pub key: Option<String>,
     /// Whether that key is trusted from outside.
     pub trusted: bool,
+    /// Who cosigned the checkpoints, where anybody did or was asked for; at most 100.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub witnessed: Vec<WitnessReport>,
     /// One line per check.
     pub checks: Vec<CheckReport>,
     /// The conclusion.
@@ -328,11 +388,15 @@ impl fmt::Display for More {
 /// Notes kept per check; more would hide the rest of the report.
 const NOTES_MAX: usize = 20;
 
+/// Checkpoints of which the report says who cosigned: more than evidence commonly has, and few enough to print.
+const WITNESSED_MAX: usize = 100;
+
 /// Where checks put what they find.
 pub(crate) struct Collector<'a> {
     on_finding: &'a mut dyn FnMut(&Finding),
     // One per check, in the order of `Check::ALL`.
     families: [Family; Check::ALL.len()],
+    witnessed: Vec<WitnessReport>,
 }
 
 #[derive(Default)]
@@ -355,7 +419,20 @@ impl<'a> Collector<'a> {
         Self {
             on_finding,
             families: std::array::from_fn(|_| Family::default()),
+            witnessed: Vec::new(),
         }
+    }
+
+    /// Keeps who cosigned a checkpoint.
+    pub(crate) fn witnessed(&mut self, report: WitnessReport) {
+        if self.witnessed.len() < WITNESSED_MAX {
+            self.witnessed.push(report);
+        }
+    }
+
+    /// Who cosigned, as far as it was kept.
+    pub(crate) fn take_witnessed(&mut self) -> Vec<WitnessReport> {
+        std::mem::take(&mut self.witnessed)
     }
 
     pub(crate) fn push(&mut self, finding: Finding) {

@@ -3,6 +3,7 @@
 use countersign_crypto::{Fingerprint, PublicKey};
 use countersign_event::documents::{KeyStatement, StatementError};
 use countersign_event::dsse::Envelope;
+use countersign_tlog::policy::{Policy, PolicyError};
 use countersign_tlog::{Vkey, VkeyError};
 
 /// The most lines taken from a trust file.
@@ -14,6 +15,7 @@ pub struct Trust {
     fingerprints: Vec<Fingerprint>,
     vkeys: Vec<Vkey>,
     statements: Vec<KeyStatement>,
+    policies: Vec<Policy>,
 }
 
 /// Why a text gives no trust.
@@ -27,7 +29,7 @@ pub enum TrustError {
     Envelope,
     /// A line that is none of the known kinds.
     #[error(
-        "line {line} is neither a fingerprint `key-…`, a verifier key `<origin>+<id>+<key>`, nor `log <verifier key>`"
+        "line {line} is neither a fingerprint `key-…`, a verifier key `<origin>+<id>+<key>`, nor a witness policy (`log`, `witness`, `group`, `quorum`)"
     )]
     Line {
         /// The line, from 1.
@@ -41,14 +43,9 @@ pub enum TrustError {
         /// What is wrong.
         source: VkeyError,
     },
-    /// A policy that this version cannot judge.
-    #[error(
-        "line {line} asks for witnesses, which this version does not judge: only `log` lines and `quorum none` are read"
-    )]
-    Witnesses {
-        /// The line, from 1.
-        line: usize,
-    },
+    /// A witness policy that cannot be judged.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// Not text, or too long.
     #[error("the file to trust is not text of at most {LINES_MAX} lines")]
     Text,
@@ -82,12 +79,25 @@ impl Trust {
         }
     }
 
-    /// Reads a file that somebody trusts: a key statement (DSSE JSON), or lines that are fingerprints, vkeys, or a tlog-policy of
-    /// `log` lines with `quorum none`. Empty lines and those that begin with `#` are skipped.
+    /// A witness policy: its logs are trusted, and where it is about a log, its quorum has to be met.
+    #[must_use]
+    pub fn of_policy(policy: Policy) -> Self {
+        Self {
+            vkeys: policy.logs().to_vec(),
+            policies: vec![policy],
+            ..Self::default()
+        }
+    }
+
+    /// Reads a file that somebody trusts: a key statement (DSSE JSON), a witness policy (`schemas/witness-policy.md`), or lines that are fingerprints and
+    /// vkeys. Empty lines and those that begin with `#` are skipped.
     ///
     /// # Errors
     /// [`TrustError`].
     pub fn from_file(bytes: &[u8]) -> Result<Self, TrustError> {
+        if Policy::is_meant(bytes) {
+            return Ok(Self::of_policy(Policy::parse(bytes)?));
+        }
         let text = std::str::from_utf8(bytes).map_err(|_| TrustError::Text)?;
         if text.trim_start().starts_with('{') {
             let envelope = Envelope::from_json(bytes).map_err(|_| TrustError::Envelope)?;
@@ -117,10 +127,11 @@ impl Trust {
         self.fingerprints.extend(other.fingerprints);
         self.vkeys.extend(other.vkeys);
         self.statements.extend(other.statements);
+        self.policies.extend(other.policies);
         self
     }
 
-    /// Whether nobody is trusted.
+    /// Whether nobody is trusted: a witness policy without logs names witnesses, and no log whose word counts.
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.fingerprints.is_empty() && self.vkeys.is_empty()
@@ -129,12 +140,8 @@ impl Trust {
     fn line(&mut self, line: usize, text: &str) -> Result<(), TrustError> {
         let mut words = text.split_ascii_whitespace();
         let vkey = match (words.next(), words.next()) {
-            (None, _) | (Some("quorum"), Some("none")) => return Ok(()),
+            (None, _) => return Ok(()),
             (Some(word), _) if word.starts_with('#') => return Ok(()),
-            (Some("witness" | "group" | "quorum"), _) => {
-                return Err(TrustError::Witnesses { line });
-            }
-            (Some("log"), Some(vkey)) => vkey,
             (Some(word), None) if word.contains('+') => word,
             (Some(word), None) => {
                 self.fingerprints
@@ -161,6 +168,11 @@ impl Trust {
     /// Keys of logs that are trusted.
     pub(crate) fn vkeys(&self) -> &[Vkey] {
         &self.vkeys
+    }
+
+    /// Witness policies.
+    pub(crate) fn policies(&self) -> &[Policy] {
+        &self.policies
     }
 
     /// Key statements brought along.
@@ -195,11 +207,17 @@ mod tests {
     fn what_cannot_be_judged_is_refused_by_name() {
         let refused = |text: &str| Trust::from_file(text.as_bytes()).unwrap_err();
         assert_eq!(refused("# nothing\n"), TrustError::Empty);
+        let unknown = PolicyError::UnknownName {
+            line: 2,
+            name: "2".to_owned(),
+        };
+        assert_eq!(refused("\nquorum 2\n"), TrustError::Policy(unknown));
         assert_eq!(
-            refused("witness w w+1+2\n"),
-            TrustError::Witnesses { line: 1 }
+            refused("# one\nlog\n"),
+            TrustError::Policy(PolicyError::Form { line: 2 })
         );
-        assert_eq!(refused("\nquorum 2\n"), TrustError::Witnesses { line: 2 });
+        let mixed = format!("{}\nquorum none\n", "key-".to_owned() + &"a".repeat(32));
+        assert_eq!(refused(&mixed), TrustError::Line { line: 2 });
         assert_eq!(refused("hello\n"), TrustError::Line { line: 1 });
         assert_eq!(refused("{}"), TrustError::Envelope);
         assert!(matches!(

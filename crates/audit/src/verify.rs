@@ -17,7 +17,10 @@ use crate::checks::checkpoint::Standing;
 use crate::checks::files::Listed;
 use crate::checks::keys::Keys;
 use crate::checks::ledgers::Ledger;
-use crate::checks::{checkpoint, content, coverage, decisions, documents, files, keys, ledgers};
+use crate::checks::witnesses::{Cosigned, Demand};
+use crate::checks::{
+    checkpoint, content, coverage, decisions, documents, files, keys, ledgers, witnesses,
+};
 use crate::cose_proof::{self, COSE_PROOF};
 use crate::event_proof::{self, EVENT_PROOF};
 use crate::files::{BundleFiles, OpenFault};
@@ -257,10 +260,19 @@ impl Audit<'_> {
     ) -> (Walked, Standing) {
         let log = &self.manifest.logs[number];
         let vkey = keys.vkeys.get(number).and_then(Option::as_ref);
-        let opened = checkpoint::open(log, listed.checkpoints[number].as_ref(), vkey, found);
-        let (Some(opened), Some(vkey)) = (opened, vkey) else {
+        let note = listed.checkpoints[number].as_ref();
+        let opened = checkpoint::open(log, note, vkey, found);
+        let (Some(opened), Some(vkey), Some(note)) = (opened, vkey, note) else {
             return (Walked::default(), Standing::Untrusted);
         };
+        let cosigned = Cosigned {
+            origin: &log.origin,
+            size: log.size,
+            note,
+            file: &checkpoint::file_of(log),
+            main: number == 0,
+        };
+        witnesses::judge(&cosigned, Demand::Quorum, keys, self.trust, found);
         let walk = Walk {
             files: self.files,
             log: &format!("{}log/", log.path),
@@ -334,7 +346,11 @@ fn note_untrusted(log: &LogEntry, found: &mut Collector<'_>) {
     });
 }
 
-fn conclude(found: Collector<'_>, evidence: Evidence, judged: Option<(Held, Signer)>) -> Report {
+fn conclude(
+    mut found: Collector<'_>,
+    evidence: Evidence,
+    judged: Option<(Held, Signer)>,
+) -> Report {
     let (held, signer) = judged.unzip();
     let trusted = signer
         .as_ref()
@@ -357,6 +373,7 @@ fn conclude(found: Collector<'_>, evidence: Evidence, judged: Option<(Held, Sign
             "it is {holds} under {shown}; nobody said that this key is right"
         )),
     };
+    let witnessed = found.take_witnessed();
     let (checks, verdict) = found.finish(lacking);
     Report {
         evidence,
@@ -366,6 +383,7 @@ fn conclude(found: Collector<'_>, evidence: Evidence, judged: Option<(Held, Sign
         origin: held.map(|held| held.origin),
         key,
         trusted,
+        witnessed,
         checks,
         verdict,
     }

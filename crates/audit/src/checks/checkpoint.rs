@@ -355,7 +355,8 @@ fn judge_genesis(
     None
 }
 
-fn file_of(log: &LogEntry) -> String {
+/// Where a log's checkpoint lies in a bundle.
+pub(crate) fn file_of(log: &LogEntry) -> String {
     format!("{}log/checkpoint", log.path)
 }
 

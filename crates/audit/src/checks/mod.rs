@@ -11,3 +11,4 @@ pub(crate) mod keys;
 pub(crate) mod ledgers;
 pub(crate) mod receipts;
 pub(crate) mod tree;
+pub(crate) mod witnesses;

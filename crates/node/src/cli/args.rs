@@ -626,7 +626,7 @@ pub(crate) enum EvidenceVerb {
 pub struct VerifyArgs {
     /// The bundle, proof or mirrored log
     pub path: PathBuf,
-    /// Fingerprint of the organization key that is right, or a file that holds it, its key statement or the log's vkey; several times for several
+    /// Fingerprint of the organization key that is right, or a file that holds it, its key statement, the log's vkey, or a witness policy (c2sp.org/tlog-policy); several times for several
     #[arg(long, value_name = "FINGERPRINT|FILE")]
     pub trust: Vec<String>,
 }
