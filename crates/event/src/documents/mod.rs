@@ -4,12 +4,14 @@
 //! envelope verifies those bytes and never writes them again.
 
 mod agreement;
+mod key_revocation;
 mod key_statement;
 mod offer;
 mod receipt;
 mod refusal;
 
 pub use agreement::{Agreement, AgreementId, Erasure, Party, Plan, Termination};
+pub use key_revocation::{KeyRevocation, REVOKED_HEADS_MAX, RevocationError, RevokedHead};
 pub use key_statement::{KeyStatement, Role, RoleKey, StatementError};
 pub use offer::{Offer, Side};
 pub use receipt::{Level, Receipt, Rejection, Rejections, SeriesId};

@@ -9,7 +9,8 @@ mod vectors;
 
 use countersign_crypto::SigningKey;
 use countersign_event::documents::{
-    Agreement, Document, KeyStatement, Offer, Receipt, Refusal, Rejection, Termination,
+    Agreement, Document, KeyRevocation, KeyStatement, Offer, Receipt, Refusal, Rejection,
+    Termination,
 };
 use countersign_event::from_slice_of_objects;
 use countersign_event::names::{Authority, Origin};
@@ -140,6 +141,11 @@ proptest! {
     #[test]
     fn refusals_and_their_schema_agree(sample in samples::refusal()) {
         check::<Refusal>("refusal", &sample);
+    }
+
+    #[test]
+    fn key_revocations_and_their_schema_agree(sample in samples::key_revocation()) {
+        check::<KeyRevocation>("key-revocation", &sample);
     }
 
     #[test]

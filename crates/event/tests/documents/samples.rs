@@ -2,8 +2,9 @@
 
 use countersign_crypto::{PublicKey, SigningKey};
 use countersign_event::documents::{
-    Agreement, AgreementId, Digest, Erasure, KeyStatement, Level, Offer, Party, Plan, Receipt,
-    Refusal, RefusalCode, Rejection, Rejections, Role, RoleKey, SeriesId, Side, Termination,
+    Agreement, AgreementId, Digest, Erasure, KeyRevocation, KeyStatement, Level, Offer, Party,
+    Plan, Receipt, Refusal, RefusalCode, Rejection, Rejections, RevokedHead, Role, RoleKey,
+    SeriesId, Side, Termination,
 };
 use countersign_event::names::{Authority, Origin, StreamName};
 use countersign_event::time::Timestamp;
@@ -107,6 +108,24 @@ prop_compose! {
         keys in prop::collection::vec(role_key(), 0..3),
     ) -> KeyStatement {
         KeyStatement { authority, name, organization, number, made, keys }
+    }
+}
+
+prop_compose! {
+    pub(crate) fn key_revocation()(
+        (authority, organization, key) in (authority(), key(), key()),
+        role in select(vec![Role::Agreement, Role::Encryption, Role::Log, Role::Node, Role::Receipt, Role::Witness]),
+        reason in words(),
+        made in time(),
+        heads in prop::collection::vec(revoked_head(), 0..3),
+    ) -> KeyRevocation {
+        KeyRevocation { authority, organization, key, role, reason, made, heads }
+    }
+}
+
+prop_compose! {
+    fn revoked_head()(origin in origin(), size in number(), root in digest()) -> RevokedHead {
+        RevokedHead { origin, size, root }
     }
 }
 

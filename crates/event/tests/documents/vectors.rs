@@ -7,9 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use countersign_crypto::{PublicKey, SigningKey, sha256};
 use countersign_event::documents::{
-    Agreement, AgreementId, Digest, Document, Erasure, KeyStatement, Level, Offer, Party, Plan,
-    Receipt, Refusal, RefusalCode, Rejection, Rejections, Role, RoleKey, SeriesId, Side,
-    Termination,
+    Agreement, AgreementId, Digest, Document, Erasure, KeyRevocation, KeyStatement, Level, Offer,
+    Party, Plan, Receipt, Refusal, RefusalCode, Rejection, Rejections, RevocationError,
+    RevokedHead, Role, RoleKey, SeriesId, Side, Termination,
 };
 use countersign_event::dsse::{ENVELOPE_BYTES_MAX, Envelope};
 use countersign_event::names::{Authority, Origin};
@@ -67,6 +67,26 @@ pub(crate) fn key_statement() -> KeyStatement {
         keys: vec![
             key(Role::Agreement, PRODUCER + AGREEMENT, None),
             key(Role::Log, 31, Some(Timestamp(1_800_000_000_000_000))),
+        ],
+    }
+}
+
+fn key_revocation() -> KeyRevocation {
+    let other = Origin::of_stream(
+        &Authority::of_key(&public(PRODUCER)),
+        &"empty".parse().unwrap(),
+    );
+    let head = |origin, size, root| RevokedHead { origin, size, root };
+    KeyRevocation {
+        authority: Authority::of_key(&public(PRODUCER)),
+        organization: public(PRODUCER),
+        key: public(31),
+        role: Role::Log,
+        reason: "the machine was lost".to_owned(),
+        made: time(6),
+        heads: vec![
+            head(other, 0, Digest(sha256(&[]))),
+            head(stream(), 12, Digest([7; 32])),
         ],
     }
 }
@@ -253,6 +273,19 @@ fn documents_of_every_kind_have_their_golden_bytes() {
         "key-statement.json",
         &json!([signed("key-statement", &key_statement(), &[PRODUCER])]),
     );
+    let of_receipts = KeyRevocation {
+        key: public(PRODUCER + RECEIPT),
+        role: Role::Receipt,
+        heads: Vec::new(),
+        ..key_revocation()
+    };
+    check(
+        "key-revocation.json",
+        &json!([
+            signed("key-revocation", &key_revocation(), &[PRODUCER]),
+            signed("key-revocation", &of_receipts, &[PRODUCER]),
+        ]),
+    );
     check(
         "agreement.json",
         &json!([
@@ -285,6 +318,56 @@ fn documents_of_every_kind_have_their_golden_bytes() {
             signed("termination", &by_consumer, &[consumer]),
         ]),
     );
+}
+
+#[test]
+fn a_key_revocation_names_heads_of_its_own_logs_once_and_only_for_log_keys() {
+    let verify = |revocation: &KeyRevocation| {
+        KeyRevocation::verify(&revocation.sign_with(&signing(PRODUCER))).map(|_| ())
+    };
+    let good = key_revocation();
+    assert_eq!(verify(&good), Ok(()));
+    assert_eq!(good.head(&stream()), Some(&good.heads[1]));
+    let by_another = KeyRevocation::verify(&good.sign_with(&signing(CONSUMER)));
+    assert!(matches!(by_another, Err(RevocationError::Document(_))));
+    let foreign = KeyRevocation {
+        authority: Authority::of_key(&public(CONSUMER)),
+        ..good.clone()
+    };
+    assert!(matches!(
+        verify(&foreign),
+        Err(RevocationError::ForeignAuthority { .. })
+    ));
+    let with = |heads: Vec<RevokedHead>| {
+        verify(&KeyRevocation {
+            heads,
+            ..good.clone()
+        })
+    };
+    let head = good.heads[1].clone();
+    assert_eq!(
+        with(vec![head.clone(), head.clone()]),
+        Err(RevocationError::Heads)
+    );
+    let elsewhere = Origin::of_stream(
+        &Authority::of_key(&public(CONSUMER)),
+        &"orders".parse().unwrap(),
+    );
+    let elsewhere = RevokedHead {
+        origin: elsewhere,
+        ..head.clone()
+    };
+    assert_eq!(with(vec![elsewhere]), Err(RevocationError::Heads));
+    let empty = RevokedHead { size: 0, ..head };
+    assert!(matches!(
+        with(vec![empty]),
+        Err(RevocationError::EmptyRoot { .. })
+    ));
+    let of_receipts = KeyRevocation {
+        role: Role::Receipt,
+        ..good.clone()
+    };
+    assert_eq!(verify(&of_receipts), Err(RevocationError::Heads));
 }
 
 #[test]
