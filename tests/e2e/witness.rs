@@ -345,3 +345,52 @@ fn a_directory_from_a_backup_forks_nothing() {
         assert_eq!(hand_in(&root, &producer, 30, 31), Some(0));
     }
 }
+
+/// With `--assurance witnessed` nothing is handed on that only its own log vouches for: what another reader has cosigned is, and no more.
+#[test]
+fn a_reader_may_ask_for_what_others_have_cosigned() {
+    let root = Root::new();
+    let producer = serving(&root, "Producer");
+    let mut one = serving(&root, "One");
+    producer.json(&["stream", "create", STREAM]);
+    producer.share(STREAM, &one);
+    // The second one counts the first one's word.
+    let authority = one.json(&["status"])["authority"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let pem = fs::read_to_string(root.path().join("one/keys/witness.pem")).unwrap();
+    let key = SigningKey::from_pem(&pem).unwrap().public();
+    let name = format!("{authority}/witness");
+    let vkey = Vkey::new(&name, countersign_tlog::Algorithm::CosignatureV1, key).unwrap();
+    let trusted = [("COUNTERSIGN_WITNESS_TRUSTED", vkey.to_string())];
+    let settings: Vec<(&str, &str)> = trusted.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    let mut two = Node::init(root.path(), "Two", &settings);
+    two.serve();
+    producer.share(STREAM, &two);
+    assert_eq!(hand_in(&root, &producer, 0, 4), Some(0));
+    let stream = format!("producer/{STREAM}");
+    holds(&two, &stream, 5);
+    let words = [
+        "subscribe",
+        stream.as_str(),
+        "--assurance",
+        "witnessed",
+        "--count",
+        "4",
+        "--follow",
+    ];
+    assert_eq!(two.lines(&words).len(), 4);
+    let assurance = info(&two, &stream)["assurance"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(assurance.contains(&name), "{assurance}");
+    // The other one goes away: what comes now is integrated, and no more.
+    one.terminate();
+    assert_eq!(hand_in(&root, &producer, 4, 6), Some(0));
+    holds(&two, &stream, 7);
+    let words = ["subscribe", stream.as_str(), "--assurance", "witnessed"];
+    assert_eq!(two.lines(&words).len(), 4);
+    assert_eq!(two.lines(&["subscribe", stream.as_str()]).len(), 6);
+}

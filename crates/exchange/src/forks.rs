@@ -137,6 +137,10 @@ impl Exchange {
             root,
             proof,
             held: head.size,
+            witnessed: log
+                .witnessed()
+                .map(|witnessed| witnessed.note.clone().into_bytes())
+                .unwrap_or_default(),
         })
     }
 
@@ -179,6 +183,7 @@ impl Exchange {
             root,
             proof,
             held,
+            witnessed: Vec::new(),
         })
     }
 
@@ -444,6 +449,7 @@ impl Exchange {
             root: [0; 32],
             proof: Vec::new(),
             held: 0,
+            witnessed: Vec::new(),
         };
         let examined = self.examine(origin, &state).await;
         if self.has_forked(origin) {

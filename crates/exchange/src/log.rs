@@ -196,6 +196,12 @@ impl Log {
         });
     }
 
+    /// Whether anybody waits for more to be witnessed.
+    #[must_use]
+    pub fn awaits_witnesses(&self) -> bool {
+        self.witnessed.receiver_count() > 0
+    }
+
     pub(crate) fn publish_head(&self, head: LogHead) {
         self.head.send_replace(head);
     }

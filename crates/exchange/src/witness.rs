@@ -43,8 +43,8 @@ pub struct WitnessSettings {
     pub logs: Vec<Vkey>,
     /// How many witnesses make a checkpoint witnessed; 0 counts as 1.
     pub quorum: usize,
-    /// Witnesses that are no partners: their keys.
-    pub outside: Vec<Vkey>,
+    /// Witnesses of others' streams whose word counts, besides those that partners list.
+    pub trusted: Vec<Vkey>,
 }
 
 impl Default for WitnessSettings {
@@ -54,7 +54,7 @@ impl Default for WitnessSettings {
             name: None,
             logs: Vec::new(),
             quorum: 1,
-            outside: Vec::new(),
+            trusted: Vec::new(),
         }
     }
 }

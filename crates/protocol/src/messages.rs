@@ -346,6 +346,8 @@ pub struct LogState {
     pub proof: Vec<Hash>,
     /// How many entries with their content are held, from the first on.
     pub held: u64,
+    /// The newest note with enough cosignatures, where the log's owner answers; empty where there is none.
+    pub witnessed: Vec<u8>,
 }
 message!(LogState = 53);
 

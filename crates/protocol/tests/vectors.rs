@@ -230,6 +230,7 @@ fn messages_of_every_kind_have_their_golden_bytes() {
                 root: [6; 32],
                 proof: vec![[7; 32]],
                 held: 300,
+                witnessed: b"note".to_vec(),
             },
         ),
         frame(

@@ -309,6 +309,11 @@ async fn serve_connection(shared: Arc<Shared>, connection: Connection, peer: Pee
             partner.clone(),
             connection.clone(),
         ));
+        tokio::spawn(witness::follow_witnessed(
+            Arc::clone(&shared.exchange),
+            partner.clone(),
+            connection.clone(),
+        ));
         tokio::spawn(witness::compare_own(
             Arc::clone(&shared.exchange),
             partner.clone(),

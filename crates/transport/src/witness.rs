@@ -125,6 +125,37 @@ pub(crate) async fn compare(
     Ok(Box::pin(exchange.examine(stream, &state)).await)
 }
 
+/// How often a producer is asked up to where its stream is witnessed, as long as somebody waits for that.
+const ASK_WITNESSED: Duration = Duration::from_secs(1);
+
+/// Follows up to where a partner's streams are witnessed, for whoever reads them with that assurance.
+pub(crate) async fn follow_witnessed(
+    exchange: Arc<Exchange>,
+    partner: Authority,
+    connection: Connection,
+) {
+    let mut tick = interval(ASK_WITNESSED);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = connection.closed() => return,
+        }
+        for origin in exchange.awaited_witnessed(&partner) {
+            let question = AskLog {
+                origin: origin.to_string(),
+                size: 0,
+            };
+            match ask::<LogState>(&connection, AskLog::KIND, &question.to_body()).await {
+                Ok(state) => exchange.take_witnessed(&origin, &state.witnessed),
+                Err(error) => {
+                    tracing::debug!(%origin, %error, "a producer did not say up to where its stream is witnessed");
+                }
+            }
+        }
+    }
+}
+
 /// How soon a partner is asked again as long as a stream that it reads is held.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 

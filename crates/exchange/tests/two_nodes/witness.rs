@@ -340,6 +340,7 @@ async fn a_thousand_forks_are_caught_and_proven() {
                 root: forked.root(first),
                 proof: forked.proof(first, second),
                 held: second,
+                witnessed: Vec::new(),
             };
             assert_eq!(
                 witness.exchange.examine(&parsed, &state).await,

@@ -257,6 +257,8 @@ pub enum Command {
         follow: bool,
         /// The application whose cursor is used.
         app: Option<String>,
+        /// Only what is witnessed.
+        witnessed: bool,
     },
     /// Compares a checkpoint from elsewhere with what is held here.
     WitnessCompare {

@@ -364,9 +364,21 @@ pub struct SubscribeArgs {
     /// Keep a durable cursor under this application's name
     #[arg(long, value_name = "APP")]
     pub name: Option<String>,
+    /// Hand on an event once it is integrated, or only once enough witnesses have cosigned it
+    #[arg(long, value_enum, default_value_t = Assurance::Integrated, conflicts_with = "profile")]
+    pub assurance: Assurance,
     /// Read without a node, by the profile that `partner join --profile` made
     #[arg(long, value_name = "FILE", conflicts_with = "name")]
     pub profile: Option<PathBuf>,
+}
+
+/// What an event has to be before it is handed on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Assurance {
+    /// Durable and under a checkpoint that the log's key signed
+    Integrated,
+    /// Under a checkpoint that enough witnesses whose word counts here have cosigned (`witness.quorum`, `witness.trusted`)
+    Witnessed,
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,8 +10,8 @@ use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
 use serde_json::Value;
 
 use super::args::{
-    AgreementVerb, AppVerb, ConfigVerb, Doors, EvidenceVerb, LedgerVerb, Noun, PartnerVerb,
-    PolicyVerb, ReceiptVerb, StreamVerb, WitnessVerb,
+    AgreementVerb, AppVerb, Assurance, ConfigVerb, Doors, EvidenceVerb, LedgerVerb, Noun,
+    PartnerVerb, PolicyVerb, ReceiptVerb, StreamVerb, WitnessVerb,
 };
 use super::parts::CommandResult;
 use super::{Cli, Column, Exit, Global, JoinArgs, Output, Parts, Shape, SubscribeArgs, View};
@@ -269,6 +269,7 @@ async fn subscribe(args: &SubscribeArgs, node: &Node, output: &mut Output) -> Co
         count: args.count,
         follow: args.follow,
         app: args.name.clone(),
+        witnessed: args.assurance == Assurance::Witnessed,
     };
     channel.send(&command).await?;
     while let Some(reply) = channel.next().await? {

@@ -10,10 +10,11 @@ use countersign_event::documents::Role;
 use countersign_event::entry::{Entry, Kind};
 use countersign_event::names::Origin;
 use countersign_event::time::Timestamp;
-use countersign_exchange::{Log, StreamOptions};
+use countersign_exchange::{Log, StreamOptions, WitnessedHead};
 use countersign_store::journal::{LogKind, StoredEntry};
 use countersign_tlog::{Algorithm, Vkey};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::{LocalNode, exchange_error, internal};
 use crate::admin::{Command, Out, StartAt};
@@ -24,8 +25,21 @@ use crate::evidence::{prove_event, prove_event_in_cose, provenance};
 /// Entries read at once while showing a log.
 const PAGE: u64 = 512;
 
+/// How long it is waited for the newest entries to be witnessed, where nobody follows.
+const WITNESSED: Duration = Duration::from_secs(5);
+
 /// How often a stream that is not here yet is looked for.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// When more is witnessed; never, where nobody asked for it.
+async fn changed(
+    witnessed: Option<&mut watch::Receiver<Option<Arc<WitnessedHead>>>>,
+) -> Result<(), watch::error::RecvError> {
+    match witnessed {
+        Some(witnessed) => witnessed.changed().await,
+        None => std::future::pending().await,
+    }
+}
 
 struct Reading {
     origin: Origin,
@@ -34,6 +48,8 @@ struct Reading {
     follow: bool,
     app: Option<String>,
     control: bool,
+    /// Only what is witnessed.
+    witnessed: bool,
 }
 
 impl LocalNode {
@@ -113,6 +129,7 @@ impl LocalNode {
                         follow,
                         app: None,
                         control: true,
+                        witnessed: false,
                     },
                     out,
                 )
@@ -124,6 +141,7 @@ impl LocalNode {
                 count,
                 follow,
                 app,
+                witnessed,
             } => {
                 let origin = self.stream(&stream)?;
                 self.read(
@@ -134,6 +152,7 @@ impl LocalNode {
                         follow,
                         app,
                         control: false,
+                        witnessed,
                     },
                     out,
                 )
@@ -313,8 +332,22 @@ impl LocalNode {
         let mut next = self.start(&log, &reading)?;
         let mut left = reading.count.unwrap_or(u64::MAX);
         let mut heads = log.watch();
+        // Made only where it is needed: it says that somebody waits.
+        let mut witnessed = reading.witnessed.then(|| log.watch_witnessed());
+        if let Some(witnessed) = witnessed.as_mut().filter(|_| !reading.follow) {
+            // Up to where the stream is witnessed is asked for as long as somebody waits for it.
+            let newest = log.size();
+            let far = |head: &Option<Arc<WitnessedHead>>| {
+                head.as_ref().is_some_and(|head| head.size >= newest)
+            };
+            let _ = tokio::time::timeout(WITNESSED, witnessed.wait_for(far)).await;
+        }
         while left > 0 {
-            let size = heads.borrow_and_update().size;
+            let mut size = heads.borrow_and_update().size;
+            if let Some(witnessed) = &mut witnessed {
+                let cosigned = witnessed.borrow_and_update();
+                size = size.min(cosigned.as_ref().map_or(0, |head| head.size));
+            }
             while next < size && left > 0 {
                 let runs = self
                     .exchange
@@ -340,7 +373,14 @@ impl LocalNode {
                     )));
                 }
             }
-            if !reading.follow || left == 0 || heads.changed().await.is_err() {
+            if !reading.follow || left == 0 {
+                break;
+            }
+            let more = tokio::select! {
+                changed = heads.changed() => changed,
+                changed = changed(witnessed.as_mut()) => changed,
+            };
+            if more.is_err() {
                 break;
             }
         }

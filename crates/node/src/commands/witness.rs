@@ -89,10 +89,9 @@ impl LocalNode {
         if self.exchange.has_forked(log.origin()) {
             return "forked: it has signed two histories".into();
         }
-        if log.kind() != LogKind::Own {
-            return "integrated".into();
-        }
         match log.witnessed() {
+            // Of a copy it is asked only where somebody waits for it.
+            None if log.kind() != LogKind::Own => "integrated".into(),
             // Nobody outside has seen this history until a witness or a partner's receipt says so.
             None => "unwitnessed".into(),
             Some(witnessed) => format!(

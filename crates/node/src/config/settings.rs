@@ -318,6 +318,24 @@ pub const SETTINGS: &[Setting] = &[
         "How many witnesses have to cosign before events count as witnessed."
     ),
     Setting {
+        key: "witness.trusted",
+        meaning: "Verifier keys of witnesses (type 0x04) whose cosignatures count when a partner's stream is read with `--assurance witnessed`, besides those of partners; at most 100.",
+        unit: "",
+        set: |config, raw| {
+            let trusted: Vec<Vkey> = raw.list(100, ValueFault::WitnessKey)?;
+            let cosigns = |vkey: &Vkey| vkey.algorithm() == Algorithm::CosignatureV1;
+            if !trusted.iter().all(cosigns) {
+                return Err(ValueFault::WitnessKey);
+            }
+            config.witness.trusted = trusted;
+            Ok(())
+        },
+        show: |config| {
+            let trusted = config.witness.trusted.iter();
+            json!(trusted.map(ToString::to_string).collect::<Vec<_>>())
+        },
+    },
+    Setting {
         key: "witness.logs",
         meaning: "Verifier keys of logs that are cosigned besides those of partners, at most 1,000.",
         unit: "",

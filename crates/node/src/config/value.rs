@@ -54,6 +54,9 @@ pub enum ValueFault {
         "must be a name of 1 to 200 characters without spaces, plus signs and control characters"
     )]
     WitnessName,
+    /// Not a witness's verifier key.
+    #[error("must be verifier keys as `<name>+<id>+<key>`, of type 0x04 for witnesses")]
+    WitnessKey,
     /// Not one of the words.
     #[error("must be `partners` or `nobody`")]
     WitnessServes,

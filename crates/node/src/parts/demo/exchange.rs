@@ -130,6 +130,7 @@ pub(super) async fn follow(
     let mut channel = partner.node.channel().await?;
     let name = format!("seismic-survey/{STREAM}");
     let follow = Command::Subscribe {
+        witnessed: false,
         stream: name.clone(),
         from: Some(StartAt::Start),
         count: None,
