@@ -6,6 +6,7 @@ use bytes::Bytes;
 use countersign_crypto::Hash;
 use countersign_event::commitment::{attribute_commitment, data_commitment};
 
+use super::erasing::Erased;
 use super::error::Flaw;
 use super::format::{
     COMMIT_BYTES_MAX, COMMIT_HEADER_BYTES, CommitHeader, DirectoryEntry, ENTRY_BYTES,
@@ -142,7 +143,7 @@ fn check_commit(
         let len = part.body_bytes().and_then(|len| usize::try_from(len).ok());
         let body = PartBody::cut(&part, rest.split_to(len.ok_or(Flaw::PartHeader)?))?;
         if check_content {
-            check_commitments(&body)?;
+            check_commitments(part.first, &body)?;
         }
         parts.push(check_part(logs.logs.get(&part.log), &part, &body)?);
     }
@@ -168,14 +169,31 @@ pub(crate) fn check_content_crcs(directory: &[u8], mut content: &[u8]) -> Result
 }
 
 /// Checks each entry's content against checksum and commitments.
-fn check_commitments(body: &PartBody) -> Result<(), Flaw> {
+fn check_commitments(first: u64, body: &PartBody) -> Result<(), Flaw> {
     check_content_crcs(&body.directory, &body.content)?;
+    // Entries without content: the part itself says what allows it.
+    let mut erased = Erased::default();
+    for erasure in &body.erasures {
+        erased.add(*erasure, 0);
+    }
+    let absent = DirectoryEntry::decode_all(&body.directory)
+        .zip(first..)
+        .filter(|(entry, _)| entry.is_absent());
+    if !absent
+        .map(|(_, sequence)| sequence)
+        .all(|sequence| erased.by(sequence).is_some())
+    {
+        return Err(Flaw::Content);
+    }
     let mut rest = &body.content[..];
     for (entry, lengths) in body
         .entries
         .chunks_exact(ENTRY_BYTES)
         .zip(DirectoryEntry::decode_all(&body.directory))
     {
+        if lengths.is_absent() {
+            continue;
+        }
         let (attribute_salt, after) = rest.split_first_chunk().ok_or(Flaw::Content)?;
         let (data_salt, after) = after.split_first_chunk().ok_or(Flaw::Content)?;
         let (attributes, after) = after
