@@ -4,12 +4,14 @@
 //! envelope verifies those bytes and never writes them again.
 
 mod agreement;
+mod erasure;
 mod key_statement;
 mod offer;
 mod receipt;
 mod refusal;
 
 pub use agreement::{Agreement, AgreementId, Erasure, Party, Plan, Termination};
+pub use erasure::{ErasureAnswer, ErasureId, ErasureRequest, Outcome};
 pub use key_statement::{KeyStatement, Role, RoleKey, StatementError};
 pub use offer::{Offer, Side};
 pub use receipt::{Level, Receipt, Rejection, Rejections, SeriesId};
