@@ -28,6 +28,7 @@ use countersign_tlog::{Algorithm, Vkey};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::erasure::{EraseFault, Erasing};
 use crate::identity::Identity;
 use crate::log::{Log, LogSettings};
 use crate::pipeline::append::{AppendError, Writer, WriterParts};
@@ -103,6 +104,8 @@ pub struct Exchange {
     ledger_moved: watch::Sender<u64>,
     /// What the policies said last to whoever reads published logs: at most two answers for each partner and stream.
     judged: Mutex<HashMap<JudgedKey, Judged>>,
+    /// Erasures under way, and who is to be told of them.
+    erasing: Erasing,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -119,6 +122,9 @@ pub enum ExchangeError {
     /// Appending.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// Why content is not erased.
+    #[error(transparent)]
+    Erase(#[from] EraseFault),
     /// What was handed in.
     #[error(transparent)]
     Ingest(#[from] IngestError),
@@ -263,6 +269,7 @@ impl Exchange {
             refusals_got: Mutex::new(HashMap::new()),
             ledger_moved: watch::Sender::new(0),
             judged: Mutex::new(HashMap::new()),
+            erasing: Erasing::default(),
         });
         exchange.begin(may_create).await?;
         Ok(exchange)
@@ -652,6 +659,10 @@ impl Exchange {
 
     pub(crate) fn count_refused_stranger(&self) {
         self.refused_strangers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn erasing(&self) -> &Erasing {
+        &self.erasing
     }
 
     pub(crate) fn with_exposure<T>(

@@ -13,6 +13,8 @@ use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
 use countersign_event::time::Timestamp;
 
+use crate::erasure::ErasureBook;
+
 /// Another organization.
 #[derive(Clone, Debug)]
 pub struct Partner {
@@ -141,6 +143,8 @@ pub struct Registry {
     pub open_logs: HashSet<Origin>,
     /// Tokens for published logs, by their digest.
     pub tokens: HashMap<Hash, TokenState>,
+    /// Requests to erase, their answers, legal holds, retention.
+    pub erasure: ErasureBook,
 }
 
 impl Registry {
@@ -255,6 +259,10 @@ impl Registry {
                 };
                 self.tokens.insert(digest.0, state);
             }
+            LedgerRecord::ErasureAnswer { .. }
+            | LedgerRecord::ErasureRequest { .. }
+            | LedgerRecord::Hold { .. }
+            | LedgerRecord::Retention { .. } => self.erasure.apply(record),
             LedgerRecord::Decision { .. }
             | LedgerRecord::Fault { .. }
             | LedgerRecord::PolicySet { .. }

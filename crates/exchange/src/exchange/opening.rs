@@ -57,13 +57,17 @@ pub(super) async fn load_registry(
     view: &LedgerView,
     own: &Authority,
 ) -> Result<Registry, ViewError> {
-    const KINDS: [&str; 9] = [
+    const KINDS: [&str; 13] = [
         "agreement",
         "app",
+        "erasure-answer",
+        "erasure-request",
+        "hold",
         "invitation",
         "invitation-step",
         "key-statement",
         "log-access",
+        "retention",
         "revocation",
         "termination",
         "token",
