@@ -101,13 +101,14 @@ async fn pause(exchange: &Exchange, attempt: u32) {
     sleep(wait.unwrap_or(BACKOFF.longest)).await;
 }
 
-/// Tells a partner of the agreements that we ended. It answers the same however often it hears it.
+/// Tells a partner of the agreements that we ended, of requests to erase and of our answers. It answers the same however often it hears it.
 pub(crate) async fn tell_notices(
     exchange: Arc<Exchange>,
     partner: Authority,
     connection: Connection,
 ) {
     let mut access = exchange.watch_access();
+    let mut erasures = exchange.watch_erasures();
     let mut told: HashSet<Vec<u8>> = HashSet::new();
     loop {
         for envelope in exchange.notices_for(&partner) {
@@ -117,6 +118,7 @@ pub(crate) async fn tell_notices(
             }
             match Box::pin(tell(&connection, &envelope)).await {
                 Ok(()) => {
+                    exchange.notice_told(&partner, &envelope);
                     told.insert(envelope);
                 }
                 Err(error) => {
@@ -126,6 +128,7 @@ pub(crate) async fn tell_notices(
         }
         tokio::select! {
             changed = access.changed() => if changed.is_err() { return },
+            changed = erasures.changed() => if changed.is_err() { return },
             _ = connection.closed() => return,
         }
     }

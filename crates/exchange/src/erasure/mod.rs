@@ -229,7 +229,10 @@ impl Exchange {
     }
 
     /// What the control entry at a place says, where it is a tombstone or an expiry.
-    pub(crate) fn allows_at(&self, log: &Log, sequence: u64) -> Result<Option<Allows>, ReadError> {
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn allows_at(&self, log: &Log, sequence: u64) -> Result<Option<Allows>, ReadError> {
         if sequence >= log.size() {
             return Ok(None);
         }

@@ -1,12 +1,14 @@
 //! What commands do: one [`Handler`] over an [`Exchange`], the same in a running node and in process.
 
 mod access;
+mod erasure;
 mod ledger;
 mod partners;
 mod status;
 mod streams;
 
 pub(crate) use access::policies_differ;
+pub(crate) use erasure::{gap_line, gap_note};
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -148,6 +150,12 @@ impl LocalNode {
             | Command::Subscribe { .. }
             | Command::CursorApplied { .. }
             | Command::EvidenceExport { .. } => self.on_stream(command, out).await,
+            Command::StreamErase { .. }
+            | Command::StreamRetention { .. }
+            | Command::ErasureApprove { .. }
+            | Command::ErasureHold { .. }
+            | Command::ErasureLs { .. }
+            | Command::ErasureRefuse { .. } => self.on_erasure(command, out).await,
             Command::PartnerConfirm { .. }
             | Command::PartnerInfo { .. }
             | Command::PartnerInvite { .. }
@@ -271,8 +279,10 @@ pub(crate) fn exchange_error(error: ExchangeError) -> CommandError {
         ExchangeError::Append(AppendError::Clock(_)) => ErrorCode::ClockJump,
         ExchangeError::Append(AppendError::Conflict { .. }) => ErrorCode::Conflict,
         ExchangeError::Append(AppendError::DiskFull) => ErrorCode::DiskFull,
+        ExchangeError::Append(AppendError::NotOverwritten { .. }) => ErrorCode::LogDamaged,
         ExchangeError::Append(AppendError::Stopped { .. }) => ErrorCode::StorageStopped,
         ExchangeError::Append(_) => ErrorCode::Malformed,
+        ExchangeError::Erase(fault) => erasure::erase_error(fault),
         ExchangeError::Ingest(_) => ErrorCode::EventInvalid,
         ExchangeError::NoLedger => ErrorCode::DataDirIncomplete,
         ExchangeError::Read(countersign_store::journal::ReadError::Damage(_)) => {
