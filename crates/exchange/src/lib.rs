@@ -22,7 +22,7 @@ mod status;
 
 pub use access::{Peer, PeerError};
 pub use clock::{CLOCK_JUMP_MAX, Clock, ClockJump};
-pub use erasure::{EraseFault, Erased, ErasureBook, OPEN_REQUESTS_MAX, RequestState};
+pub use erasure::{EraseFault, Erased, ErasureBook, OPEN_REQUESTS_MAX, RequestState, read_allows};
 pub use exchange::{
     Evidence, Exchange, ExchangeError, ExchangeParts, LedgerLogs, PUBLISH_WINDOW_BYTES,
     PublishSession, StreamError, StreamOptions,

@@ -28,7 +28,7 @@ use countersign_event::control::Allows;
 use countersign_event::documents::ErasureId;
 use countersign_event::dsse::Envelope;
 use countersign_event::names::{Authority, Origin};
-use countersign_store::journal::ReadError;
+use countersign_store::journal::{JournalReader, LogNumber, ReadError};
 use tokio::sync::watch;
 
 use crate::{Exchange, ExchangeError, Log};
@@ -233,17 +233,7 @@ impl Exchange {
     /// # Errors
     /// [`ReadError`].
     pub fn allows_at(&self, log: &Log, sequence: u64) -> Result<Option<Allows>, ReadError> {
-        if sequence >= log.size() {
-            return Ok(None);
-        }
-        let runs = self.reader().read(log.number(), sequence, 1, u64::MAX)?;
-        let stored = runs.iter().flat_map(|run| run.iter()).next();
-        let stored = stored.filter(|stored| stored.entry.get(1).is_some_and(|b| b & 0x0f == 1));
-        Ok(stored.and_then(|stored| {
-            let event =
-                EventRef::check(stored.attributes(), stored.data_part(), &Limits::FORMAT).ok()?;
-            Allows::read(&event)
-        }))
+        read_allows(self.reader(), log.number(), sequence)
     }
 
     /// Whether an entry is an event, and not a control entry.
@@ -255,6 +245,28 @@ impl Exchange {
             })?;
         Ok(event)
     }
+}
+
+/// What the control entry at a place of a log says, where it is a tombstone or an expiry.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn read_allows(
+    reader: &JournalReader,
+    log: LogNumber,
+    sequence: u64,
+) -> Result<Option<Allows>, ReadError> {
+    if reader.size(log).is_none_or(|size| sequence >= size) {
+        return Ok(None);
+    }
+    let runs = reader.read(log, sequence, 1, u64::MAX)?;
+    let stored = runs.iter().flat_map(|run| run.iter()).next();
+    let is_control = |entry: &[u8]| entry.get(1).is_some_and(|byte| byte & 0x0f == 1);
+    let stored = stored.filter(|stored| is_control(stored.entry));
+    Ok(stored.and_then(|stored| {
+        let (attributes, data_part) = (stored.attributes(), stored.data_part());
+        Allows::read(&EventRef::check(attributes, data_part, &Limits::FORMAT).ok()?)
+    }))
 }
 
 /// A reason as it is kept: one line, not too long.
