@@ -66,13 +66,22 @@ fn partners_to_dial(shared: &Shared) -> Vec<Authority> {
     let exchange = &shared.exchange;
     let now = exchange.clock().now();
     let own = exchange.identity().authority();
+    // Looked up before the registry is held, which it reads too.
+    let asked = exchange.unanswered_by();
     let registry = exchange.registry();
+    let active = |partner: &Authority| {
+        let mut agreements = registry.agreements.values();
+        agreements.any(|state| state.counterparty(own) == partner && state.is_active(now))
+    };
+    // Nobody else would begin a session any more.
+    let asked = asked.into_iter().filter(|partner| !active(partner));
     let wanted: HashSet<_> = registry
         .agreements
         .values()
         .filter(|state| state.is_active(now))
         .filter(|state| state.agreement.consumer.authority == *own || shared.advertise.is_empty())
         .map(|state| state.counterparty(own).clone())
+        .chain(asked)
         .collect();
     let reachable = |partner: &Authority| {
         let known = registry.partners.get(partner);

@@ -62,7 +62,7 @@ impl Exchange {
             });
             let open = registry
                 .erasure
-                .requests()
+                .open()
                 .filter(|state| state.request.by == statement.authority && state.answer.is_none());
             let known = registry.erasure.request(&request.id).cloned();
             (agreed, known, open.count())
@@ -108,7 +108,7 @@ impl Exchange {
             let registry = self.registry();
             let theirs = registry
                 .erasure
-                .requests()
+                .open()
                 .filter(|state| state.request.by != *own);
             theirs
                 .filter(|state| match state.outcome() {
@@ -255,8 +255,8 @@ impl Exchange {
         let registry = self.registry();
         let mut found = registry
             .erasure
-            .requests()
-            .filter(|state| state.request.by != *own && !state.is_done())
+            .open()
+            .filter(|state| state.request.by != *own)
             .filter(|state| id.len() >= 4 && state.request.id.to_string().starts_with(id));
         let unknown = EraseFault::UnknownRequest {
             id: id.chars().filter(|c| !c.is_control()).take(40).collect(),

@@ -1,6 +1,6 @@
 //! What the ledger says of erasures: requests and their answers, legal holds, retention.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use countersign_crypto::Hash;
 use countersign_event::control::Retention;
@@ -42,6 +42,8 @@ impl RequestState {
 #[derive(Clone, Debug, Default)]
 pub struct ErasureBook {
     requests: BTreeMap<ErasureId, RequestState>,
+    /// Those that were not answered *done*: what is looked at each second does not grow with all that ever was.
+    open: BTreeSet<ErasureId>,
     holds: HashMap<Origin, String>,
     retention: HashMap<Origin, Retention>,
 }
@@ -56,6 +58,9 @@ impl ErasureBook {
                 };
                 if let Ok(request) = ErasureRequest::peek(&envelope) {
                     let digest = envelope.payload_digest();
+                    if !self.requests.contains_key(&request.id) {
+                        self.open.insert(request.id);
+                    }
                     self.requests.entry(request.id).or_insert(RequestState {
                         request,
                         envelope,
@@ -74,6 +79,10 @@ impl ErasureBook {
                 if let Some(state) = self.requests.get_mut(&answer.request) {
                     let newer = |(old, _): &(ErasureAnswer, Envelope)| old.made <= answer.made;
                     if state.answer.as_ref().is_none_or(newer) {
+                        match answer.outcome {
+                            Outcome::Done => self.open.remove(&answer.request),
+                            Outcome::Held | Outcome::Refused => self.open.insert(answer.request),
+                        };
                         state.answer = Some((answer, envelope));
                     }
                 }
@@ -113,6 +122,11 @@ impl ErasureBook {
     /// All requests, ours and those of partners.
     pub fn requests(&self) -> impl Iterator<Item = &RequestState> {
         self.requests.values()
+    }
+
+    /// Those that were not answered *done*.
+    pub fn open(&self) -> impl Iterator<Item = &RequestState> {
+        self.open.iter().filter_map(|id| self.requests.get(id))
     }
 
     /// A request by its name.

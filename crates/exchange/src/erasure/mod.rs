@@ -19,7 +19,7 @@ mod retention;
 pub use book::{ErasureBook, RequestState};
 pub use erasing::Erased;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -192,8 +192,8 @@ impl Exchange {
         let registry = self.registry();
         let mut notices: Vec<Envelope> = registry
             .erasure
-            .requests()
-            .filter(|state| state.request.by == *own && !state.is_done())
+            .open()
+            .filter(|state| state.request.by == *own)
             .filter(|state| {
                 let agreement = registry.agreements.get(&state.request.agreement);
                 agreement.is_some_and(|agreed| agreed.counterparty(own) == partner)
@@ -214,6 +214,21 @@ impl Exchange {
                 .cloned(),
         );
         notices
+    }
+
+    /// Partners whom we asked to erase, and who have not answered at all: they are dialled though no agreement with them may hold any more.
+    #[must_use]
+    pub fn unanswered_by(&self) -> HashSet<Authority> {
+        let own = self.identity().authority();
+        let registry = self.registry();
+        let unanswered = registry
+            .erasure
+            .open()
+            .filter(|state| state.request.by == *own && state.answer.is_none());
+        unanswered
+            .filter_map(|state| registry.agreements.get(&state.request.agreement))
+            .map(|agreed| agreed.counterparty(own).clone())
+            .collect()
     }
 
     /// A partner has taken a notice: an answer need not be told again, unless it asks again.

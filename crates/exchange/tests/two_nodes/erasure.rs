@@ -494,6 +494,29 @@ async fn an_erased_event_handed_in_again_is_known_by_its_number_only() {
 }
 
 #[tokio::test]
+async fn a_copy_that_is_no_longer_read_is_erased_on_the_producers_word() {
+    let (producer, consumer, agreement) = partners_under(111, Erasure::Obey).await;
+    producer
+        .exchange
+        .terminate(agreement, "over")
+        .await
+        .unwrap();
+    tell(&producer, &consumer).await;
+    let erased = producer.exchange.erase_event("s", 3, "why").await.unwrap();
+    assert_eq!(erased.asked.len(), 1, "it has receipted the event");
+    let unanswered = producer.exchange.unanswered_by();
+    assert!(
+        unanswered.contains(consumer.authority()),
+        "nobody else begins a session"
+    );
+    tell(&producer, &consumer).await;
+    tell(&producer, &consumer).await;
+    assert_eq!(outcome(&producer.exchange), Some(Outcome::Done));
+    assert!(!holds(&consumer, &canary(3)) && holds(&consumer, &canary(4)));
+    assert!(producer.exchange.unanswered_by().is_empty());
+}
+
+#[tokio::test]
 async fn requests_and_answers_of_others_are_refused() {
     let (producer, consumer, agreement) = partners_under(101, Erasure::Obey).await;
     let stranger = Node::new(105, "Stranger").await;

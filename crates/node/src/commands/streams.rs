@@ -304,10 +304,10 @@ impl LocalNode {
                     next = stored.sequence + 1;
                     if let Some(by) = stored.erased_by {
                         let continues = |gap: &mut Gap| gap.extend(stored.sequence, by);
-                        if !gap.as_mut().is_some_and(continues) {
-                            if let Some(gap) = gap.replace(Gap::of(stored.sequence, by)) {
-                                out.line(gap.line(self, &log)?).await?;
-                            }
+                        if !gap.as_mut().is_some_and(continues)
+                            && let Some(gap) = gap.replace(Gap::of(stored.sequence, by))
+                        {
+                            out.line(gap.line(self, &log)?).await?;
                         }
                         continue;
                     }
