@@ -84,7 +84,7 @@ impl Lengths {
     /// Whether there is none.
     #[must_use]
     pub fn is_absent(&self) -> bool {
-        *self == Self::ABSENT
+        self.attribute_bytes == u32::MAX
     }
 
     /// Bytes of the whole content, salts included; 0 where there is none.

@@ -155,9 +155,20 @@ fn check_commit(
     })
 }
 
-/// Checks each entry's content against its checksum, the cheap test that a read makes.
-pub(crate) fn check_content_crcs(directory: &[u8], mut content: &[u8]) -> Result<(), Flaw> {
-    for entry in DirectoryEntry::decode_all(directory) {
+/// Checks each entry's content against its checksum, the cheap test that a read makes. `named` says whether an erasure names an entry without
+/// content, by its place.
+pub(crate) fn check_content_crcs(
+    directory: &[u8],
+    mut content: &[u8],
+    named: impl Fn(u64) -> bool,
+) -> Result<(), Flaw> {
+    for (place, entry) in (0..).zip(DirectoryEntry::decode_all(directory)) {
+        if entry.is_absent() {
+            if !named(place) {
+                return Err(Flaw::Content);
+            }
+            continue;
+        }
         let len = usize::try_from(entry.content_bytes()).map_err(|_| Flaw::Content)?;
         let (bytes, rest) = content.split_at_checked(len).ok_or(Flaw::Content)?;
         if crc32c::crc32c(bytes) != entry.crc {
@@ -170,21 +181,13 @@ pub(crate) fn check_content_crcs(directory: &[u8], mut content: &[u8]) -> Result
 
 /// Checks each entry's content against checksum and commitments.
 fn check_commitments(first: u64, body: &PartBody) -> Result<(), Flaw> {
-    check_content_crcs(&body.directory, &body.content)?;
     // Entries without content: the part itself says what allows it.
     let mut erased = Erased::default();
     for erasure in &body.erasures {
         erased.add(*erasure, 0);
     }
-    let absent = DirectoryEntry::decode_all(&body.directory)
-        .zip(first..)
-        .filter(|(entry, _)| entry.is_absent());
-    if !absent
-        .map(|(_, sequence)| sequence)
-        .all(|sequence| erased.by(sequence).is_some())
-    {
-        return Err(Flaw::Content);
-    }
+    let named = |place| erased.by(first.saturating_add(place)).is_some();
+    check_content_crcs(&body.directory, &body.content, named)?;
     let mut rest = &body.content[..];
     for (entry, lengths) in body
         .entries

@@ -171,7 +171,7 @@ impl ContentInput {
     /// Whether there is none.
     #[must_use]
     pub fn is_absent(&self) -> bool {
-        *self == Self::ABSENT
+        self.attribute_bytes == u32::MAX
     }
 
     /// Bytes of salts, attributes and data part; 0 where there is none.

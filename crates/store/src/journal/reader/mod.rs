@@ -461,17 +461,11 @@ fn check_content(
     content: &[u8],
     erased: &[Erasure],
 ) -> Result<(), Flaw> {
-    let named = |sequence: u64| {
+    check_content_crcs(directory, content, |place| {
+        let sequence = first + place;
         let at = erased.partition_point(|run| run.end <= sequence);
         erased.get(at).is_some_and(|run| run.first <= sequence)
-    };
-    let absent = DirectoryEntry::decode_all(directory)
-        .zip(first..)
-        .filter(|(lengths, _)| lengths.is_absent());
-    if !absent.map(|(_, sequence)| sequence).all(named) {
-        return Err(Flaw::Content);
-    }
-    check_content_crcs(directory, content)
+    })
 }
 
 /// Meta data, entries and directory of a part, compared with its checksums.
