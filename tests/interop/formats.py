@@ -77,6 +77,26 @@ def parse_data_part(raw, where):
 
 # --------------------------------------------------------------------------------------------------- signed documents
 
+ALLOWANCES = {b"dev.countersign.control.tombstone.v1": "sequence", b"dev.countersign.control.expiry.v1": "below"}
+
+def read_allowance(event, data):
+    """What a control entry allows to be gone: ("sequence" or "below", number); None where it is no well-formed tombstone or expiry."""
+    member = ALLOWANCES.get(event[b"type"])
+    if not member:
+        return None
+    try:
+        said = parse(data, "a control entry")
+        check_form(said, {"sequence": number, "reason": text()} if member == "sequence" else {"below": number, "policy": binary(32)}, "a control entry")
+        return member, said[member]
+    except Bad:
+        return None
+
+def unaccounted(entries, withheld, allowances):
+    """Entries without content that no control entry behind them allows to be gone; `allowances` has what each says by its sequence."""
+    single = {what for at, (member, what) in allowances.items() if member == "sequence" and what < at}
+    below = max([min(what, at) for at, (member, what) in allowances.items() if member == "below"], default=0)
+    return [sequence for sequence in withheld if entries[sequence].control or sequence >= below and sequence not in single]
+
 class Document:
     """A DSSE envelope. Its payload is looked into at once, to learn who must have signed it; nothing of it counts before."""
     def __init__(self, raw, path):

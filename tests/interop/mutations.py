@@ -587,7 +587,15 @@ def withheld(rng, b):
         run["to"] += 1
     elif kind == 2:
         run["log"] = rng.randrange(3)
-    manifest["undisclosed"] = [run] if kind != 3 else []
+    told = {(run["log"], sequence): run["reason"] for run in manifest["undisclosed"] for sequence in range(run["from"], run["to"])}
+    told.update({(run["log"], sequence): "withheld" for sequence in range(run["from"], run["to"])})
+    manifest["undisclosed"] = []
+    for (log, sequence), reason in sorted(told.items()) if kind != 3 else []:
+        last = manifest["undisclosed"][-1:]
+        if last and (last[0]["log"], last[0]["to"], last[0]["reason"]) == (log, sequence, reason):
+            last[0]["to"] += 1
+        else:
+            manifest["undisclosed"].append({"log": log, "from": sequence, "to": sequence + 1, "reason": reason})
     if kind == 4 and high - low > 1:
         manifest["undisclosed"] = [dict(run, to=low + 1), dict(run, **{"from": low + 1}, reason=rng.choice(["withheld", "other"]))]
     b.put("manifest.json", manifest)

@@ -44,6 +44,11 @@ publish 20
 countersign subscribe "$acme/streams/orders" --profile reader.json --from start --count 400 >/dev/null 2>&1 || true
 receipts 1 360
 export_ orders --out ended --data acme
+countersign stream erase orders 290 --reason "asked for" --yes --data acme >/dev/null
+export_ orders --out erased --data acme
+export_ orders --out erased-range --from 270 --to 300 --data acme
+countersign stream retention orders --count 200 --data acme >/dev/null
+export_ orders --out expired --data acme
 seq 1 66000 | sed 's,.*,{"n":&},' | countersign publish many - --create --type com.example.count --data acme >/dev/null
 export_ many --out large --data acme
 export_ many --out large-range --from 65700 --to 65800 --data acme
@@ -64,10 +69,12 @@ judge() {       # bundle, expected exit code, trusted fingerprints
     fi
     same=$((same + 1))
 }
-for bundle in whole whole.tar aligned middle beginning ended large large-range; do
+for bundle in whole whole.tar aligned middle beginning ended erased expired large large-range; do
     judge $bundle 0 "$acme"
     judge $bundle 9
 done
+# What allows the gap lies behind the range.
+judge erased-range 9 "$acme"
 judge copy 0 "$acme" "$beta"
 judge copy 9 "$acme"
 judge copy 9 "$beta"
@@ -83,5 +90,5 @@ judge whole 9 "$beta"
 keys=()
 for file in acme/keys/*.pem beta/keys/*.pem reader.json; do keys+=(--keys "$file"); done
 $python "$here/mutate.py" --countersign "$COUNTERSIGN" --number "${MUTATIONS:-3000}" ${SEED:+--seed "$SEED"} "${keys[@]}" \
-    whole="$acme" aligned="$acme" middle="$acme" beginning="$acme" copy="$acme,$beta" ended="$acme" whole= copy="$acme"
+    whole="$acme" aligned="$acme" middle="$acme" beginning="$acme" copy="$acme,$beta" ended="$acme" erased="$acme" expired="$acme" whole= copy="$acme"
 echo "second_verifier: the vectors fit, $same judgements and all verdicts on altered bundles agree"

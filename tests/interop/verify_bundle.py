@@ -10,7 +10,7 @@ made again where cedar_subset.py lies beside it. Top down: the bundle, its docum
 import argparse, base64, os, re, struct, sys
 from formats import (Bad, Document, Entry, FOREVER, Lacking, MIB, anything, authority, check_form, digest, boolean, fingerprint,
                      fold, groups, grow, ident, many, merge, need, number, one_of, origin, parse, parse_attributes, parse_data_part, parse_note,
-                     parse_vkey, raw_member, read_folder, read_statement, read_tar, read_trust, sha256, text, text_of, unbase64, verify_ed25519, vkey_id)
+                     parse_vkey, raw_member, read_allowance, read_folder, read_statement, read_tar, read_trust, sha256, text, text_of, unaccounted, unbase64, verify_ed25519, vkey_id)
 try:
     import cedar_subset
 except ImportError:
@@ -419,7 +419,7 @@ class Log:
         return len(events), sum(entry.data_length for entry in events)
 
     def check_content(self):
-        self.facts, self.genesis, withheld = {}, None, []
+        self.facts, self.genesis, self.allowances, withheld = {}, None, {}, []
         for n in [n for kind, n in self.tiles if kind == "entries"]:
             where, begin, end = self.content_path(n), max(self.start, 256 * n), min(self.to, 256 * n + 256)
             raw, at = self.bundle.read(where), 6 + 7 * (end - begin)
@@ -436,11 +436,10 @@ class Log:
                 need(at <= len(raw), here, "it is cut")
                 self.check_one(sequence, content, attributes, here)
             need(at == len(raw), where, "it goes on after the last content")
-        runs = [run for run in self.bundle.manifest["undisclosed"] if run["log"] == self.place]
-        told = [sequence for run in runs for sequence in range(run["from"], run["to"])]
+        told = [sequence for run in self.bundle.manifest["undisclosed"] if run["log"] == self.place for sequence in range(run["from"], run["to"])]
         need(told == withheld, "manifest.json", f"the undisclosed entries of {self.origin} are not those that its files mark")
-        if withheld:
-            self.bundle.missing.append(f"{self.origin}: {len(withheld)} contents are not disclosed, from entry {withheld[0]}")
+        left = unaccounted(self.entries, withheld, self.allowances)
+        self.bundle.missing += [f"{self.origin}: {len(left)} contents are not disclosed, from entry {left[0]}"] if left else []
 
     def check_one(self, sequence, content, attributes, where):
         entry, names, part = self.entries[sequence], content[64:64 + attributes], content[64 + attributes:]
@@ -453,6 +452,7 @@ class Log:
         need(bool(author) == entry.author_signed, where, "its author material is not as its entry says")
         if sequence == 0:
             self.genesis = entry.control, event[b"type"], data
+        self.allowances.update({sequence: said for said in [entry.control and read_allowance(event, data)] if said})
         if self.place and event[b"type"].startswith(b"dev.countersign.ledger."):
             self.facts[sequence] = data
 

@@ -35,8 +35,8 @@ pub struct EventProof {
     pub entry: [u8; ENTRY_BYTES],
     /// How long the attributes in the content are.
     pub attribute_bytes: u16,
-    /// Salts, attributes and data part.
-    pub content: Vec<u8>,
+    /// Salts, attributes and data part; absent where they are not handed out, or gone.
+    pub content: Option<Vec<u8>>,
     /// Key statements of the log's organization.
     pub statements: Vec<Envelope>,
 }
@@ -45,22 +45,29 @@ impl EventProof {
     /// Extension and bytes of each file, the proof itself last.
     #[must_use]
     pub fn files(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let mut files = vec![(KEY_STATEMENTS, statement_lines(&self.statements))];
+        files.extend(
+            self.content
+                .as_ref()
+                .map(|content| (CONTENT, self.content_file(content))),
+        );
+        files.push((ENTRY, self.entry.to_vec()));
+        files.push((EVENT_PROOF, self.proof.encode().into_bytes()));
+        files
+    }
+
+    fn content_file(&self, content: &[u8]) -> Vec<u8> {
         let salts_and_attributes =
             countersign_event::content::CONTENT_SALT_BYTES + usize::from(self.attribute_bytes);
-        let data_part = self.content.len().saturating_sub(salts_and_attributes);
+        let data_part = content.len().saturating_sub(salts_and_attributes);
         let lengths = ContentLengths::Disclosed {
             attributes: self.attribute_bytes,
             // INVARIANT: a content has at most 17 MiB.
             data_part: u32::try_from(data_part).unwrap_or(u32::MAX),
         };
-        let mut content = encode_directory(&[lengths]);
-        content.extend_from_slice(&self.content);
-        vec![
-            (KEY_STATEMENTS, statement_lines(&self.statements)),
-            (CONTENT, content),
-            (ENTRY, self.entry.to_vec()),
-            (EVENT_PROOF, self.proof.encode().into_bytes()),
-        ]
+        let mut file = encode_directory(&[lengths]);
+        file.extend_from_slice(content);
+        file
     }
 }
 
@@ -214,7 +221,10 @@ impl Event<'_> {
             self.say(found, Check::Content, Severity::False, CONTENT, what);
         };
         let undisclosed = |found: &mut Collector<'_>| {
-            let what = "the content of the entry is not disclosed".to_owned();
+            let what = format!(
+                "the content of the entry is not disclosed: what is proven is that something with {} bytes of data was logged here at {}, not what it said",
+                entry.data_bytes, entry.time
+            );
             self.say(found, Check::Content, Severity::Missing, CONTENT, what);
         };
         let clean = found.is_clean(Check::Files);

@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use countersign_crypto::Hash;
 use countersign_event::content::EventRef;
+use countersign_event::control::Allows;
 use countersign_event::entry::{Entry, Kind};
 use countersign_event::time::Timestamp;
 
@@ -90,6 +91,12 @@ pub(crate) struct Walked {
     pub(crate) states: BTreeMap<u64, State>,
     pub(crate) facts: Vec<Fact>,
     pub(crate) undisclosed: Vec<(u64, u64)>,
+    /// Those of them that are control entries.
+    undisclosed_control: Vec<u64>,
+    /// Events that tombstones name, each by one behind it.
+    tombstones: BTreeSet<u64>,
+    /// Events below this have expired.
+    expired_below: u64,
     events: u64,
     bytes: u64,
     pub(crate) contents: u64,
@@ -344,6 +351,26 @@ impl<'w, 'f> Assembly<'w, 'f> {
 }
 
 impl Walked {
+    /// The runs without content that no tombstone or expiry here allows.
+    pub(crate) fn unaccounted(&self) -> Vec<(u64, u64)> {
+        let mut left: Vec<(u64, u64)> = Vec::new();
+        for &(from, to) in &self.undisclosed {
+            for sequence in from..to {
+                let allowed = (sequence < self.expired_below
+                    || self.tombstones.contains(&sequence))
+                    && self.undisclosed_control.binary_search(&sequence).is_err();
+                if allowed {
+                    continue;
+                }
+                match left.last_mut() {
+                    Some((_, end)) if *end == sequence => *end += 1,
+                    _ => left.push((sequence, sequence + 1)),
+                }
+            }
+        }
+        left
+    }
+
     fn count(&mut self, sums: Sums) {
         self.last_time = sums.time.unwrap_or(self.last_time);
         self.events += sums.events;
@@ -358,7 +385,22 @@ impl Walked {
         if let Some(genesis) = contents.genesis {
             self.genesis = Some(genesis);
         }
-        for sequence in contents.undisclosed {
+        for (sequence, allows) in contents.allows {
+            match allows {
+                Allows::Tombstone(tombstone) if tombstone.sequence < sequence => {
+                    self.tombstones.insert(tombstone.sequence);
+                }
+                Allows::Tombstone(_) => {}
+                Allows::Expiry(expiry) => {
+                    let below = expiry.below.min(sequence);
+                    self.expired_below = self.expired_below.max(below);
+                }
+            }
+        }
+        for (sequence, event) in contents.undisclosed {
+            if !event {
+                self.undisclosed_control.push(sequence);
+            }
             match self.undisclosed.last_mut() {
                 Some((_, to)) if *to == sequence => *to += 1,
                 _ => self.undisclosed.push((sequence, sequence + 1)),

@@ -76,6 +76,8 @@ pub struct Skeleton {
     pub entry: [u8; ENTRY_BYTES],
     /// Its content.
     pub content: ContentLengths,
+    /// Why that is not given, where the source knows better than [`BundleFacts::undisclosed_reason`].
+    pub reason: Option<&'static str>,
 }
 
 /// One policy file of a set that decided.
@@ -455,9 +457,9 @@ impl Writer<'_> {
             in_range.map(|(skeleton, _)| skeleton.content).collect();
         let path = format!("{prefix}{}", content_path(run));
         self.content(number, &path, here.start, &contents, &malformed)?;
-        for (sequence, lengths) in here.zip(&contents) {
-            if *lengths == ContentLengths::Undisclosed {
-                self.withhold(number, sequence, reason);
+        for (sequence, skeleton) in here.zip(skeletons.iter().skip(skip)) {
+            if skeleton.content == ContentLengths::Undisclosed {
+                self.withhold(number, sequence, skeleton.reason.unwrap_or(reason));
             }
         }
         Ok(skeletons)
@@ -499,7 +501,9 @@ impl Writer<'_> {
 
     fn withhold(&mut self, log: usize, sequence: u64, reason: &str) {
         match self.undisclosed.last_mut() {
-            Some(run) if run.log == log && run.to == sequence => run.to += 1,
+            Some(run) if run.log == log && run.to == sequence && run.reason == reason => {
+                run.to += 1;
+            }
             _ => self.undisclosed.push(Undisclosed {
                 log,
                 from: sequence,

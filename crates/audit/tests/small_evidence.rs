@@ -90,7 +90,7 @@ impl Place {
             },
             entry: self.log.entries[sequence as usize],
             attribute_bytes,
-            content,
+            content: Some(content),
             statements: statements.iter().copied().cloned().collect(),
         };
         self.judge(EVENT_PROOF, proof.files())

@@ -22,7 +22,7 @@ use countersign_event::content::{EventError, EventRef, Limits, split_content};
 use countersign_event::documents::{Agreement, KeyStatement};
 use countersign_event::entry::{ENTRY_BYTES, Entry, Kind};
 use countersign_event::time::Timestamp;
-use countersign_protocol::delivery::{BatchFault, VerifiedBatch};
+use countersign_protocol::delivery::{BatchFault, Claim, VerifiedBatch};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -393,17 +393,26 @@ impl EventBatch {
         &self.0
     }
 
-    /// The events; control entries are left out.
+    /// Which entries came without content, because they were erased or have expired, in order.
+    #[must_use]
+    pub fn gaps(&self) -> &[Claim] {
+        self.0.claims()
+    }
+
+    /// The events; control entries are left out, and those without content.
     pub fn events(&self) -> impl Iterator<Item = DeliveredEvent<'_>> {
         self.entries().filter(|event| event.kind == Kind::Event)
     }
 
-    /// All entries.
+    /// All entries that have content.
     pub fn entries(&self) -> impl Iterator<Item = DeliveredEvent<'_>> {
         let mut offset = 0_usize;
         let parts = self.0.entries().as_chunks::<ENTRY_BYTES>().0.iter();
         let parts = parts.zip(self.0.lengths()).zip(self.0.leaf_hashes());
         parts.filter_map(move |((entry, lengths), leaf)| {
+            if lengths.is_absent() {
+                return None;
+            }
             let start = offset;
             offset += usize::try_from(lengths.content_bytes()).ok()?;
             let content = self.0.content().get(start..offset)?;

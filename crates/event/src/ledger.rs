@@ -79,6 +79,39 @@ pub enum LedgerRecord {
         /// The facts that the policies saw, as JSON text, so that the decision can be replayed.
         facts: String,
     },
+    /// A producer asks for a copy of an event to be erased. Counterparty log.
+    ErasureRequest {
+        /// The DSSE envelope.
+        envelope: EnvelopeText,
+    },
+    /// What became of such a request. Counterparty log.
+    ErasureAnswer {
+        /// The DSSE envelope.
+        envelope: EnvelopeText,
+    },
+    /// A legal hold on a stream or copy was set or released. Node log.
+    Hold {
+        /// The log.
+        stream: Origin,
+        /// Whether it holds now.
+        held: bool,
+        /// For people.
+        reason: String,
+    },
+    /// How long a stream of ours keeps content. Node log.
+    Retention {
+        /// The log.
+        stream: Origin,
+        /// Older content expires.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        age_seconds: Option<u64>,
+        /// Data bytes that are kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
+        /// Entries that are kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        count: Option<u64>,
+    },
     /// An invitation was made, or is over. Node log.
     Invitation {
         /// Hexadecimal id.
@@ -198,6 +231,10 @@ impl LedgerRecord {
             Self::App { .. } => "app",
             Self::Cursor { .. } => "cursor",
             Self::Decision { .. } => "decision",
+            Self::ErasureAnswer { .. } => "erasure-answer",
+            Self::ErasureRequest { .. } => "erasure-request",
+            Self::Hold { .. } => "hold",
+            Self::Retention { .. } => "retention",
             Self::Invitation { .. } => "invitation",
             Self::InvitationStep { .. } => "invitation-step",
             Self::KeyStatement { .. } => "key-statement",

@@ -18,6 +18,7 @@ pub mod attributes;
 pub mod cloudevents;
 pub mod commitment;
 pub mod content;
+pub mod control;
 pub mod data;
 pub mod documents;
 pub mod dsse;

@@ -29,6 +29,7 @@ use countersign_tlog::{Algorithm, Vkey};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::erasure::{EraseFault, Erasing};
 use crate::identity::Identity;
 use crate::log::{Cites, Log, LogSettings};
 use crate::pipeline::append::{AppendError, Writer, WriterParts};
@@ -114,6 +115,8 @@ pub struct Exchange {
     submissions: Mutex<Submissions>,
     /// Series of receipts that take the place of ones that this directory has lost the end of.
     lost_series: Mutex<HashMap<AgreementId, SeriesId>>,
+    /// Erasures under way, and who is to be told of them.
+    erasing: Erasing,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -133,6 +136,9 @@ pub enum ExchangeError {
     /// What was cosigned, or is kept.
     #[error(transparent)]
     Checkpoints(#[from] CheckpointsError),
+    /// Why content is not erased.
+    #[error(transparent)]
+    Erase(#[from] EraseFault),
     /// What was handed in.
     #[error(transparent)]
     Ingest(#[from] IngestError),
@@ -291,6 +297,7 @@ impl Exchange {
             witness,
             submissions: Mutex::new(Submissions::default()),
             lost_series: Mutex::new(HashMap::new()),
+            erasing: Erasing::default(),
         });
         exchange.recall_witnessed().await?;
         exchange.begin(may_create).await?;
@@ -697,6 +704,10 @@ impl Exchange {
 
     pub(crate) fn count_refused_stranger(&self) {
         self.refused_strangers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn erasing(&self) -> &Erasing {
+        &self.erasing
     }
 
     pub(crate) fn with_exposure<T>(

@@ -9,6 +9,7 @@
 
 mod access;
 mod clock;
+mod erasure;
 mod exchange;
 mod forks;
 mod identity;
@@ -25,6 +26,7 @@ mod witnessed;
 
 pub use access::{Peer, PeerError};
 pub use clock::{CLOCK_JUMP_MAX, Clock, ClockJump};
+pub use erasure::{EraseFault, Erased, ErasureBook, OPEN_REQUESTS_MAX, RequestState, read_allows};
 pub use exchange::{
     Evidence, Exchange, ExchangeError, ExchangeParts, LedgerLogs, PUBLISH_WINDOW_BYTES,
     PublishSession, StreamError, StreamOptions,

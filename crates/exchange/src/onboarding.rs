@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use countersign_crypto::{Fingerprint, Hash, PublicKey};
 use countersign_event::documents::{
-    Agreement, AgreementId, Document as _, KeyStatement, Offer, Party, Plan, RefusalCode, Role,
-    Side, Termination,
+    Agreement, AgreementId, Document as _, ErasureAnswer, ErasureRequest, KeyStatement, Offer,
+    Party, Plan, RefusalCode, Role, Side, Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -548,7 +548,7 @@ impl Exchange {
         open.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Documents that a partner has to know of: the agreements that we ended. Told at each session; taking one twice changes nothing.
+    /// Documents that a partner has to know of: the agreements that we ended, requests to erase and our answers to them. Told at each session; taking one twice changes nothing.
     #[must_use]
     pub fn notices_for(&self, partner: &Authority) -> Vec<Envelope> {
         let own = self.identity().authority();
@@ -561,10 +561,11 @@ impl Exchange {
             .filter_map(|state| state.ended.as_ref())
             .filter(|ended| ended.by == *own)
             .map(|ended| ended.envelope.clone())
+            .chain(self.erasure_notices_for(partner))
             .collect()
     }
 
-    /// A partner tells of a termination or of newer keys.
+    /// A partner tells of a termination, or of an erasure.
     ///
     /// # Errors
     /// [`ExchangeError::Refused`] where it is not the partner's to say.
@@ -588,6 +589,13 @@ impl Exchange {
         };
         let envelope =
             Envelope::from_json(envelope).map_err(|_| malformed("not a signed document"))?;
+        match envelope.payload_type() {
+            ErasureRequest::PAYLOAD_TYPE => {
+                return self.take_erasure_request(peer, &envelope).await;
+            }
+            ErasureAnswer::PAYLOAD_TYPE => return self.take_erasure_answer(peer, &envelope).await,
+            _ => {}
+        }
         let end = statement
             .open_dated(Role::Agreement, &envelope, |end: &Termination| end.made)
             .map_err(|_| malformed("not a termination signed by an agreement key of its sender"))?;

@@ -13,6 +13,8 @@ use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
 use countersign_event::time::Timestamp;
 
+use crate::erasure::ErasureBook;
+
 /// Another organization.
 #[derive(Clone, Debug)]
 pub struct Partner {
@@ -146,6 +148,8 @@ pub struct Registry {
     pub tokens: HashMap<Hash, TokenState>,
     /// Logs that have signed two histories: nothing more is read from them or cosigned for them.
     pub forked: HashSet<Origin>,
+    /// Requests to erase, their answers, legal holds, retention.
+    pub erasure: ErasureBook,
 }
 
 impl Registry {
@@ -265,6 +269,10 @@ impl Registry {
                     self.forked.insert(stream.clone());
                 }
             }
+            LedgerRecord::ErasureAnswer { .. }
+            | LedgerRecord::ErasureRequest { .. }
+            | LedgerRecord::Hold { .. }
+            | LedgerRecord::Retention { .. } => self.erasure.apply(record),
             LedgerRecord::Decision { .. }
             | LedgerRecord::PolicySet { .. }
             | LedgerRecord::Refusal { .. }

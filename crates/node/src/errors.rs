@@ -37,6 +37,8 @@ error_codes! {
     AdminProtocol = "admin-protocol",
     /// The running node is of another version than this program.
     AdminVersion = "admin-version",
+    /// The content is gone already.
+    AlreadyErased = "already-erased",
     /// Too much at once; try again.
     Busy = "busy",
     /// The clock jumped ahead.
@@ -87,6 +89,8 @@ error_codes! {
     KeyMissing = "key-missing",
     /// Others may read a key file.
     KeyMode = "key-mode",
+    /// A legal hold keeps the content.
+    LegalHold = "legal-hold",
     /// The link is no invitation.
     LinkInvalid = "link-invalid",
     /// The log on disk is damaged.

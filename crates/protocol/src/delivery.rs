@@ -8,9 +8,14 @@
 //! 118-byte entry, its leaf hash and the tree, and accepts the batch only if the tree is one that the log's key has signed. One altered, missing,
 //! reordered or replayed bit anywhere gives another root.
 
+mod claims;
+
+pub use claims::{CLAIMS_MAX, Claim};
+
 use bytes::Bytes;
 use countersign_crypto::{Hash, PublicKey, Signature};
-use countersign_event::content::{ContentError, EventRef, open_content};
+use countersign_event::content::{ContentError, EventRef, SealedHead, open_content};
+use countersign_event::control::Allows;
 use countersign_event::entry::{ENTRY_BYTES, Flags, Kind};
 use countersign_event::time::Timestamp;
 use countersign_tlog::checkpoint::verify_signature;
@@ -19,6 +24,7 @@ use countersign_tlog::{
 };
 use serde::{Deserialize, Serialize};
 
+use self::claims::Claims;
 use crate::{Message, SignedHead, SubscribeReady, varint};
 
 /// Most entries of one batch. With descriptors of at least 5 bytes this bounds what a hostile count can make a reader allocate to
@@ -26,6 +32,7 @@ use crate::{Message, SignedHead, SubscribeReady, varint};
 pub const BATCH_ENTRIES_MAX: u32 = 65_536;
 
 const TAG_WHOLE: u8 = 0;
+const TAG_ERASED: u8 = 1;
 const SALT_BYTES: u64 = 64;
 const DESCRIPTOR_BYTES_MIN: usize = 5;
 
@@ -68,30 +75,67 @@ pub struct Lengths {
 }
 
 impl Lengths {
-    /// Bytes of the whole content, salts included.
+    /// An entry without content.
+    pub const ABSENT: Self = Self {
+        attribute_bytes: u32::MAX,
+        data_part_bytes: u32::MAX,
+    };
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.attribute_bytes == u32::MAX
+    }
+
+    /// Bytes of the whole content, salts included; 0 where there is none.
     #[must_use]
     pub fn content_bytes(&self) -> u64 {
+        if self.is_absent() {
+            return 0;
+        }
         SALT_BYTES + u64::from(self.attribute_bytes) + u64::from(self.data_part_bytes)
     }
 }
 
-/// Writes the descriptors of encoded entries (118 bytes each), beside their lengths.
+/// Writes the descriptors of encoded entries (118 bytes each), beside their lengths. None of them is erased.
 #[must_use]
 pub fn write_descriptors(entries: &[u8], lengths: &[Lengths]) -> Vec<u8> {
+    write_descriptors_with(entries, lengths, |sequence| sequence)
+}
+
+/// As [`write_descriptors`], for entries of which some are [`Lengths::ABSENT`]: `erased_by` gives the control entry that allows it.
+#[must_use]
+pub fn write_descriptors_with(
+    entries: &[u8],
+    lengths: &[Lengths],
+    erased_by: impl Fn(u64) -> u64,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(lengths.len() * 10);
     let mut time_before = 0;
     for (entry, lengths) in entries.as_chunks::<ENTRY_BYTES>().0.iter().zip(lengths) {
         let time = read_u64(entry, 46);
         let data_bytes = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
-        out.push(TAG_WHOLE);
+        out.push(if lengths.is_absent() {
+            TAG_ERASED
+        } else {
+            TAG_WHOLE
+        });
         out.push(entry[1]);
         varint::write(&mut out, time.wrapping_sub(time_before));
+        time_before = time;
+        if lengths.is_absent() {
+            let sequence = read_u64(entry, 6);
+            let behind = erased_by(sequence).saturating_sub(sequence);
+            varint::write(&mut out, u64::from(data_bytes));
+            varint::write(&mut out, behind);
+            out.extend_from_slice(&entry[54..]);
+            continue;
+        }
         varint::write(&mut out, u64::from(lengths.attribute_bytes));
         varint::write(&mut out, u64::from(lengths.data_part_bytes));
         if entry[1] & 0xf0 != 0 {
             varint::write(&mut out, u64::from(data_bytes));
         }
-        time_before = time;
     }
     out
 }
@@ -129,6 +173,21 @@ pub enum BatchFault {
         /// What is wrong with it.
         error: ContentError,
     },
+    /// An entry came without content, and the control entry that it names does not allow that.
+    #[error(
+        "the entry at sequence {sequence} came without content, and the entry at {by}, which is said to allow it, does not"
+    )]
+    FalseClaim {
+        /// The first entry claimed.
+        sequence: u64,
+        /// The control entry named.
+        by: u64,
+    },
+    /// More entries without content than a reader keeps in mind.
+    #[error(
+        "more than {CLAIMS_MAX} runs of entries came without content and without what allows it"
+    )]
+    Claims,
     /// The log's time goes backwards.
     #[error("the entry at sequence {sequence} is older than the one before it")]
     Time {
@@ -181,6 +240,8 @@ pub struct VerifiedBatch {
     cover: Cover,
     events: u64,
     data_bytes: u64,
+    claims: Vec<Claim>,
+    allows: Vec<(u64, Allows)>,
 }
 
 impl VerifiedBatch {
@@ -243,6 +304,18 @@ impl VerifiedBatch {
     pub fn data_bytes(&self) -> u64 {
         self.data_bytes
     }
+
+    /// Which of them came without content, in order. The claims are the producer's until the entries that they name are read.
+    #[must_use]
+    pub fn claims(&self) -> &[Claim] {
+        &self.claims
+    }
+
+    /// The tombstones and expiries in it, by their sequence.
+    #[must_use]
+    pub fn allows(&self) -> &[(u64, Allows)] {
+        &self.allows
+    }
 }
 
 /// A verifying reader of one log: knows the tree up to where it stands, and what it must be.
@@ -257,6 +330,8 @@ pub struct LogReader {
     signed: Option<Checkpoint>,
     /// The signature that was verified last, over `signed`; none where that was verified before this reader began.
     signature: Option<Vec<u8>>,
+    /// What entries without content wait for.
+    claims: Claims,
     /// Checkpoints that were signed ahead of the entries, by size: held against the entries when these reach them.
     awaited: Vec<Checkpoint>,
 }
@@ -292,7 +367,19 @@ impl LogReader {
             awaited: newest.iter().cloned().collect(),
             signed: newest,
             signature: None,
+            claims: Claims::default(),
         }
+    }
+
+    /// The reader with claims that it kept before it was resumed. Those whose control entry lies behind it were judged.
+    #[must_use]
+    pub fn with_claims(mut self, claims: impl IntoIterator<Item = Claim>) -> Self {
+        for claim in claims {
+            if claim.by >= self.next() {
+                self.claims.add(claim);
+            }
+        }
+        self
     }
 
     /// A reader that starts where the producer says, once that start has been proven to lie in the signed log, and that log to be a
@@ -442,6 +529,10 @@ impl LogReader {
             awaited: &self.awaited,
             events: 0,
             data_bytes: 0,
+            before: &self.claims,
+            added: Claims::default(),
+            claims: Vec::new(),
+            allows: Vec::new(),
         };
         rebuild.all(first, count, &bulk[..descriptor_bytes], &content)?;
         let Cover::Checkpoint { head, consistency } = &message.cover;
@@ -468,8 +559,14 @@ impl LogReader {
             time,
             events,
             data_bytes,
+            claims,
+            allows,
             ..
         } = rebuild;
+        for claim in claims.iter().filter(|claim| claim.by >= end) {
+            self.claims.add(*claim);
+        }
+        self.claims.forget_below(end);
         self.range = range.clone();
         self.last_leaf = last_leaf;
         self.last_time = time;
@@ -486,6 +583,8 @@ impl LogReader {
             cover: message.cover,
             events,
             data_bytes,
+            claims,
+            allows,
         })
     }
 
@@ -539,6 +638,12 @@ struct Rebuild<'a> {
     awaited: &'a [Checkpoint],
     events: u64,
     data_bytes: u64,
+    /// Claims of earlier batches.
+    before: &'a Claims,
+    /// Claims of this batch.
+    added: Claims,
+    claims: Vec<Claim>,
+    allows: Vec<(u64, Allows)>,
 }
 
 impl Rebuild<'_> {
@@ -591,9 +696,21 @@ impl Rebuild<'_> {
         if descriptor.time < self.time {
             return Err(BatchFault::Time { sequence });
         }
-        let (event, sealed) =
-            open_content(content, descriptor.lengths.attribute_bytes as usize).map_err(fault)?;
-        check_stated(descriptor, &event).map_err(fault)?;
+        let (sealed, says) = match descriptor.erased {
+            Some(erased) => (self.claim(sequence, descriptor, &erased)?, None),
+            None => {
+                let attribute_bytes = descriptor.lengths.attribute_bytes as usize;
+                let (event, sealed) = open_content(content, attribute_bytes).map_err(fault)?;
+                check_stated(descriptor, &event).map_err(fault)?;
+                let control = descriptor.kind == Kind::Control;
+                (sealed, control.then(|| Allows::read(&event)).flatten())
+            }
+        };
+        self.before.judge(sequence, says.as_ref())?;
+        self.added.judge(sequence, says.as_ref())?;
+        if let Some(says) = says {
+            self.allows.push((sequence, says));
+        }
         let entry = sealed.entry(
             descriptor.kind,
             sequence,
@@ -625,6 +742,47 @@ impl Rebuild<'_> {
     }
 }
 
+impl Rebuild<'_> {
+    /// An entry without content: what it would commit to comes with it, and what allows it is judged later.
+    fn claim(
+        &mut self,
+        sequence: u64,
+        descriptor: &Descriptor,
+        erased: &ErasedDescriptor,
+    ) -> Result<SealedHead, BatchFault> {
+        let form = |what| BatchFault::Form {
+            first: sequence,
+            what,
+        };
+        if descriptor.kind == Kind::Control {
+            return Err(form("a control entry without content"));
+        }
+        let by = sequence
+            .checked_add(erased.behind)
+            .filter(|by| *by > sequence)
+            .ok_or_else(|| form("an erased entry names no entry behind it"))?;
+        let claim = Claim {
+            first: sequence,
+            end: sequence.saturating_add(1),
+            by,
+        };
+        match self.claims.last_mut() {
+            Some(last) if last.end == sequence && last.by == by => last.end = claim.end,
+            _ => self.claims.push(claim),
+        }
+        self.added.add(claim);
+        if self.before.len() + self.added.len() > CLAIMS_MAX {
+            return Err(BatchFault::Claims);
+        }
+        Ok(SealedHead {
+            attributes: erased.attributes,
+            data: erased.data,
+            data_bytes: u32::try_from(descriptor.data_bytes).map_err(|_| form("a data length"))?,
+            flags: descriptor.flags,
+        })
+    }
+}
+
 fn check_stated(descriptor: &Descriptor, event: &EventRef<'_>) -> Result<(), ContentError> {
     let found = event.data().author_material.is_some();
     if descriptor.flags.author_signed != found {
@@ -648,13 +806,38 @@ struct Descriptor {
     time: u64,
     lengths: Lengths,
     data_bytes: u64,
+    erased: Option<ErasedDescriptor>,
+}
+
+/// What travels in place of content.
+#[derive(Clone, Copy)]
+struct ErasedDescriptor {
+    /// How far behind it the control entry lies.
+    behind: u64,
+    attributes: Hash,
+    data: Hash,
+}
+
+impl ErasedDescriptor {
+    fn read(input: &mut &[u8]) -> Option<(u64, Self)> {
+        let (data_bytes, behind) = (varint::read(input)?, varint::read(input)?);
+        let (attributes, rest) = input.split_first_chunk()?;
+        let (data, rest) = rest.split_first_chunk()?;
+        *input = rest;
+        let erased = Self {
+            behind,
+            attributes: *attributes,
+            data: *data,
+        };
+        Some((data_bytes, erased))
+    }
 }
 
 impl Descriptor {
     fn read(input: &mut &[u8], time_before: &mut u64) -> Option<Self> {
         let (&[tag, kind_and_flags], rest) = input.split_first_chunk::<2>()?;
         *input = rest;
-        if tag != TAG_WHOLE {
+        if tag != TAG_WHOLE && tag != TAG_ERASED {
             return None;
         }
         let kind = match kind_and_flags & 0x0f {
@@ -683,10 +866,24 @@ impl Descriptor {
         };
         let time = time_before.wrapping_add(varint::read(input)?);
         *time_before = time;
+        if tag == TAG_ERASED {
+            let (data_bytes, erased) = ErasedDescriptor::read(input)?;
+            return Some(Self {
+                kind,
+                flags,
+                time,
+                lengths: Lengths::ABSENT,
+                data_bytes,
+                erased: Some(erased),
+            });
+        }
         let lengths = Lengths {
             attribute_bytes: varint::read(input)?.try_into().ok()?,
             data_part_bytes: varint::read(input)?.try_into().ok()?,
         };
+        if lengths.is_absent() {
+            return None;
+        }
         let data_bytes = if kind_and_flags & 0xf0 == 0 {
             u64::from(lengths.data_part_bytes).checked_sub(1)?
         } else {
@@ -698,6 +895,7 @@ impl Descriptor {
             time,
             lengths,
             data_bytes,
+            erased: None,
         })
     }
 }

@@ -150,6 +150,7 @@ impl LogState {
             data_part_bytes: data,
         };
         Ok(PartInput {
+            erasures: Vec::new(),
             log: self.log,
             expected_size,
             entries,

@@ -45,6 +45,8 @@ sync_sites! {
     CreateParent,
     /// The journal's directory, once everything in it exists. Without it head file and folders may be gone.
     CreateRoot,
+    /// Zeros over erased content. Without it erased content may come back with the power.
+    Erase,
     /// The head file at a segment roll, on a clean close, on request. Without it damage may pass for a torn tail.
     Heads,
     /// The last commit that recovery keeps, written again, and the tail that it cuts.
@@ -69,6 +71,9 @@ pub const DIRECT_ALIGNMENT: usize = 4096;
 
 /// The unit of direct writes. A device with larger sectors is written through the cache.
 pub const DIRECT_SECTOR: usize = 512;
+
+/// Blocks of most file systems; a hole of other units only makes less room.
+const PUNCH_BLOCK: u64 = 4096;
 
 /// An open file. Reads and writes name their position, so that one handle serves many threads.
 pub trait DiskFile: Debug + Send + Sync {
@@ -116,6 +121,14 @@ pub trait DiskFile: Debug + Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::StorageFull`]; what the system reports.
     fn reserve(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Gives the whole blocks of a range back to the file system, which then reads as zeros. Where the file system cannot do that nothing happens.
+    ///
+    /// # Errors
+    /// What the system reports.
+    fn punch_hole(&self, _offset: u64, _len: u64) -> io::Result<()> {
         Ok(())
     }
 
@@ -298,6 +311,18 @@ impl DiskFile for RealFile {
         }
     }
 
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        use rustix::fs::FallocateFlags;
+        // Whole blocks only: what is left of the others is zeros already, and so stays as it is.
+        let start = offset.next_multiple_of(PUNCH_BLOCK);
+        let end = (offset + len) / PUNCH_BLOCK * PUNCH_BLOCK;
+        if start < end {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(&self.0, flags, start, end - start)?;
+        }
+        Ok(())
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
@@ -342,6 +367,10 @@ impl DiskFile for DirectFile {
 
     fn reserve(&self, len: u64) -> io::Result<()> {
         self.cached.reserve(len)
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.cached.punch_hole(offset, len)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -33,6 +33,8 @@ fn small_journal() -> (SimDisk, Model) {
                     sign: round % 2 == 0,
                     content_bytes_max: 60,
                     events: 1 + usize::try_from(dice.below(4)).unwrap(),
+                    absent: false,
+                    erasures: Vec::new(),
                 };
                 let model = model.entry(log.value()).or_default();
                 parts.push(model.part(log, options, &mut dice));

@@ -11,10 +11,12 @@ use std::sync::Arc;
 
 use countersign_crypto::SeededEntropy;
 use countersign_store::disk::{Disk, SyncSite};
-use countersign_store::journal::{CommitError, CreateError, Journal, LogNumber, OpenError};
+use countersign_store::journal::{
+    CommitError, CreateError, EraseError, Erasure, Journal, LogNumber, OpenError,
+};
 use countersign_store::sim::{OpKind, SimDisk};
 
-use support::{Dice, Model, PartOptions, SMALL, birth, check_all, dir, open};
+use support::{Dice, Model, ModelLog, PartOptions, SMALL, birth, check_all, check_gone, dir, open};
 
 /// What is known to be stable, and what may be: the commit under way when everything stopped.
 #[derive(Clone, Default)]
@@ -83,6 +85,11 @@ fn work(disk: &SimDisk, truth: &mut Truth, dice: &mut Dice, rounds: u64) -> Resu
                 truth.heads_synced = true;
             }
             2 => drop(journal.preparer().prepare_next()),
+            3 => match journal.erase_some(1 + dice.below(2000)) {
+                Ok(true) => {}
+                Ok(false) => check_gone(disk, &truth.acknowledged)?,
+                Err(_) => return Ok(()),
+            },
             _ => {
                 let (model, parts) = next_parts(&mut journal, &truth.acknowledged, dice);
                 truth.in_flight = Some(model);
@@ -122,11 +129,33 @@ fn start(disk: &SimDisk, truth: &mut Truth, dice: &mut Dice) -> Result<Option<Jo
     match Journal::open(arc, &dir(), SMALL, entropy()) {
         Ok((journal, _)) => match truth.settle(&journal) {
             Err(_) if disk.is_stopped() => Ok(None),
-            settled => settled.map(|()| Some(journal)),
+            Err(lost) => Err(lost),
+            Ok(()) if dice.below(3) == 0 => Ok(Some(journal)),
+            Ok(()) => finish_erasing(disk, journal, truth),
         },
         Err(OpenError::Io { .. }) if disk.is_stopped() => Ok(None),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// What was erased before the stop is overwritten by what was left to do, and stays away when power fails right after.
+fn finish_erasing(
+    disk: &SimDisk,
+    mut journal: Journal,
+    truth: &Truth,
+) -> Result<Option<Journal>, String> {
+    loop {
+        match journal.erase_some(3000) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(EraseError::Read(error)) if !disk.is_stopped() => return Err(error.to_string()),
+            Err(_) => return Ok(None),
+        }
+    }
+    check_gone(disk, &truth.acknowledged)?;
+    check_gone(&disk.after_worst_power_loss(), &truth.acknowledged)
+        .map_err(|error| format!("after power was lost: {error}"))?;
+    Ok(Some(journal))
 }
 
 /// A commit for some of up to four logs.
@@ -156,14 +185,32 @@ fn next_parts(
             annotation: vec![3; usize::try_from(dice.below(40)).unwrap()],
             cover: vec![4; usize::try_from(dice.below(3) * 50).unwrap()],
             sign: dice.below(2) == 0,
+            absent: false,
+            erasures: Vec::new(),
         };
-        let part = model
-            .entry(log.value())
-            .or_default()
-            .part(log, options, dice);
-        parts.push(part);
+        let model = model.entry(log.value()).or_default();
+        let options = with_erasures(options, model, dice);
+        parts.push(model.part(log, options, dice));
     }
     (model, parts)
+}
+
+/// Now and then entries are erased, and now and then those of the part itself come without content.
+fn with_erasures(mut options: PartOptions, model: &ModelLog, dice: &mut Dice) -> PartOptions {
+    let size = model.entries.len() as u64;
+    let by = size + 7;
+    if dice.below(4) == 0 && size > 0 {
+        let first = dice.below(size);
+        let end = first + 1 + dice.below(size - first);
+        options.erasures.push(Erasure { first, end, by });
+    }
+    if dice.below(8) == 0 && options.events > 0 {
+        options.absent = true;
+        let end = size + options.events as u64;
+        let first = size;
+        options.erasures.push(Erasure { first, end, by });
+    }
+    options
 }
 
 /// Seeds in which the disk is stopped at a random operation, up to three times in a row, then power is lost (or only the

@@ -9,6 +9,7 @@
 //! and answered (crate `exchange`).
 
 mod deliver;
+mod erasing;
 mod frames;
 pub mod http;
 mod join;

@@ -70,7 +70,15 @@ fn partners_to_dial(shared: &Shared) -> Vec<Authority> {
     let exchange = &shared.exchange;
     let now = exchange.clock().now();
     let own = exchange.identity().authority();
+    // Looked up before the registry is held, which it reads too.
+    let asked = exchange.unanswered_by();
     let registry = exchange.registry();
+    let active = |partner: &Authority| {
+        let mut agreements = registry.agreements.values();
+        agreements.any(|state| state.counterparty(own) == partner && state.is_active(now))
+    };
+    // Nobody else would begin a session any more.
+    let asked = asked.into_iter().filter(|partner| !active(partner));
     let wanted: HashSet<_> = registry
         .agreements
         .values()
@@ -81,6 +89,7 @@ fn partners_to_dial(shared: &Shared) -> Vec<Authority> {
             reads || shared.advertise.is_empty() || exchange.holds_streams()
         })
         .map(|state| state.counterparty(own).clone())
+        .chain(asked)
         .collect();
     let reachable = |partner: &Authority| {
         let known = registry.partners.get(partner);
@@ -109,13 +118,14 @@ async fn pause(exchange: &Exchange, attempt: u32) {
     sleep(wait.unwrap_or(BACKOFF.longest)).await;
 }
 
-/// Tells a partner of the agreements that we ended. It answers the same however often it hears it.
+/// Tells a partner of the agreements that we ended, of requests to erase and of our answers. It answers the same however often it hears it.
 pub(crate) async fn tell_notices(
     exchange: Arc<Exchange>,
     partner: Authority,
     connection: Connection,
 ) {
     let mut access = exchange.watch_access();
+    let mut erasures = exchange.watch_erasures();
     let mut told: HashSet<Vec<u8>> = HashSet::new();
     loop {
         for envelope in exchange.notices_for(&partner) {
@@ -125,6 +135,7 @@ pub(crate) async fn tell_notices(
             }
             match Box::pin(tell(&connection, &envelope)).await {
                 Ok(()) => {
+                    exchange.notice_told(&partner, &envelope);
                     told.insert(envelope);
                 }
                 Err(error) => {
@@ -134,6 +145,7 @@ pub(crate) async fn tell_notices(
         }
         tokio::select! {
             changed = access.changed() => if changed.is_err() { return },
+            changed = erasures.changed() => if changed.is_err() { return },
             _ = connection.closed() => return,
         }
     }
@@ -197,6 +209,8 @@ fn agreements_to_read(exchange: &Exchange) -> Vec<(AgreementId, Origin)> {
 /// Reading ended, to be tried again as long as it is wanted.
 struct Stopped {
     progressed: bool,
+    /// Until a person has looked, and restarted the node.
+    for_good: bool,
 }
 
 async fn keep_reading(shared: Arc<Shared>, agreement: AgreementId) {
@@ -222,6 +236,10 @@ async fn keep_reading(shared: Arc<Shared>, agreement: AgreementId) {
         };
         let stopped = read(&shared.exchange, &mut consumption, &connection).await;
         consumption.disconnected();
+        if stopped.for_good {
+            tracing::error!(stream = %consumption.stream(), "reading has stopped: content was withheld under a false claim; the evidence is kept");
+            std::future::pending::<()>().await;
+        }
         attempt = if stopped.progressed {
             0
         } else {
@@ -238,7 +256,10 @@ async fn read(
 ) -> Stopped {
     let mut progressed = false;
     match subscribe(exchange, consumption, connection, &mut progressed).await {
-        Ok(()) => Stopped { progressed },
+        Ok(()) => Stopped {
+            progressed,
+            for_good: false,
+        },
         Err(ReadError::Consume(error)) => {
             tracing::warn!(stream = %consumption.stream(), %error, "reading stopped");
             if error.is_fork()
@@ -247,11 +268,17 @@ async fn read(
             {
                 tracing::debug!(stream = %consumption.stream(), %error, "the producer did not say how its log goes on");
             }
-            Stopped { progressed }
+            Stopped {
+                progressed,
+                for_good: error.is_false_claim(),
+            }
         }
         Err(ReadError::Gone(error)) => {
             tracing::debug!(stream = %consumption.stream(), %error, "a subscription ended");
-            Stopped { progressed }
+            Stopped {
+                progressed,
+                for_good: false,
+            }
         }
     }
 }

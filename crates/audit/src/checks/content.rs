@@ -1,12 +1,13 @@
 //! Each content is what its entry commits to.
 
 use countersign_event::content::{ContentError, EventRef, check_content};
+use countersign_event::control::Allows;
 use countersign_event::entry::{Entry, Kind};
 
 use crate::content_file::{DIRECTORY_BYTES_MAX, content_bytes, decode_directory, directory_bytes};
 use crate::files::BundleFile;
 use crate::layout::content_path;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Undisclosed};
 use crate::report::{Check, Collector, Finding, Severity};
 use crate::walk::{Desk, Fact, Run, Walk, Walked};
 use crate::write::ContentLengths;
@@ -20,7 +21,10 @@ pub(crate) struct Contents {
     pub(crate) count: u64,
     pub(crate) encrypted: u64,
     pub(crate) bytes: u64,
-    pub(crate) undisclosed: Vec<u64>,
+    /// Entries without content, and whether they are events.
+    pub(crate) undisclosed: Vec<(u64, bool)>,
+    /// Tombstones and expiries, by their sequence.
+    pub(crate) allows: Vec<(u64, Allows)>,
     pub(crate) facts: Vec<Fact>,
     pub(crate) genesis: Option<Genesis>,
 }
@@ -80,7 +84,10 @@ fn check_file(
             let at = usize::try_from(sequence - first).unwrap_or(usize::MAX);
             let entry = desk.entries.get(at).and_then(Option::as_ref);
             match *lengths {
-                ContentLengths::Undisclosed => run.contents.undisclosed.push(sequence),
+                ContentLengths::Undisclosed => {
+                    let event = entry.is_some_and(|entry| entry.kind == Kind::Event);
+                    run.contents.undisclosed.push((sequence, event));
+                }
                 ContentLengths::Disclosed { attributes, .. } => {
                     if let Some(what) = check_one(
                         walk,
@@ -137,6 +144,11 @@ fn check_one(
     if sequence == 0 {
         contents.genesis = Some(genesis(entry, &event));
     }
+    if entry.kind == Kind::Control
+        && let Some(allows) = Allows::read(&event)
+    {
+        contents.allows.push((sequence, allows));
+    }
     if let Some(fact) = walk.look.and_then(|look| look(sequence, &event)) {
         contents.facts.push(fact);
     }
@@ -151,7 +163,7 @@ fn genesis(entry: &Entry, event: &EventRef<'_>) -> Genesis {
     }
 }
 
-/// The runs without content are those that the manifest owns up to; and they are evidence that is not here.
+/// The runs without content are those that the manifest owns up to; and what no tombstone or expiry allows is evidence that is not here.
 pub(crate) fn judge_undisclosed(
     manifest: &Manifest,
     number: usize,
@@ -159,9 +171,7 @@ pub(crate) fn judge_undisclosed(
     found: &mut Collector<'_>,
 ) {
     let mut stated: Vec<(u64, u64)> = Vec::new();
-    let mut reason = "";
     for run in manifest.undisclosed.iter().filter(|run| run.log == number) {
-        reason = &run.reason;
         match stated.last_mut() {
             Some((_, to)) if *to == run.from => *to = run.to,
             _ => stated.push((run.from, run.to)),
@@ -186,16 +196,27 @@ pub(crate) fn judge_undisclosed(
         let what = "what is not disclosed is not what the manifest says".to_owned();
         push(Severity::False, first(here).min(first(&stated)), what);
     }
-    if let Some((from, _)) = here.first() {
-        let entries: u64 = here.iter().map(|(from, to)| to - from).sum();
+    let unaccounted = walked.unaccounted();
+    let runs = |runs: &[(u64, u64)]| runs.iter().map(|(from, to)| to - from).sum::<u64>();
+    if let Some((from, _)) = unaccounted.first() {
+        let entries = runs(&unaccounted);
+        let stated = |run: &&Undisclosed| run.log == number && run.from <= *from && *from < run.to;
+        let reason = manifest.undisclosed.iter().find(stated);
+        let reason = reason.map_or("", |run| run.reason.as_str());
         let reason: String = reason
             .chars()
             .filter(|c| !c.is_control())
             .take(200)
             .collect();
         let what = format!(
-            "the contents of {entries} entries are not disclosed; the exporter says: {reason}"
+            "the contents of {entries} entries are not disclosed, and nothing here allows it; the exporter says: {reason}"
         );
         push(Severity::Missing, *from, what);
+    }
+    let allowed = runs(here).saturating_sub(runs(&unaccounted));
+    if allowed > 0 {
+        let what =
+            format!("{allowed} contents erased or expired, each as a control entry here says");
+        found.done(Check::Content, what);
     }
 }

@@ -194,14 +194,28 @@ impl World {
     }
 
     pub fn of(producer: Org, consumer: Org, size: u64) -> Self {
+        Self::with_controls(producer, consumer, size, &[])
+    }
+
+    /// As [`World::new`], with control entries in place of some events: sequence, type, data.
+    pub fn with_controls(
+        producer: Org,
+        consumer: Org,
+        size: u64,
+        controls: &[(u64, &str, String)],
+    ) -> Self {
         let origin = Origin::of_stream(
             &producer.authority,
             &"quakes".parse::<StreamName>().unwrap(),
         );
         let mut stream = Log::new(&producer, origin.clone());
         while stream.size() < size {
+            let control = controls.iter().find(|(at, ..)| *at == stream.size());
             let data = format!("{{\"magnitude\":{}}}", stream.size());
-            stream.append(Kind::Event, "org.example.quake", &data);
+            match control {
+                Some((_, name, data)) => stream.append(Kind::Control, name, data),
+                None => stream.append(Kind::Event, "org.example.quake", &data),
+            }
         }
         let mut agreement = agreement(&producer, &consumer, &origin).sign(&producer.agreement);
         agreement.add_signature(&consumer.agreement);
@@ -449,6 +463,7 @@ impl BundleSource for Source<'_> {
                         data_part,
                     },
                 },
+                reason: None,
             }
         };
         Ok((from..to).map(skeleton).collect())

@@ -4,6 +4,7 @@
 //! envelope verifies those bytes and never writes them again.
 
 mod agreement;
+mod erasure;
 mod key_revocation;
 mod key_statement;
 mod offer;
@@ -11,6 +12,7 @@ mod receipt;
 mod refusal;
 
 pub use agreement::{Agreement, AgreementId, Erasure, Party, Plan, Termination};
+pub use erasure::{ErasureAnswer, ErasureId, ErasureRequest, Outcome};
 pub use key_revocation::{KeyRevocation, REVOKED_HEADS_MAX, RevocationError, RevokedHead};
 pub use key_statement::{KeyStatement, Role, RoleKey, StatementError};
 pub use offer::{Offer, Side};

@@ -9,8 +9,8 @@ mod vectors;
 
 use countersign_crypto::SigningKey;
 use countersign_event::documents::{
-    Agreement, Document, KeyRevocation, KeyStatement, Offer, Receipt, Refusal, Rejection,
-    Termination,
+    Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, Offer, Receipt,
+    Refusal, Rejection, Termination,
 };
 use countersign_event::from_slice_of_objects;
 use countersign_event::names::{Authority, Origin};
@@ -151,6 +151,16 @@ proptest! {
     #[test]
     fn terminations_and_their_schema_agree(sample in samples::termination()) {
         check::<Termination>("termination", &sample);
+    }
+
+    #[test]
+    fn erasure_requests_and_their_schema_agree(sample in samples::erasure_request()) {
+        check::<ErasureRequest>("erasure-request", &sample);
+    }
+
+    #[test]
+    fn erasure_answers_and_their_schema_agree(sample in samples::erasure_answer()) {
+        check::<ErasureAnswer>("erasure-answer", &sample);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use countersign_crypto::{PublicKey, SigningKey};
 use countersign_event::documents::{
-    Agreement, AgreementId, Digest, Erasure, KeyRevocation, KeyStatement, Level, Offer, Party,
-    Plan, Receipt, Refusal, RefusalCode, Rejection, Rejections, RevokedHead, Role, RoleKey,
-    SeriesId, Side, Termination,
+    Agreement, AgreementId, Digest, Erasure, ErasureAnswer, ErasureId, ErasureRequest,
+    KeyRevocation, KeyStatement, Level, Offer, Outcome, Party, Plan, Receipt, Refusal, RefusalCode, Rejection,
+    Rejections, RevokedHead, Role, RoleKey, SeriesId, Side, Termination,
 };
 use countersign_event::names::{Authority, Origin, StreamName};
 use countersign_event::time::Timestamp;
@@ -200,6 +200,35 @@ prop_compose! {
         made in time(),
     ) -> Termination {
         Termination { agreement, stream, by, reason, position, made }
+    }
+}
+
+prop_compose! {
+    pub(crate) fn erasure_request()(
+        id in any::<[u8; 16]>().prop_map(ErasureId),
+        agreement in agreement_id(),
+        stream in origin(),
+        (sequence, tombstone) in (number(), number()),
+        by in authority(),
+        reason in words(),
+        made in time(),
+    ) -> ErasureRequest {
+        ErasureRequest { id, agreement, stream, sequence, tombstone, by, reason, made }
+    }
+}
+
+prop_compose! {
+    pub(crate) fn erasure_answer()(
+        request in any::<[u8; 16]>().prop_map(ErasureId),
+        digest in digest(),
+        stream in origin(),
+        sequence in number(),
+        by in authority(),
+        outcome in select(vec![Outcome::Done, Outcome::Held, Outcome::Refused]),
+        reason in words(),
+        made in time(),
+    ) -> ErasureAnswer {
+        ErasureAnswer { request, digest, stream, sequence, by, outcome, reason, made }
     }
 }
 

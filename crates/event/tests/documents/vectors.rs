@@ -7,9 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use countersign_crypto::{PublicKey, SigningKey, sha256};
 use countersign_event::documents::{
-    Agreement, AgreementId, Digest, Document, Erasure, KeyRevocation, KeyStatement, Level, Offer,
-    Party, Plan, Receipt, Refusal, RefusalCode, Rejection, Rejections, RevocationError,
-    RevokedHead, Role, RoleKey, SeriesId, Side, Termination,
+    Agreement, AgreementId, Digest, Document, Erasure, ErasureAnswer, ErasureId, ErasureRequest,
+    KeyRevocation, KeyStatement, Level, Offer, Outcome, Party, Plan, Receipt, Refusal, RefusalCode, Rejection,
+    Rejections, RevocationError, RevokedHead, Role, RoleKey, SeriesId, Side, Termination,
 };
 use countersign_event::dsse::{ENVELOPE_BYTES_MAX, Envelope};
 use countersign_event::names::{Authority, Origin};
@@ -186,6 +186,32 @@ fn termination() -> Termination {
     }
 }
 
+fn erasure_request() -> ErasureRequest {
+    ErasureRequest {
+        id: ErasureId([11; 16]),
+        agreement: agreement().id,
+        stream: stream(),
+        sequence: 7,
+        tombstone: 13,
+        by: Authority::of_key(&public(PRODUCER)),
+        reason: "the person asked for it".to_owned(),
+        made: time(6),
+    }
+}
+
+fn erasure_answer() -> ErasureAnswer {
+    ErasureAnswer {
+        request: ErasureId([11; 16]),
+        digest: Digest(sha256(&erasure_request().to_payload())),
+        stream: stream(),
+        sequence: 7,
+        by: Authority::of_key(&public(CONSUMER)),
+        outcome: Outcome::Done,
+        reason: "the agreement says so".to_owned(),
+        made: time(7),
+    }
+}
+
 /// The fields of one signed document, after it has been read back from its own text.
 fn signed<D: Document + PartialEq + std::fmt::Debug>(
     kind: &str,
@@ -316,6 +342,27 @@ fn documents_of_every_kind_have_their_golden_bytes() {
         &json!([
             signed("termination", &termination(), &[producer]),
             signed("termination", &by_consumer, &[consumer]),
+        ]),
+    );
+    let held = ErasureAnswer {
+        outcome: Outcome::Held,
+        reason: "a legal hold".to_owned(),
+        ..erasure_answer()
+    };
+    let refused = ErasureAnswer {
+        outcome: Outcome::Refused,
+        ..erasure_answer()
+    };
+    check(
+        "erasure-request.json",
+        &json!([signed("erasure-request", &erasure_request(), &[producer])]),
+    );
+    check(
+        "erasure-answer.json",
+        &json!([
+            signed("erasure-answer", &erasure_answer(), &[consumer]),
+            signed("erasure-answer", &held, &[consumer]),
+            signed("erasure-answer", &refused, &[consumer]),
         ]),
     );
 }

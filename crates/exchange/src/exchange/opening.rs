@@ -57,14 +57,18 @@ pub(super) async fn load_registry(
     view: &LedgerView,
     own: &Authority,
 ) -> Result<Registry, ViewError> {
-    const KINDS: [&str; 10] = [
+    const KINDS: [&str; 14] = [
         "agreement",
         "app",
+        "erasure-answer",
+        "erasure-request",
         "fault",
+        "hold",
         "invitation",
         "invitation-step",
         "key-statement",
         "log-access",
+        "retention",
         "revocation",
         "termination",
         "token",

@@ -7,6 +7,7 @@
 //!
 //! This file is the way to that thread; `append/state.rs` is what it does, `append/stage.rs` how one commit is put together.
 
+mod erase;
 mod stage;
 mod state;
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use countersign_crypto::SigningKey;
 use countersign_protocol::delivery::VerifiedBatch;
-use countersign_store::journal::{Birth, Journal, JournalReader, LogNumber};
+use countersign_store::journal::{Birth, Erasure, Journal, JournalReader, LogNumber};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::duplicates::Publisher;
@@ -92,6 +93,12 @@ pub enum AppendError {
         "the stream takes no entries until it is known that nobody has read more of it than is here: `countersign status` says who is asked"
     )]
     Held,
+    /// Erased content is refused to readers, and still on the disk.
+    #[error("erased content is not overwritten yet: {why}; the next start of the node tries again")]
+    NotOverwritten {
+        /// What failed.
+        why: String,
+    },
     /// Handed in before, so long ago that only the series' last number is known.
     #[error(
         "already stored: the series is stored up to number {last_number}, at sequence {last_sequence}"
@@ -144,8 +151,14 @@ enum Work {
         log: Arc<Log>,
         batch: Box<VerifiedBatch>,
         cover: Vec<u8>,
+        erasures: Vec<Erasure>,
         done: Done,
         permit: Option<OwnedSemaphorePermit>,
+    },
+    Erase {
+        log: Arc<Log>,
+        erase: erase::Erase,
+        done: Done,
     },
     Ask(Question),
 }
@@ -160,6 +173,9 @@ enum Question {
         log: LogNumber,
         publisher: Publisher,
         reply: oneshot::Sender<(u64, u64)>,
+    },
+    Overwritten {
+        reply: erase::ErasedReply,
     },
     ConfirmClock,
     Flush {
@@ -265,11 +281,13 @@ impl Writer {
         receiver.await.unwrap_or_else(|_| Err(AppendError::ended()))
     }
 
-    /// Queues a verified batch of a copied log; what comes back resolves when it is durable. Waits while the queue is full.
+    /// Queues a verified batch of a copied log, and what is erased in the copy with it; what comes back resolves when it is durable. Waits while
+    /// the queue is full.
     pub async fn queue_copy(
         &self,
         log: Arc<Log>,
         batch: VerifiedBatch,
+        erasures: Vec<Erasure>,
     ) -> oneshot::Receiver<Result<Appended, AppendError>> {
         let (done, receiver) = answer();
         let permit = self
@@ -281,6 +299,7 @@ impl Writer {
             log,
             batch,
             cover,
+            erasures,
             done,
             permit,
         });
@@ -298,8 +317,14 @@ impl Writer {
             .room(batch.content().len() + batch.entries().len())
             .await;
         // The cover is our own signature, which is made again when the batch is integrated.
+        let erasures = batch.claims().iter().map(|claim| Erasure {
+            first: claim.first,
+            end: claim.end,
+            by: claim.by,
+        });
         self.send(Work::Copy {
             log,
+            erasures: erasures.collect(),
             batch: Box::new(batch),
             cover: Vec::new(),
             done,

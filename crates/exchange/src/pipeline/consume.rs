@@ -8,13 +8,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use countersign_crypto::{Hash, PublicKey, sha256_of};
-use countersign_event::documents::{AgreementId, Role, SeriesId};
+use countersign_event::control::Allows;
+use countersign_event::documents::{AgreementId, Erasure as Term, Role, SeriesId};
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
-use countersign_protocol::delivery::{BatchFault, BatchMessage, Cover, LogReader};
+use countersign_protocol::delivery::{
+    BatchFault, BatchMessage, Claim, Cover, LogReader, VerifiedBatch,
+};
 use countersign_protocol::{Heads, Message as _, SignedHead, StartAt, Subscribe, SubscribeReady};
-use countersign_store::journal::{Birth, LogKind};
+use countersign_store::journal::{Birth, Erasure, LogKind};
 use countersign_tlog::{Checkpoint, verify_consistency};
 use tokio::sync::oneshot;
 
@@ -87,15 +90,29 @@ pub enum ConsumeError {
 }
 
 impl ConsumeError {
-    /// Whether the log does not go on from what it signed before. One that shrank may be an older copy whose owner mends it; one that forked is never read
-    /// on ([`Exchange::has_forked`]).
+    /// Whether the log does not go on from what it signed before, or withholds content under a false claim. One that shrank may be an older copy whose owner
+    /// mends it; one that forked is never read on ([`Exchange::has_forked`]).
     #[must_use]
     pub fn is_fork(&self) -> bool {
-        use BatchFault::{Contradiction, Shrunk};
+        use BatchFault::{Contradiction, FalseClaim, Shrunk};
         matches!(
             self,
             Self::Fault {
-                fault: Contradiction { .. } | Shrunk { .. },
+                fault: Contradiction { .. } | FalseClaim { .. } | Shrunk { .. },
+                ..
+            }
+        )
+    }
+}
+
+impl ConsumeError {
+    /// Whether content was withheld under a false claim: it is not read on before a person has looked.
+    #[must_use]
+    pub fn is_false_claim(&self) -> bool {
+        matches!(
+            self,
+            Self::Fault {
+                fault: BatchFault::FalseClaim { .. },
                 ..
             }
         )
@@ -306,7 +323,12 @@ impl Consumption {
         let (end, root) = (batch.end(), batch.range().root());
         let (events, bytes) = (batch.events(), batch.data_bytes());
         // Queued in order, awaited later: hashing the next batch overlaps the sync of this one.
-        let durable = self.exchange.writer().queue_copy(copy, batch).await;
+        let erasures = self.erasures(&batch);
+        let durable = self
+            .exchange
+            .writer()
+            .queue_copy(copy, batch, erasures)
+            .await;
         self.pending.push_back(Pending {
             end,
             root,
@@ -529,6 +551,36 @@ impl Consumption {
         }
     }
 
+    /// What the copy gives up with a batch: what came without content, and what expired, where the agreement says that we obey and nothing holds it.
+    fn erasures(&self, batch: &VerifiedBatch) -> Vec<Erasure> {
+        let claimed = batch.claims().iter().map(|claim| Erasure {
+            first: claim.first,
+            end: claim.end,
+            by: claim.by,
+        });
+        let mut erasures: Vec<Erasure> = claimed.collect();
+        let obeys = || {
+            let registry = self.exchange.registry();
+            let agreement = registry.agreements.get(&self.agreement);
+            agreement.is_some_and(|state| state.agreement.plan.erasure == Term::Obey)
+                && registry.erasure.hold(&self.stream).is_none()
+        };
+        for (by, allows) in batch.allows() {
+            if let Allows::Expiry(expiry) = allows
+                && expiry.below > 0
+                && expiry.below <= *by
+                && obeys()
+            {
+                erasures.push(Erasure {
+                    first: 0,
+                    end: expiry.below,
+                    by: *by,
+                });
+            }
+        }
+        erasures
+    }
+
     fn fault(&self, fault: BatchFault, bytes: &[u8]) -> ConsumeError {
         let detail = fault.to_string();
         let evidence = self
@@ -558,6 +610,13 @@ fn reader_of(
         .producer
         .map(|head| head.checkpoint(stream.as_str()));
     let newest = newest.filter(|newest| newest.size >= head.size);
+    // What came without content and waits for the entry that allows it.
+    let erased = exchange.reader().erasures(copy.number(), 0, head.size);
+    let claims = erased.iter().map(|run| Claim {
+        first: run.first,
+        end: run.end,
+        by: run.by,
+    });
     LogReader::resume(
         stream.as_str(),
         key,
@@ -566,6 +625,7 @@ fn reader_of(
         head.last_time_us,
         newest,
     )
+    .with_claims(claims)
 }
 
 /// A series for each receiver: one node, one agreement.

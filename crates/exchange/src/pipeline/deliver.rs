@@ -15,9 +15,9 @@ use countersign_event::entry::{ENTRY_BYTES, Entry};
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
 use countersign_policy::Action;
-use countersign_protocol::delivery::{BatchMessage, Cover, Lengths, write_descriptors};
+use countersign_protocol::delivery::{BatchMessage, Cover, Lengths, write_descriptors_with};
 use countersign_protocol::{Heads, SignedHead, StartAt, Subscribe, SubscribeReady};
-use countersign_store::journal::{ReadError, Run};
+use countersign_store::journal::{Erasure, ReadError, Run};
 use countersign_tlog::{ProveError, compact_range_at, consistency_proof, inclusion_proof};
 use tokio::sync::watch;
 
@@ -356,6 +356,13 @@ impl Exchange {
     }
 }
 
+/// The control entry that allows an erased entry of a batch; itself where none is named, which no reader accepts.
+fn erased_by(erased: &[Erasure], sequence: u64) -> u64 {
+    let at = erased.partition_point(|run| run.end <= sequence);
+    let run = erased.get(at).filter(|run| run.first <= sequence);
+    run.map_or(sequence, |run| run.by)
+}
+
 /// Events and data bytes of a run; control entries do not count.
 fn totals(run: &Run) -> (u64, u64) {
     let events = run
@@ -405,10 +412,12 @@ pub(crate) fn gather(
     let runs = reader.read(log.number(), first, count, bytes_max)?;
     let mut lengths = Vec::new();
     let mut entries = Vec::new();
+    let mut erased = Vec::new();
     let mut bulk = vec![Bytes::new()];
     let (mut events, mut bytes) = (0, 0);
     for run in &runs {
         entries.extend_from_slice(&run.entries);
+        erased.extend_from_slice(&run.erased);
         lengths.extend(run.contents().map(|content| Lengths {
             attribute_bytes: content.attribute_bytes,
             data_part_bytes: content.data_part_bytes,
@@ -422,7 +431,8 @@ pub(crate) fn gather(
         return Err(unreadable(log, first));
     }
     let batch_end = first + lengths.len() as u64;
-    let descriptors = write_descriptors(&entries, &lengths);
+    let descriptors =
+        write_descriptors_with(&entries, &lengths, |sequence| erased_by(&erased, sequence));
     let nodes = reader.nodes(log.number());
     let message = BatchMessage {
         first,

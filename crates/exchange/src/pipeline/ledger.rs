@@ -89,7 +89,9 @@ fn subject(record: &LedgerRecord) -> Option<&Origin> {
     match record {
         LedgerRecord::Cursor { stream, .. }
         | LedgerRecord::Decision { stream, .. }
-        | LedgerRecord::LogAccess { stream, .. } => Some(stream),
+        | LedgerRecord::Hold { stream, .. }
+        | LedgerRecord::LogAccess { stream, .. }
+        | LedgerRecord::Retention { stream, .. } => Some(stream),
         LedgerRecord::Fault { stream, .. } => stream.as_ref(),
         _ => None,
     }

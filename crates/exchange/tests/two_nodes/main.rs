@@ -11,6 +11,7 @@
 mod access;
 mod deliver;
 mod disk_and_clock;
+mod erasure;
 mod hostile;
 mod identity;
 mod ledger;

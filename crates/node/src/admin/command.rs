@@ -1,3 +1,4 @@
+use countersign_event::control::Retention;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -48,6 +49,34 @@ pub enum Command {
     Doctor {
         /// A person says that the clock is right.
         confirm_clock: bool,
+    },
+    /// A person approves a partner's request to erase.
+    ErasureApprove {
+        /// The request's id, or its beginning.
+        id: String,
+        /// Why, for the other side and the ledger.
+        reason: String,
+    },
+    /// Sets or releases a legal hold.
+    ErasureHold {
+        /// The stream: a name, `ORG/STREAM` or origin.
+        stream: String,
+        /// Whether it holds.
+        held: bool,
+        /// Why, for the ledger and for who asks.
+        reason: String,
+    },
+    /// Requests to erase, ours and those of partners.
+    ErasureLs {
+        /// Only about this stream.
+        stream: Option<String>,
+    },
+    /// A person decides against a partner's request to erase.
+    ErasureRefuse {
+        /// The request's id, or its beginning.
+        id: String,
+        /// Why, for the other side and the ledger.
+        reason: String,
     },
     /// Writes evidence for an auditor.
     EvidenceExport {
@@ -107,6 +136,8 @@ pub enum Command {
         confirm: bool,
         /// Exposure window; absent = as configured.
         exposure_events: Option<u64>,
+        /// Whether the consumer's node erases what the producer erases; else a person decides.
+        obey: bool,
     },
     /// Redeems a link whose terms have been shown and accepted.
     PartnerJoin {
@@ -208,6 +239,22 @@ pub enum Command {
         fields: bool,
         /// The stream of ours that it takes the place of.
         cites: Option<String>,
+    },
+    /// Erases one event's content, here and, as agreed, at partners.
+    StreamErase {
+        /// Its name.
+        stream: String,
+        /// Which event.
+        sequence: u64,
+        /// Why. It stays in the log.
+        reason: String,
+    },
+    /// Sets or shows how long a stream keeps content.
+    StreamRetention {
+        /// Its name.
+        stream: String,
+        /// Absent = show it.
+        set: Option<Retention>,
     },
     /// One stream.
     StreamInfo {

@@ -115,6 +115,9 @@ pub(crate) enum Noun {
     /// Look at agreements and end them
     #[command(subcommand, arg_required_else_help = true)]
     Agreement(AgreementVerb),
+    /// Look at requests to erase, decide them, set legal holds
+    #[command(subcommand, arg_required_else_help = true)]
+    Erasure(ErasureVerb),
     /// Check, test and explain policies
     #[command(subcommand, arg_required_else_help = true)]
     Policy(PolicyVerb),
@@ -253,6 +256,47 @@ pub(crate) enum StreamVerb {
         /// `open`: anybody; `closed`: who shows a partner's token and is permitted to read the stream
         #[arg(value_parser = ["open", "closed"])]
         access: String,
+    },
+    /// Erase one event's content: here at once, at partners as agreed
+    #[command(
+        after_help = "The entry stays in the log, without what it said; a tombstone says which one and why, and partners who hold a copy are asked \
+        (`countersign erasure ls` shows their answers). The reason stays in the log for ever: write nothing into it that has to be erased.\n\n\
+        Example:\n  countersign stream erase quakes 41 --reason \"asked for by the person concerned\""
+    )]
+    Erase {
+        /// The stream's name
+        stream: String,
+        /// The event's sequence
+        #[arg(value_name = "SEQ")]
+        sequence: u64,
+        /// Why, for readers and partners; at most 500 characters
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Say how long a stream keeps content, or show it
+    #[command(
+        after_help = "Each limit alone is enough. Content that is due expires at once, later content as it becomes due; the entries stay. Partners whose \
+        agreement says `obey` follow.\n\n\
+        Examples:\n  countersign stream retention quakes --age 30d --count 1000000\n  countersign stream retention quakes --keep-all"
+    )]
+    Retention {
+        /// The stream's name
+        stream: String,
+        /// Older content expires: 12h, 30d
+        #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+        age: Option<u64>,
+        /// Data bytes of the newest events that keep their content
+        #[arg(long, value_name = "N")]
+        bytes: Option<u64>,
+        /// Newest entries that keep their content
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        /// No limit
+        #[arg(long, conflicts_with_all = ["age", "bytes", "count"])]
+        keep_all: bool,
     },
     /// Prove that a stream has only grown between two of its checkpoints
     #[command(
@@ -407,6 +451,9 @@ pub(crate) enum PartnerVerb {
         /// How many events may be ahead of the last receipt [default: as configured]
         #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
         exposure: Option<u64>,
+        /// Whether copies are erased when the producer erases, or a person decides
+        #[arg(long, default_value = "obey", value_parser = ["obey", "ask"], value_name = "obey|ask")]
+        erasure: String,
     },
     /// Show the terms behind a link, and accept them
     #[command(
@@ -526,6 +573,47 @@ pub(crate) enum AgreementVerb {
         /// Do not ask
         #[arg(long, short)]
         yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ErasureVerb {
+    /// List requests to erase, ours and those of partners, with their answers
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Only about this stream
+        #[arg(long, value_name = "STREAM")]
+        stream: Option<String>,
+    },
+    /// Erase what a partner asks to be erased, where the agreement leaves it to a person
+    Approve {
+        /// The request's id, or its beginning
+        id: String,
+        /// For the partner and the ledger
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+    },
+    /// Keep what a partner asks to be erased, and say why
+    Refuse {
+        /// The request's id, or its beginning
+        id: String,
+        /// Why, for the partner and the ledger
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Erase nothing of a stream or copy while a legal hold lasts
+    #[command(after_help = "Example:\n  countersign erasure hold acme/quakes --reason \"case 7\"")]
+    Hold {
+        /// Its name, ORG/STREAM or origin
+        stream: String,
+        /// Why, for the ledger and for who asks meanwhile
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+    },
+    /// End a legal hold; what was asked meanwhile is decided again
+    Release {
+        /// Its name, ORG/STREAM or origin
+        stream: String,
     },
 }
 

@@ -48,6 +48,7 @@ impl From<ErrorCode> for Exit {
         use ErrorCode as C;
         match code {
             C::AdminProtocol
+            | C::AlreadyErased
             | C::AdminVersion
             | C::Conflict
             | C::DataDirExists
@@ -75,9 +76,11 @@ impl From<ErrorCode> for Exit {
             C::CursorMismatch | C::LogDamaged | C::StatementInvalid | C::VerificationFailed => {
                 Self::VerificationFailed
             }
-            C::InvitationExpired | C::InvitationUsed | C::NoAgreement | C::NotPermitted => {
-                Self::Refused
-            }
+            C::InvitationExpired
+            | C::InvitationUsed
+            | C::LegalHold
+            | C::NoAgreement
+            | C::NotPermitted => Self::Refused,
             C::Busy
             | C::ClockJump
             | C::DataDirLocked

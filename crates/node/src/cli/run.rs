@@ -5,18 +5,20 @@ use std::path::{Path, PathBuf};
 use clap_complete::generate;
 use countersign_audit::{EVENT_PROOF, GROWTH_PROOF};
 use countersign_crypto::{OsEntropy, SigningKey};
+use countersign_event::control::Retention;
 use countersign_exchange::Clock as _;
 use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
 use serde_json::Value;
 
 use super::args::{
-    AgreementVerb, AppVerb, Assurance, ConfigVerb, Doors, EvidenceVerb, LedgerVerb, Noun,
+    AgreementVerb, AppVerb, Assurance, ConfigVerb, Doors, ErasureVerb, EvidenceVerb, LedgerVerb, Noun,
     PartnerVerb, PolicyVerb, ReceiptVerb, StreamVerb, WitnessVerb,
 };
 use super::parts::CommandResult;
 use super::{Cli, Column, Exit, Global, JoinArgs, Output, Parts, Shape, SubscribeArgs, View};
 use crate::admin::{Accept, Command, Node, Reply, with_node};
 use crate::clock::SystemClock;
+use crate::commands::gap_note;
 use crate::config::{Config, FlagValue, Loaded};
 use crate::data_dir::{self, DataDir, Environment};
 use crate::errors::{CommandError, ErrorCode};
@@ -219,7 +221,7 @@ async fn show(command: &Command, view: &View, node: &Node, output: &mut Output) 
     while let Some(reply) = channel.next().await? {
         match reply {
             Reply::Item(item) => output.item(view, &item)?,
-            Reply::Line(line) => output.line(view, &line)?,
+            Reply::Line(line) => show_line(&line, view, output)?,
             Reply::Progress { done, total, unit } => output.progress(done, total, &unit),
             Reply::Value(value) => output.value(view, &value)?,
             Reply::Done | Reply::Error { .. } => {}
@@ -227,6 +229,18 @@ async fn show(command: &Command, view: &View, node: &Node, output: &mut Output) 
     }
     output.end_progress();
     Ok(Exit::Ok)
+}
+
+/// An event, or the note that stands for events without content: for programs both are lines, for people the note is none.
+fn show_line(line: &str, view: &View, output: &mut Output) -> Result<(), CommandError> {
+    if !output.is_json()
+        && line.contains("\"gap\":{")
+        && let Some(note) = serde_json::from_str(line).ok().as_ref().and_then(gap_note)
+    {
+        output.note(&note);
+        return Ok(());
+    }
+    output.line(view, line)
 }
 
 async fn join(args: &JoinArgs, node: &Node, output: &mut Output) -> CommandResult {
@@ -274,7 +288,7 @@ async fn subscribe(args: &SubscribeArgs, node: &Node, output: &mut Output) -> Co
     channel.send(&command).await?;
     while let Some(reply) = channel.next().await? {
         let Reply::Line(line) = &reply else { continue };
-        output.line(&EVENTS, line)?;
+        show_line(line, &EVENTS, output)?;
         let sequence = || reply.item().and_then(|item| item["sequence"].as_u64());
         if let Some((channel, app)) = &mut cursor
             && let Some(sequence) = sequence()
@@ -304,6 +318,14 @@ fn question(command: &Noun) -> Option<String> {
             ..
         }) => Some(format!(
             "End all agreements with {partner} and refuse it from now on?"
+        )),
+        Noun::Stream(StreamVerb::Erase {
+            stream,
+            sequence,
+            yes: false,
+            ..
+        }) => Some(format!(
+            "Erase the content of entry {sequence} of {stream}? It cannot be brought back."
         )),
         _ => None,
     }
@@ -336,6 +358,7 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
             let confirm_clock = args.confirm_clock;
             (Command::Doctor { confirm_clock }, View::FIELDS)
         }
+        Noun::Erasure(verb) => erasure(verb),
         Noun::Evidence(EvidenceVerb::Export {
             stream,
             out,
@@ -492,6 +515,34 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 };
                 (command, View::FIELDS)
             }
+            StreamVerb::Erase {
+                stream,
+                sequence,
+                reason,
+                ..
+            } => {
+                let command = Command::StreamErase {
+                    stream,
+                    sequence,
+                    reason,
+                };
+                (command, View::FIELDS)
+            }
+            StreamVerb::Retention {
+                stream,
+                age,
+                bytes,
+                count,
+                keep_all,
+            } => {
+                let wanted = Retention {
+                    age_seconds: age,
+                    bytes,
+                    count,
+                };
+                let set = (keep_all || !wanted.keeps_all()).then_some(wanted);
+                (Command::StreamRetention { stream, set }, View::FIELDS)
+            }
             StreamVerb::Info { stream } => (Command::StreamInfo { stream }, View::FIELDS),
             StreamVerb::Ls => (Command::StreamLs, STREAMS),
             StreamVerb::Tail {
@@ -523,6 +574,33 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
     })
 }
 
+fn erasure(verb: ErasureVerb) -> (Command, View) {
+    match verb {
+        ErasureVerb::Approve { id, reason } => {
+            (Command::ErasureApprove { id, reason }, View::FIELDS)
+        }
+        ErasureVerb::Hold { stream, reason } => {
+            let held = true;
+            let command = Command::ErasureHold {
+                stream,
+                held,
+                reason,
+            };
+            (command, View::FIELDS)
+        }
+        ErasureVerb::Ls { stream } => (Command::ErasureLs { stream }, ERASURES),
+        ErasureVerb::Refuse { id, reason } => (Command::ErasureRefuse { id, reason }, View::FIELDS),
+        ErasureVerb::Release { stream } => {
+            let command = Command::ErasureHold {
+                stream,
+                held: false,
+                reason: String::new(),
+            };
+            (command, View::FIELDS)
+        }
+    }
+}
+
 fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
     Ok(match verb {
         PartnerVerb::Confirm { invitation, key } => {
@@ -537,6 +615,7 @@ fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
             for_key,
             confirm,
             exposure,
+            erasure,
         } => {
             let command = Command::PartnerInvite {
                 stream,
@@ -546,6 +625,7 @@ fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
                 for_key,
                 confirm,
                 exposure_events: exposure,
+                obey: erasure == "obey",
             };
             (command, View::FIELDS)
         }
@@ -683,6 +763,7 @@ macro_rules! table {
 
 const AGREEMENTS: View = table!["id" "id", "partner" "partner", "direction" "way", "stream" "stream", "state" "state", "until" "until"];
 const CONFIG: View = table!["key" "setting", "value" "value", "unit" "unit", "from" "from"];
+const ERASURES: View = table!["id" "id", "way" "way", "partner" "partner", "stream" "stream", "sequence" "sequence", "state" "state", "answer" "answer"];
 const EVENTS: View = table!["sequence" "sequence", "time" "time", "type" "type", "source" "source", "id" "id", "data" "data"];
 const LEDGER: View =
     table!["time" "time", "kind" "kind", "partner" "partner", "stream" "stream", "summary" "what"];

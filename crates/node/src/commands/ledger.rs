@@ -1,6 +1,8 @@
 //! The ledger and its receipts.
 
-use countersign_event::documents::{Document as _, Receipt, Refusal, Termination};
+use countersign_event::documents::{
+    Document as _, ErasureAnswer, ErasureRequest, Receipt, Refusal, Termination,
+};
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::Authority;
@@ -168,6 +170,31 @@ fn summary(record: &LedgerRecord) -> String {
             };
             format!("{principal} {word} {action} ({by})")
         }
+        LedgerRecord::ErasureAnswer { envelope } => {
+            let answer = peek(envelope).and_then(|envelope| ErasureAnswer::peek(&envelope).ok());
+            answer.map_or_else(
+                || "erasure answer".to_owned(),
+                |answer| {
+                    let (outcome, sequence) = (answer.outcome.as_str(), answer.sequence);
+                    format!(
+                        "erasure of {sequence} answered: {outcome}; {}",
+                        answer.reason
+                    )
+                },
+            )
+        }
+        LedgerRecord::ErasureRequest { envelope } => {
+            let request = peek(envelope).and_then(|envelope| ErasureRequest::peek(&envelope).ok());
+            request.map_or_else(
+                || "erasure request".to_owned(),
+                |request| format!("asked to erase {}: {}", request.sequence, request.reason),
+            )
+        }
+        LedgerRecord::Hold { held, reason, .. } => match held {
+            true => format!("legal hold: {reason}"),
+            false => "legal hold released".to_owned(),
+        },
+        LedgerRecord::Retention { .. } => "retention set".to_owned(),
         LedgerRecord::Fault { detail, .. } => detail.clone(),
         LedgerRecord::Invitation { id, .. } => format!("invitation {}", &id[..8.min(id.len())]),
         LedgerRecord::InvitationStep {

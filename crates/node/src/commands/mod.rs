@@ -1,6 +1,7 @@
 //! What commands do: one [`Handler`] over an [`Exchange`], the same in a running node and in process.
 
 mod access;
+mod erasure;
 mod ledger;
 mod partners;
 mod status;
@@ -8,6 +9,7 @@ mod streams;
 mod witness;
 
 pub(crate) use access::policies_differ;
+pub(crate) use erasure::{gap_line, gap_note};
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -151,6 +153,12 @@ impl LocalNode {
             | Command::Subscribe { .. }
             | Command::CursorApplied { .. }
             | Command::EvidenceExport { .. } => self.on_stream(command, out).await,
+            Command::StreamErase { .. }
+            | Command::StreamRetention { .. }
+            | Command::ErasureApprove { .. }
+            | Command::ErasureHold { .. }
+            | Command::ErasureLs { .. }
+            | Command::ErasureRefuse { .. } => self.on_erasure(command, out).await,
             Command::PartnerConfirm { .. }
             | Command::PartnerInfo { .. }
             | Command::PartnerInvite { .. }
@@ -278,8 +286,10 @@ pub(crate) fn exchange_error(error: ExchangeError) -> CommandError {
         ExchangeError::Append(AppendError::Conflict { .. }) => ErrorCode::Conflict,
         ExchangeError::Append(AppendError::DiskFull) => ErrorCode::DiskFull,
         ExchangeError::Append(AppendError::Held) => ErrorCode::StreamHeld,
+        ExchangeError::Append(AppendError::NotOverwritten { .. }) => ErrorCode::LogDamaged,
         ExchangeError::Append(AppendError::Stopped { .. }) => ErrorCode::StorageStopped,
         ExchangeError::Append(_) => ErrorCode::Malformed,
+        ExchangeError::Erase(fault) => erasure::erase_error(fault),
         ExchangeError::Ingest(_) => ErrorCode::EventInvalid,
         ExchangeError::NoLedger => ErrorCode::DataDirIncomplete,
         ExchangeError::Read(countersign_store::journal::ReadError::Damage(_)) => {

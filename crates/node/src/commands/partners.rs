@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use countersign_client::join::Terms;
 use countersign_crypto::{Hash, sha256};
-use countersign_event::documents::{Agreement, AgreementId, Plan, Side};
+use countersign_event::documents::{Agreement, AgreementId, Erasure, Plan, Side};
 use countersign_event::names::Authority;
 use countersign_event::time::Timestamp;
 use countersign_exchange::{
@@ -26,6 +26,7 @@ struct InviteCommand {
     for_key: Option<String>,
     confirm: bool,
     exposure_events: Option<u64>,
+    obey: bool,
 }
 
 impl LocalNode {
@@ -43,6 +44,7 @@ impl LocalNode {
                 for_key,
                 confirm,
                 exposure_events,
+                obey,
             } => {
                 let invite = InviteCommand {
                     stream,
@@ -52,6 +54,7 @@ impl LocalNode {
                     for_key,
                     confirm,
                     exposure_events,
+                    obey,
                 };
                 out.value(&self.invite(invite).await?).await
             }
@@ -264,6 +267,11 @@ impl LocalNode {
                     .exposure_events
                     .unwrap_or(self.config.exposure_events)
                     .max(1),
+                erasure: if invite.obey {
+                    Erasure::Obey
+                } else {
+                    Erasure::Ask
+                },
                 ..Plan::default()
             },
             expires_in: Duration::from_secs(invite.expires_s),

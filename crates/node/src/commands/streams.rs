@@ -16,6 +16,7 @@ use countersign_tlog::{Algorithm, Vkey};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::erasure::Gap;
 use super::{LocalNode, exchange_error, internal};
 use crate::admin::{Command, Out, StartAt};
 use crate::errors::{CommandError, ErrorCode};
@@ -293,6 +294,7 @@ impl LocalNode {
             let vkey = Vkey::new(log.origin().as_str(), Algorithm::Ed25519, key);
             value["log_vkey"] = vkey.ok().map(|vkey| vkey.to_string()).into();
         }
+        self.add_retention(log, &mut value);
         if log.kind() == LogKind::Own {
             self.add_published(log, &mut value);
         }
@@ -331,6 +333,7 @@ impl LocalNode {
         };
         let mut next = self.start(&log, &reading)?;
         let mut left = reading.count.unwrap_or(u64::MAX);
+        let mut gap: Option<Gap> = None;
         let mut heads = log.watch();
         // Made only where it is needed: it says that somebody waits.
         let mut witnessed = reading.witnessed.then(|| log.watch_witnessed());
@@ -357,6 +360,18 @@ impl LocalNode {
                 let before = next;
                 for stored in runs.iter().flat_map(|run| run.iter()) {
                     next = stored.sequence + 1;
+                    if let Some(by) = stored.erased_by {
+                        let continues = |gap: &mut Gap| gap.extend(stored.sequence, by);
+                        if !gap.as_mut().is_some_and(continues)
+                            && let Some(gap) = gap.replace(Gap::of(stored.sequence, by))
+                        {
+                            out.line(gap.line(self, &log)?).await?;
+                        }
+                        continue;
+                    }
+                    if let Some(gap) = gap.take() {
+                        out.line(gap.line(self, &log)?).await?;
+                    }
                     let Some(line) = line_of(&log, &stored, reading.control)? else {
                         continue;
                     };
@@ -372,6 +387,9 @@ impl LocalNode {
                         log.origin()
                     )));
                 }
+            }
+            if let Some(gap) = gap.take() {
+                out.line(gap.line(self, &log)?).await?;
             }
             if !reading.follow || left == 0 {
                 break;

@@ -139,7 +139,11 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
         }
         LedgerRecord::App { .. }
         | LedgerRecord::Cursor { .. }
+        | LedgerRecord::ErasureAnswer { .. }
+        | LedgerRecord::ErasureRequest { .. }
         | LedgerRecord::Fault { .. }
+        | LedgerRecord::Hold { .. }
+        | LedgerRecord::Retention { .. }
         | LedgerRecord::Invitation { .. }
         | LedgerRecord::InvitationStep { .. }
         | LedgerRecord::KeyStatement { .. }

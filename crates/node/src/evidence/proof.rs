@@ -46,6 +46,9 @@ pub enum Proven {
         sequence: u64,
         /// Under a checkpoint of this size.
         size: u64,
+        /// The control entry by which its content is gone, if it is: then there is no `.content`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        erased_by: Option<u64>,
     },
     /// The log has only grown.
     Growth {
@@ -73,7 +76,13 @@ pub async fn prove_event(
         let log = signed.newest(&exchange)?;
         let proof = event_proof(exchange.reader(), &log, sequence, &signed.statement)?;
         let size = log.checkpoint.size;
-        let proven = Proven::Event { sequence, size };
+        let erased_by = exchange.reader().erased_by(log.number, sequence);
+        let erased_by = erased_by.filter(|_| proof.content.is_none());
+        let proven = Proven::Event {
+            sequence,
+            size,
+            erased_by,
+        };
         write(&path, &proof.files(), stream, proven, signed.trusted())
     };
     run(out, prove).await
@@ -152,7 +161,7 @@ pub(super) fn event_proof(
         proof: file,
         entry: stored.entry.try_into().map_err(|_| damaged())?,
         attribute_bytes: u16::try_from(stored.attribute_bytes).map_err(|_| damaged())?,
-        content: stored.content.to_vec(),
+        content: stored.erased_by.is_none().then(|| stored.content.to_vec()),
         statements: vec![stated.envelope.clone()],
     })
 }

@@ -13,7 +13,7 @@ use countersign_event::dsse::Envelope;
 use countersign_event::entry::ENTRY_BYTES;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::Origin;
-use countersign_exchange::Exchange;
+use countersign_exchange::{Exchange, read_allows};
 use countersign_store::journal::{JournalReader, LogNumber, ReadError, Run};
 use countersign_tlog::NodeSource as _;
 
@@ -43,6 +43,8 @@ pub(super) struct ExchangeSource {
     /// The logs of the bundle, in its order.
     logs: Vec<FixedLog>,
     kept: Option<Kept>,
+    /// The control entry that was looked up last, and its word.
+    gone_by: Option<(u64, &'static str)>,
     statements: Vec<Stated>,
     statements_given: usize,
     ledgers: Vec<SurveyedLedger>,
@@ -89,6 +91,7 @@ impl ExchangeSource {
             stream: snapshot.stream.origin,
             logs,
             kept: None,
+            gone_by: None,
             statements: snapshot.statements,
             statements_given: 0,
             ledgers: survey.ledgers,
@@ -174,6 +177,36 @@ impl ExchangeSource {
     }
 }
 
+impl ExchangeSource {
+    /// An entry whose content is gone, and in a word what allowed it.
+    fn erased(
+        &mut self,
+        log: LogNumber,
+        run: &Run,
+        sequence: u64,
+        entry: [u8; ENTRY_BYTES],
+    ) -> Result<Skeleton, SourceError> {
+        let by = run.erased_by(sequence);
+        // One expiry speaks for many entries, one after the other.
+        let reason = match self.gone_by {
+            Some((known, reason)) if by == Some(known) => reason,
+            _ => match by
+                .map(|by| read_allows(&self.reader, log, by))
+                .transpose()?
+            {
+                Some(Some(allows)) => allows.word(),
+                _ => "withheld",
+            },
+        };
+        self.gone_by = by.map(|by| (by, reason));
+        Ok(Skeleton {
+            entry,
+            content: ContentLengths::Undisclosed,
+            reason: Some(reason),
+        })
+    }
+}
+
 /// A log that the bundle does not have.
 #[derive(Debug, thiserror::Error)]
 #[error("the bundle has no such log, or the entry does not have its form")]
@@ -196,7 +229,7 @@ impl BundleSource for ExchangeSource {
             made: self.made.clone(),
             made_by: format!("countersign {}", env!("CARGO_PKG_VERSION")),
             logs: logs.collect(),
-            undisclosed_reason: "not held".to_owned(),
+            undisclosed_reason: "withheld".to_owned(),
         })
     }
 
@@ -206,12 +239,21 @@ impl BundleSource for ExchangeSource {
         let (mut runs, mut bytes, mut next) = (Vec::new(), 0, from);
         while next < to {
             for run in self.reader.read(number, next, to - next, READ_BYTES)? {
-                for (entry, lengths) in run.entries.chunks_exact(ENTRY_BYTES).zip(run.contents()) {
-                    skeletons.push(Skeleton {
-                        entry: entry.try_into().map_err(|_| Unasked)?,
-                        content: ContentLengths::Disclosed {
-                            attributes: lengths.attribute_bytes.try_into().map_err(|_| Unasked)?,
-                            data_part: lengths.data_part_bytes,
+                let entries = run.entries.chunks_exact(ENTRY_BYTES).zip(run.contents());
+                for (sequence, (entry, lengths)) in (run.first..).zip(entries) {
+                    let entry = entry.try_into().map_err(|_| Unasked)?;
+                    skeletons.push(match lengths.is_absent() {
+                        true => self.erased(number, &run, sequence, entry)?,
+                        false => Skeleton {
+                            entry,
+                            content: ContentLengths::Disclosed {
+                                attributes: lengths
+                                    .attribute_bytes
+                                    .try_into()
+                                    .map_err(|_| Unasked)?,
+                                data_part: lengths.data_part_bytes,
+                            },
+                            reason: None,
                         },
                     });
                 }

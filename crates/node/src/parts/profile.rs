@@ -23,6 +23,7 @@ use self::errors::{of_profile, of_subscription};
 use crate::admin::StartAt;
 use crate::cli::{Column, CommandResult, Exit, JoinArgs, Output, Shape, SubscribeArgs, View};
 use crate::clock::SystemClock;
+use crate::commands::{gap_line, gap_note};
 use crate::errors::{CommandError, ErrorCode};
 use crate::event_line::{EventPlace, event_line};
 
@@ -311,6 +312,16 @@ fn print(
     let mut text = String::new();
     let mut left = left;
     let mut cursor = batch.cursor();
+    for gap in batch.gaps() {
+        // A reader without a node keeps no log: what allows it was, or will be, checked on the way, and is not looked up again.
+        let line = gap_line(gap.first, gap.end, gap.by, "claimed");
+        if output.is_json() {
+            text.push_str(&line);
+            text.push('\n');
+        } else if let Some(note) = serde_json::from_str(&line).ok().as_ref().and_then(gap_note) {
+            output.note(&note);
+        }
+    }
     for event in batch.events() {
         let line = json_line(&event).map_err(ReadEnd::Command)?;
         if output.is_json() {

@@ -5,15 +5,16 @@ use std::io;
 use bytes::Bytes;
 use countersign_crypto::Hash;
 
+use super::erasing::{Erased, encode_erasures};
 use super::error::{Broken, CommitError};
 use super::format::{
     ANNOTATION_BYTES_MAX, COMMIT_BYTES_MAX, COMMIT_HEADER_BYTES, COVER_BYTES_MAX, CommitHeader,
-    DIRECTORY_BYTES, DirectoryEntry, ENTRY_BYTES, PART_HEADER_BYTES, PARTS_MAX, PartHeader,
-    SALT_BYTES, SECTOR, SEGMENT_HEADER_BYTES, encode_birth, parts_crc,
+    DIRECTORY_BYTES, DirectoryEntry, ENTRY_BYTES, ERASURE_BYTES, ERASURES_MAX, PART_HEADER_BYTES,
+    PARTS_MAX, PartHeader, SECTOR, SEGMENT_HEADER_BYTES, encode_birth, parts_crc,
 };
 use super::heads::{HeadSlot, LastSlot};
 use super::state::{CheckedPart, LogState, Recent};
-use super::types::{Birth, Committed, LogNumber, PartInput};
+use super::types::{Birth, Committed, Erasure, LogNumber, PartInput};
 use super::{Active, Journal, tiles};
 use crate::buffer::{Buffer, KEPT_BYTES_MIN};
 use crate::disk::SyncSite;
@@ -31,6 +32,7 @@ impl Prepared {
         (self.input.cover.len()
             + self.input.annotation.len()
             + self.birth_bytes.len()
+            + self.input.erasures.len() * ERASURE_BYTES
             + self.input.entries.len()
             + self.input.contents.len() * DIRECTORY_BYTES) as u64
             + self.content_len
@@ -138,6 +140,9 @@ impl Journal {
                 return Err(broken(log, Broken::TooLong));
             }
             let content_len = check_counts(&input).ok_or_else(|| broken(log, Broken::Counts))?;
+            if !check_erasures(&input) {
+                return Err(broken(log, Broken::Erasure));
+            }
             prepared.push(Prepared {
                 birth_bytes: birth.as_ref().map(encode_birth).unwrap_or_default(),
                 birth,
@@ -251,6 +256,12 @@ impl Journal {
         for part in &built.parts {
             self.unborn.remove(&part.header.log);
         }
+        let erasing: Vec<u32> = built
+            .parts
+            .iter()
+            .filter(|part| !part.erasures.is_empty())
+            .map(|part| part.header.log)
+            .collect();
         let mut published = self.shared.write();
         published.logs.apply(
             segment,
@@ -259,6 +270,8 @@ impl Journal {
             built.digest,
             built.parts,
         );
+        self.erasing
+            .collect_from(&mut published.logs, erasing.into_iter());
         // A small one without its buffer, whose alignment would take more memory than the commit.
         let bytes = match built.bytes.len() < KEPT_BYTES_MIN {
             true => Bytes::copy_from_slice(&built.bytes),
@@ -324,12 +337,10 @@ fn check_counts(input: &PartInput) -> Option<u64> {
     let count = input.contents.len();
     let entries = count.checked_mul(ENTRY_BYTES)?;
     u32::try_from(count).ok()?;
-    let declared = input.contents.iter().try_fold(0u64, |sum, content| {
-        let entry = SALT_BYTES as u64
-            + u64::from(content.attribute_bytes)
-            + u64::from(content.data_part_bytes);
-        sum.checked_add(entry)
-    })?;
+    let declared = input
+        .contents
+        .iter()
+        .try_fold(0u64, |sum, content| sum.checked_add(content.bytes()))?;
     let given = input
         .content
         .iter()
@@ -338,6 +349,26 @@ fn check_counts(input: &PartInput) -> Option<u64> {
         && input.growth.leaf_hashes().len() == count
         && declared == given)
         .then_some(given)
+}
+
+/// Whether erasures lie within the log as it will be, and name every entry of the part that comes without content.
+fn check_erasures(input: &PartInput) -> bool {
+    let end = input
+        .expected_size
+        .saturating_add(input.contents.len() as u64);
+    let within = |erasure: &Erasure| erasure.first < erasure.end && erasure.end <= end;
+    let mut erased = Erased::default();
+    for erasure in &input.erasures {
+        if !within(erasure) {
+            return false;
+        }
+        erased.add(*erasure, 0);
+    }
+    let mut absent = (input.expected_size..)
+        .zip(&input.contents)
+        .filter(|(_, content)| content.is_absent());
+    input.erasures.len() <= ERASURES_MAX
+        && absent.all(|(sequence, _)| erased.by(sequence).is_some())
 }
 
 /// Appends a part's body to the buffer and compares the checksum of the entries *there* with the one taken when they were hashed: a bit that flipped
@@ -352,6 +383,7 @@ fn push_part(
     buffer.extend_from_slice(&input.cover);
     buffer.extend_from_slice(&input.annotation);
     buffer.extend_from_slice(&part.birth_bytes);
+    buffer.extend_from_slice(&encode_erasures(&input.erasures));
     let entries_start = buffer.len();
     buffer.extend_from_slice(&input.entries);
     let directory_start = buffer.len();
@@ -383,6 +415,7 @@ fn push_part(
         root_before: state.root,
         root_after: input.growth.range().root(),
         signature: input.signature_before,
+        erasures: len32(input.erasures.len()),
         meta_crc: crc32c::crc32c(&buffer[body_start..entries_start]),
         entries_crc: crc32c::crc32c_append(entries_crc, &buffer[directory_start..content_start]),
     };
@@ -391,6 +424,7 @@ fn push_part(
         growth: input.growth,
         birth: part.birth,
         cover: Bytes::from(input.cover),
+        erasures: input.erasures,
     })
 }
 

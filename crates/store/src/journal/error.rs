@@ -196,6 +196,20 @@ pub enum CommitError {
     },
 }
 
+/// Why erased content was not overwritten.
+#[derive(Debug, thiserror::Error)]
+pub enum EraseError {
+    /// The disk refused.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// Where the content lies could not be read. It is refused to readers; the next start tries again.
+    #[error("erased content could not be overwritten: {0}")]
+    Read(#[from] ReadError),
+    /// What is done could not be recorded. It is overwritten once more at the next start.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+}
+
 /// Rules that a caller of `commit` keeps.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Broken {
@@ -221,6 +235,9 @@ pub enum Broken {
     /// Cover or annotation, or the whole commit.
     #[error("cover, annotation or the commit as a whole is too long")]
     TooLong,
+    /// An erasure that is empty or reaches beyond the log, or an entry without content that none names.
+    #[error("an erasure lies outside of the log, or an entry without content is named by none")]
+    Erasure,
     /// Entries that were put behind another end than the log's.
     #[error("the entries were put behind another end than the log has")]
     Chain,

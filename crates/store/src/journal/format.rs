@@ -3,7 +3,7 @@
 //! ```text
 //! segment   header (512) ‖ commit ‖ zeros to 512 ‖ commit ‖ … ‖ zeros
 //! commit    header (128) ‖ part headers (256 each) ‖ part ‖ part ‖ …
-//! part      cover ‖ annotation ‖ birth ‖ entries (118 each) ‖ directory (12 each) ‖ content
+//! part      cover ‖ annotation ‖ birth ‖ erasures (24 each) ‖ entries (118 each) ‖ directory (12 each) ‖ content
 //! ```
 
 use countersign_crypto::{Hash, sha256_of};
@@ -31,6 +31,10 @@ pub const ORIGIN_BYTES_MAX: usize = 514;
 pub const SETTINGS_BYTES_MAX: usize = 64 << 10;
 /// Kind (1), origin length (2), origin, settings.
 pub(crate) const BIRTH_BYTES_MAX: usize = 3 + ORIGIN_BYTES_MAX + SETTINGS_BYTES_MAX;
+/// First sequence, end, allowing control entry: 8 bytes each.
+pub(crate) const ERASURE_BYTES: usize = 24;
+/// Erasures of one part: 24 MiB, far above what single erasures in one commit come to.
+pub const ERASURES_MAX: usize = 1 << 20;
 /// Logs in one commit. Their part headers together take 16 MiB.
 pub const PARTS_MAX: usize = 1 << 16;
 /// One commit in bytes: far above what a group commit gathers, and small enough to be held in memory.
@@ -184,9 +188,10 @@ impl CommitHeader {
 ///  48 32 root before
 ///  80 32 root after
 /// 112 64 signature           of the checkpoint over the head before, zeros without
-/// 176  4 crc32c of cover, annotation and birth
+/// 176  4 crc32c of cover, annotation, birth and erasures
 /// 180  4 crc32c of entries and directory
-/// 184 68 zeros
+/// 184  4 erasures
+/// 188 64 zeros
 /// 252  4 crc32c of segment id ‖ commit number u64 ‖ part index u32 ‖ the bytes before
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -204,6 +209,7 @@ pub(crate) struct PartHeader {
     pub(crate) signature: Option<[u8; 64]>,
     pub(crate) meta_crc: u32,
     pub(crate) entries_crc: u32,
+    pub(crate) erasures: u32,
 }
 
 impl PartHeader {
@@ -233,6 +239,7 @@ impl PartHeader {
         out[112..176].copy_from_slice(&self.signature.unwrap_or([0; 64]));
         out[176..180].copy_from_slice(&self.meta_crc.to_be_bytes());
         out[180..184].copy_from_slice(&self.entries_crc.to_be_bytes());
+        out[184..188].copy_from_slice(&self.erasures.to_be_bytes());
         let crc = crc32c::crc32c_append(part_context(segment, commit, index), &out[..252]);
         out[252..].copy_from_slice(&crc.to_be_bytes());
         out
@@ -261,6 +268,7 @@ impl PartHeader {
             signature: Some(fields.array()?),
             meta_crc: fields.u32()?,
             entries_crc: fields.u32()?,
+            erasures: fields.u32()?,
         };
         if flags & FLAG_SIGNATURE == 0 {
             header.signature = None;
@@ -269,14 +277,18 @@ impl PartHeader {
             && header.cover_len as usize <= COVER_BYTES_MAX
             && header.annotation_len as usize <= ANNOTATION_BYTES_MAX
             && header.birth_len as usize <= BIRTH_BYTES_MAX
+            && header.erasures as usize <= ERASURES_MAX
             && header.first.checked_add(u64::from(header.count)).is_some()
             && &header.encode(segment, commit, index) == bytes;
         good.then_some(header)
     }
 
-    /// Bytes of cover, annotation and birth.
+    /// Bytes of cover, annotation, birth and erasures.
     pub(crate) fn meta_bytes(&self) -> usize {
-        self.cover_len as usize + self.annotation_len as usize + self.birth_len as usize
+        self.cover_len as usize
+            + self.annotation_len as usize
+            + self.birth_len as usize
+            + self.erasures as usize * ERASURE_BYTES
     }
 
     /// Bytes of entries and directory.
@@ -333,8 +345,23 @@ impl DirectoryEntry {
         })
     }
 
+    /// An entry that is stored without content. No content has such lengths: a commit has at most 1 GiB.
+    pub(crate) const ABSENT: Self = Self {
+        attribute_bytes: u32::MAX,
+        data_part_bytes: u32::MAX,
+        crc: 0,
+    };
+
+    /// One look, since it is made for each entry: no attributes are as long as that.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.attribute_bytes == u32::MAX
+    }
+
     /// Salts, attributes and data part.
     pub(crate) fn content_bytes(&self) -> u64 {
+        if self.is_absent() {
+            return 0;
+        }
         SALT_BYTES as u64 + u64::from(self.attribute_bytes) + u64::from(self.data_part_bytes)
     }
 }
@@ -436,7 +463,7 @@ mod tests {
             let signature = signature.map(|half| [half, half].concat().try_into().unwrap());
             let header = PartHeader {
                 log, first, count, cover_len, annotation_len: 7, birth_len: 0, body_offset: 384, content_len: 9,
-                root_before: [3; 32], root_after, signature, meta_crc: 5, entries_crc: 6,
+                root_before: [3; 32], root_after, signature, meta_crc: 5, entries_crc: 6, erasures: 2,
             };
             let mut bytes = header.encode(&segment, commit, index);
             prop_assert_eq!(PartHeader::decode(&bytes, &segment, commit, index), Some(header));

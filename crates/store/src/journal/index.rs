@@ -278,6 +278,7 @@ fn encode_part(part: &PartRef, out: &mut Vec<u8>) {
     out.extend_from_slice(&part.meta_crc.to_be_bytes());
     out.extend_from_slice(&part.entries_crc.to_be_bytes());
     out.extend_from_slice(&u32::from(part.signed).to_be_bytes());
+    out.extend_from_slice(&part.erasures.to_be_bytes());
     out.resize(start + PART_BYTES, 0);
 }
 
@@ -298,11 +299,13 @@ fn decode_part(bytes: &[u8], segment: u32) -> Option<PartRef> {
         meta_crc: fields.u32()?,
         entries_crc: fields.u32()?,
         signed: fields.u32()? != 0,
+        erasures: fields.u32()?,
         segment,
     };
     let good = part.cover_len as usize <= COVER_BYTES_MAX
         && part.annotation_len as usize <= ANNOTATION_BYTES_MAX
         && part.birth_len as usize <= BIRTH_BYTES_MAX
+        && part.erasures as usize <= super::format::ERASURES_MAX
         && part.content_len <= super::format::COMMIT_BYTES_MAX
         && part.body_offset <= super::format::SEGMENT_BYTES_MAX;
     good.then_some(part)

@@ -12,6 +12,7 @@
 //! `schemas/journal.md` is the format, `docs/power-loss.md` what is promised and what cannot be.
 
 mod commit;
+mod erasing;
 mod error;
 mod format;
 mod growth;
@@ -34,22 +35,23 @@ use countersign_crypto::{Entropy, Hash};
 use countersign_tlog::CompactRange;
 
 pub use error::{
-    Broken, CommitError, CreateError, DamagedRange, Flaw, OpenError, OpenLogError, ReadError,
-    SnapshotError,
+    Broken, CommitError, CreateError, DamagedRange, EraseError, Flaw, OpenError, OpenLogError,
+    ReadError, SnapshotError,
 };
 pub use format::{
-    ANNOTATION_BYTES_MAX, COMMIT_BYTES_MAX, COVER_BYTES_MAX, ORIGIN_BYTES_MAX, PARTS_MAX,
-    SETTINGS_BYTES_MAX,
+    ANNOTATION_BYTES_MAX, COMMIT_BYTES_MAX, COVER_BYTES_MAX, ERASURES_MAX, ORIGIN_BYTES_MAX,
+    PARTS_MAX, SETTINGS_BYTES_MAX,
 };
 pub use growth::{Growth, NotNext};
 pub use reader::{JournalReader, LogNodes};
 pub use recovery::{CutTail, Recovery, Warning};
 pub use segment::Preparer;
 pub use types::{
-    Annotation, Birth, Committed, ContentInput, Head, LogInfo, LogKind, LogNumber, Options,
-    PartInput, Run, StoredCheckpoint, StoredCover, StoredEntry,
+    Annotation, Birth, Committed, ContentInput, Erasure, Head, LogInfo, LogKind, LogNumber,
+    Options, PartInput, Run, StoredCheckpoint, StoredCover, StoredEntry,
 };
 
+use self::erasing::Erasing;
 use self::heads::HeadFile;
 use self::index::{IndexedLog, SegmentIndex};
 use self::segment::{Segment, remove_if_there, segment_path};
@@ -71,6 +73,7 @@ pub struct Journal {
     buffers: Buffers,
     /// Logs that were opened and have no commit yet: nothing of them is on disk.
     unborn: BTreeMap<u32, Birth>,
+    erasing: Erasing,
     poisoned: bool,
     _lock: Box<dyn DiskLock>,
 }
@@ -163,6 +166,7 @@ impl Journal {
             active: Some(active),
             buffers: Buffers::default(),
             unborn: BTreeMap::new(),
+            erasing: Erasing::default(),
             poisoned: false,
             _lock: lock,
         })

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use countersign_crypto::Hash;
 use countersign_event::commitment::{attribute_commitment, data_commitment};
 
+use super::erasing::Erased;
 use super::error::Flaw;
 use super::format::{
     COMMIT_BYTES_MAX, COMMIT_HEADER_BYTES, CommitHeader, DirectoryEntry, ENTRY_BYTES,
@@ -142,7 +143,7 @@ fn check_commit(
         let len = part.body_bytes().and_then(|len| usize::try_from(len).ok());
         let body = PartBody::cut(&part, rest.split_to(len.ok_or(Flaw::PartHeader)?))?;
         if check_content {
-            check_commitments(&body)?;
+            check_commitments(part.first, &body)?;
         }
         parts.push(check_part(logs.logs.get(&part.log), &part, &body)?);
     }
@@ -154,9 +155,20 @@ fn check_commit(
     })
 }
 
-/// Checks each entry's content against its checksum, the cheap test that a read makes.
-pub(crate) fn check_content_crcs(directory: &[u8], mut content: &[u8]) -> Result<(), Flaw> {
-    for entry in DirectoryEntry::decode_all(directory) {
+/// Checks each entry's content against its checksum, the cheap test that a read makes. `named` says whether an erasure names an entry without
+/// content, by its place.
+pub(crate) fn check_content_crcs(
+    directory: &[u8],
+    mut content: &[u8],
+    named: impl Fn(u64) -> bool,
+) -> Result<(), Flaw> {
+    for (place, entry) in (0..).zip(DirectoryEntry::decode_all(directory)) {
+        if entry.is_absent() {
+            if !named(place) {
+                return Err(Flaw::Content);
+            }
+            continue;
+        }
         let len = usize::try_from(entry.content_bytes()).map_err(|_| Flaw::Content)?;
         let (bytes, rest) = content.split_at_checked(len).ok_or(Flaw::Content)?;
         if crc32c::crc32c(bytes) != entry.crc {
@@ -168,14 +180,23 @@ pub(crate) fn check_content_crcs(directory: &[u8], mut content: &[u8]) -> Result
 }
 
 /// Checks each entry's content against checksum and commitments.
-fn check_commitments(body: &PartBody) -> Result<(), Flaw> {
-    check_content_crcs(&body.directory, &body.content)?;
+fn check_commitments(first: u64, body: &PartBody) -> Result<(), Flaw> {
+    // Entries without content: the part itself says what allows it.
+    let mut erased = Erased::default();
+    for erasure in &body.erasures {
+        erased.add(*erasure, 0);
+    }
+    let named = |place| erased.by(first.saturating_add(place)).is_some();
+    check_content_crcs(&body.directory, &body.content, named)?;
     let mut rest = &body.content[..];
     for (entry, lengths) in body
         .entries
         .chunks_exact(ENTRY_BYTES)
         .zip(DirectoryEntry::decode_all(&body.directory))
     {
+        if lengths.is_absent() {
+            continue;
+        }
         let (attribute_salt, after) = rest.split_first_chunk().ok_or(Flaw::Content)?;
         let (data_salt, after) = after.split_first_chunk().ok_or(Flaw::Content)?;
         let (attributes, after) = after

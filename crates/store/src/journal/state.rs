@@ -9,11 +9,14 @@ use bytes::Bytes;
 use countersign_crypto::Hash;
 use countersign_tlog::CompactRange;
 
+use super::erasing::{Erased, decode_erasures};
 use super::error::Flaw;
-use super::format::{DIRECTORY_BYTES, DirectoryEntry, ENTRY_BYTES, PartHeader, decode_birth};
+use super::format::{
+    DIRECTORY_BYTES, DirectoryEntry, ENTRY_BYTES, ERASURE_BYTES, PartHeader, decode_birth,
+};
 use super::growth::{Growth, NotNext};
 use super::tiles::Tails;
-use super::types::{Birth, LogInfo, LogKind, LogNumber, StoredCheckpoint, StoredCover};
+use super::types::{Birth, Erasure, LogInfo, LogKind, LogNumber, StoredCheckpoint, StoredCover};
 use crate::disk::Disk;
 
 /// Where a part is, enough to read it without its header.
@@ -37,6 +40,8 @@ pub(crate) struct PartRef {
     pub(crate) meta_crc: u32,
     pub(crate) entries_crc: u32,
     pub(crate) signed: bool,
+    /// How many erasures stand in its meta data.
+    pub(crate) erasures: u32,
 }
 
 impl PartRef {
@@ -63,6 +68,7 @@ impl PartRef {
             meta_crc: header.meta_crc,
             entries_crc: header.entries_crc,
             signed: header.signature.is_some(),
+            erasures: header.erasures,
         }
     }
 
@@ -71,7 +77,10 @@ impl PartRef {
     }
 
     pub(crate) fn meta_bytes(&self) -> u64 {
-        u64::from(self.cover_len) + u64::from(self.annotation_len) + u64::from(self.birth_len)
+        u64::from(self.cover_len)
+            + u64::from(self.annotation_len)
+            + u64::from(self.birth_len)
+            + u64::from(self.erasures) * ERASURE_BYTES as u64
     }
 
     pub(crate) fn entries_bytes(&self) -> u64 {
@@ -108,6 +117,8 @@ pub(crate) struct LogState {
     /// Parts in segments that are not sealed, in order.
     pub(crate) parts: VecDeque<PartRef>,
     pub(crate) tails: Tails,
+    /// Whose content is gone.
+    pub(crate) erased: Erased,
 }
 
 impl LogState {
@@ -127,6 +138,7 @@ impl LogState {
             sealed: Vec::new(),
             parts: VecDeque::new(),
             tails: Tails::default(),
+            erased: Erased::default(),
         }
     }
 
@@ -154,6 +166,7 @@ impl LogState {
 pub(crate) struct PartBody {
     pub(crate) cover: Bytes,
     pub(crate) birth: Bytes,
+    pub(crate) erasures: Vec<Erasure>,
     pub(crate) entries: Bytes,
     pub(crate) directory: Bytes,
     pub(crate) content: Bytes,
@@ -172,6 +185,7 @@ impl PartBody {
         let cover = body.split_to(header.cover_len as usize);
         let _annotation = body.split_to(header.annotation_len as usize);
         let birth = body.split_to(header.birth_len as usize);
+        let erasures = decode_erasures(&body.split_to(header.erasures as usize * ERASURE_BYTES));
         if crc32c::crc32c(&body[..header.entries_bytes()]) != header.entries_crc {
             return Err(Flaw::Entries);
         }
@@ -185,6 +199,7 @@ impl PartBody {
         Ok(Self {
             cover,
             birth,
+            erasures,
             entries,
             directory,
             content: body,
@@ -199,6 +214,7 @@ pub(crate) struct CheckedPart {
     pub(crate) growth: Growth,
     pub(crate) birth: Option<Birth>,
     pub(crate) cover: Bytes,
+    pub(crate) erasures: Vec<Erasure>,
 }
 
 /// Checks a part against the log it claims to continue, or against nothing where it brings the log's birth.
@@ -232,11 +248,17 @@ pub(crate) fn check_part(
     if growth.range().root() != header.root_after {
         return Err(Flaw::Tree);
     }
+    let size = growth.size();
+    let within = |erasure: &Erasure| erasure.first < erasure.end && erasure.end <= size;
+    if !body.erasures.iter().all(within) {
+        return Err(Flaw::Meta);
+    }
     Ok(CheckedPart {
         header: *header,
         growth,
         birth,
         cover: body.cover.clone(),
+        erasures: body.erasures.clone(),
     })
 }
 
@@ -290,6 +312,9 @@ impl Logs {
             log.root = header.root_after;
             part.growth.apply(log);
             log.last_commit = commit;
+            for erasure in &part.erasures {
+                log.erased.add(*erasure, commit);
+            }
             log.parts
                 .push_back(PartRef::new(&header, segment, commit, offset, index));
         }
@@ -307,6 +332,11 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
+    pub(crate) fn overlaps(&self, segment: u32, offset: u64, len: u64) -> bool {
+        let end = self.offset + self.bytes.len() as u64;
+        self.segment == segment && self.offset < offset.saturating_add(len) && offset < end
+    }
+
     /// A range of the segment, where it lies in here.
     pub(crate) fn range(&self, segment: u32, offset: u64, len: u64) -> Option<Bytes> {
         let start = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
@@ -332,6 +362,13 @@ impl Published {
         {
             self.recent_bytes -= oldest.bytes.len();
         }
+    }
+
+    /// Lets go of the commits that overlap a range.
+    pub(crate) fn forget(&mut self, segment: u32, offset: u64, len: u64) {
+        self.recent
+            .retain(|recent| !recent.overlaps(segment, offset, len));
+        self.recent_bytes = self.recent.iter().map(|recent| recent.bytes.len()).sum();
     }
 
     /// A range of a segment, where a recent commit holds it.

@@ -137,6 +137,19 @@ pub struct PartInput {
     pub contents: Vec<ContentInput>,
     /// The content of all entries in order, in pieces of any length.
     pub content: Vec<Bytes>,
+    /// What is erased from this commit on: entries of this log, those of this part included.
+    pub erasures: Vec<Erasure>,
+}
+
+/// Content that is gone: entries `first..end` of a log, but for control entries.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Erasure {
+    /// First sequence.
+    pub first: u64,
+    /// Sequence after the last.
+    pub end: u64,
+    /// Sequence of the control entry of the log that allows it.
+    pub by: u64,
 }
 
 /// How long the parts of one entry's content are; 64 bytes of salts stand before them.
@@ -146,6 +159,29 @@ pub struct ContentInput {
     pub attribute_bytes: u32,
     /// The data part.
     pub data_part_bytes: u32,
+}
+
+impl ContentInput {
+    /// An entry that comes without content; an erasure of the same part names it.
+    pub const ABSENT: Self = Self {
+        attribute_bytes: u32::MAX,
+        data_part_bytes: u32::MAX,
+    };
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.attribute_bytes == u32::MAX
+    }
+
+    /// Bytes of salts, attributes and data part; 0 where there is none.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        if self.is_absent() {
+            return 0;
+        }
+        SALT_BYTES as u64 + u64::from(self.attribute_bytes) + u64::from(self.data_part_bytes)
+    }
 }
 
 /// What a commit did.
@@ -174,6 +210,8 @@ pub struct Run {
     pub cover: Bytes,
     /// The annotation stored with that part; empty for none.
     pub annotation: Bytes,
+    /// Those of these entries whose content is gone, in order. There is nothing of them in `content`.
+    pub erased: Vec<Erasure>,
     pub(crate) directory: Bytes,
 }
 
@@ -184,10 +222,12 @@ pub struct StoredEntry<'a> {
     pub sequence: u64,
     /// Its 118 bytes.
     pub entry: &'a [u8],
-    /// Both salts, attributes and data part.
+    /// Both salts, attributes and data part; empty where they are erased.
     pub content: &'a [u8],
     /// How long the attributes are.
     pub attribute_bytes: u32,
+    /// Sequence of the control entry that allows it, where the content is erased.
+    pub erased_by: Option<u64>,
 }
 
 impl<'a> StoredEntry<'a> {
@@ -227,6 +267,16 @@ impl Run {
         })
     }
 
+    /// The control entry that allows it, where the content of an entry is erased.
+    #[must_use]
+    pub fn erased_by(&self, sequence: u64) -> Option<u64> {
+        let at = self
+            .erased
+            .partition_point(|erasure| erasure.end <= sequence);
+        let found = self.erased.get(at)?;
+        (found.first <= sequence).then_some(found.by)
+    }
+
     /// The entries with their content.
     pub fn iter(&self) -> impl Iterator<Item = StoredEntry<'_>> + '_ {
         let mut rest = &self.content[..];
@@ -241,11 +291,13 @@ impl Run {
                 let len = usize::try_from(lengths.content_bytes()).unwrap_or(usize::MAX);
                 let (content, after) = rest.split_at(len.min(rest.len()));
                 rest = after;
+                let absent = lengths.is_absent();
                 StoredEntry {
                     sequence,
                     entry,
                     content,
-                    attribute_bytes: lengths.attribute_bytes,
+                    attribute_bytes: if absent { 0 } else { lengths.attribute_bytes },
+                    erased_by: absent.then(|| self.erased_by(sequence)).flatten(),
                 }
             })
     }

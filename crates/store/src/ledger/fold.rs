@@ -2,7 +2,8 @@
 //! are the same in whatever order several logs are read.
 
 use countersign_event::documents::{
-    Agreement, Document, KeyStatement, Receipt, Refusal, Rejection, Termination,
+    Agreement, Document, ErasureAnswer, ErasureRequest, KeyStatement, Receipt, Refusal, Rejection,
+    Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -295,7 +296,27 @@ impl Fold<'_> {
                 .await?;
                 Ok(())
             }
-            // What these two say is read from their entries; they need no table.
+            // What these say is read from their entries; they need no table.
+            LedgerRecord::ErasureRequest { envelope } => {
+                let document: ErasureRequest = peek(&envelope)?;
+                *stream = Some(document.stream);
+                self.counterparty()?;
+                int(document.tombstone)?;
+                Ok(())
+            }
+            LedgerRecord::ErasureAnswer { envelope } => {
+                let document: ErasureAnswer = peek(&envelope)?;
+                *stream = Some(document.stream);
+                self.counterparty()?;
+                int(document.sequence)?;
+                Ok(())
+            }
+            LedgerRecord::Hold { stream: about, .. }
+            | LedgerRecord::Retention { stream: about, .. } => {
+                *stream = Some(about);
+                self.node_log()?;
+                Ok(())
+            }
             LedgerRecord::LogAccess { stream: about, .. } => {
                 *stream = Some(about);
                 self.node_log()?;

@@ -1,7 +1,7 @@
 #![allow(dead_code, reason = "each test file uses its share of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use countersign_crypto::SeededEntropy;
 use countersign_event::commitment::{attribute_commitment, data_commitment};
 use countersign_store::disk::Disk;
 use countersign_store::journal::{
-    Birth, ContentInput, Growth, Journal, JournalReader, LogKind, LogNumber, OpenError, Options,
-    PartInput, Recovery,
+    Birth, ContentInput, Erasure, Growth, Journal, JournalReader, LogKind, LogNumber, OpenError,
+    Options, PartInput, Recovery,
 };
 use countersign_store::sim::SimDisk;
 use countersign_tlog::{CompactRange, Hash, leaf_hash};
@@ -68,6 +68,8 @@ pub(crate) struct ModelLog {
     pub(crate) annotations: Vec<(u64, Vec<u8>)>,
     pub(crate) covers: Vec<(u64, Vec<u8>)>,
     pub(crate) signatures: Vec<(u64, Hash, [u8; 64])>,
+    /// Entries whose content is gone, with the control entry that allows it.
+    pub(crate) erased: BTreeMap<u64, u64>,
 }
 
 /// What a journal should hold, by origin.
@@ -79,6 +81,9 @@ pub(crate) struct PartOptions {
     pub(crate) annotation: Vec<u8>,
     pub(crate) cover: Vec<u8>,
     pub(crate) sign: bool,
+    pub(crate) erasures: Vec<Erasure>,
+    /// Whether the events come without content.
+    pub(crate) absent: bool,
 }
 
 impl PartOptions {
@@ -89,6 +94,8 @@ impl PartOptions {
             annotation: Vec::new(),
             cover: Vec::new(),
             sign: false,
+            erasures: Vec::new(),
+            absent: false,
         }
     }
 }
@@ -111,12 +118,17 @@ impl ModelLog {
         let mut growth = Growth::new(self.range.clone(), self.last_leaf, self.time_us);
         let (mut entries, mut contents, mut content) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.events {
-            let (entry, bytes, lengths) = self.event(options.content_bytes_max, dice);
+            let (entry, bytes, lengths) =
+                self.event(options.content_bytes_max, options.absent, dice);
             let leaf = leaf_hash(&entry);
             entries.extend_from_slice(&entry);
             assert_eq!(growth.push(&entry), Ok(leaf));
-            contents.push(lengths);
-            content.push(Bytes::from(bytes.clone()));
+            if options.absent {
+                contents.push(ContentInput::ABSENT);
+            } else {
+                contents.push(lengths);
+                content.push(Bytes::from(bytes.clone()));
+            }
             self.range.append(leaf);
             self.last_leaf = leaf;
             self.leaves.push(leaf);
@@ -129,7 +141,15 @@ impl ModelLog {
         if !options.cover.is_empty() {
             self.covers.push((self.range.size(), options.cover.clone()));
         }
+        for erasure in &options.erasures {
+            for sequence in erasure.first..erasure.end {
+                if self.entries[usize::try_from(sequence).unwrap()].0[1] == 0 {
+                    self.erased.insert(sequence, erasure.by);
+                }
+            }
+        }
         PartInput {
+            erasures: options.erasures,
             log,
             expected_size,
             entries,
@@ -145,6 +165,7 @@ impl ModelLog {
     fn event(
         &mut self,
         content_bytes_max: u64,
+        absent: bool,
         dice: &mut Dice,
     ) -> (Vec<u8>, Vec<u8>, ContentInput) {
         let attribute_bytes = dice.below(content_bytes_max / 2 + 1);
@@ -156,7 +177,9 @@ impl ModelLog {
         content.truncate(usize::try_from(64 + attribute_bytes + data_part_bytes).unwrap());
         let split = 64 + usize::try_from(attribute_bytes).unwrap();
         self.time_us += dice.below(1000);
-        let mut entry = vec![1, 0];
+        // Now and then a control entry, which no erasure touches.
+        let kind = u8::from(dice.below(5) == 0 && !absent);
+        let mut entry = vec![1, kind];
         entry.extend_from_slice(&u32::try_from(data_part_bytes).unwrap().to_be_bytes());
         entry.extend_from_slice(&self.range.size().to_be_bytes());
         entry.extend_from_slice(&self.last_leaf);
@@ -208,7 +231,13 @@ pub(crate) fn check_log(
             for stored in run.iter() {
                 let at = usize::try_from(stored.sequence).unwrap();
                 let (entry, content) = &model.entries[at];
-                if stored.sequence != next || stored.entry != entry || stored.content != content {
+                let erased = model.erased.get(&next).copied();
+                let content: &[u8] = if erased.is_some() { &[] } else { content };
+                let same = stored.sequence == next
+                    && stored.entry == entry
+                    && stored.content == content
+                    && stored.erased_by == erased;
+                if !same {
                     return Err(format!("log {log}: entry {at} differs"));
                 }
                 next += 1;
@@ -261,6 +290,42 @@ pub(crate) fn check_all(reader: &JournalReader, model: &Model) -> Result<(), Str
             return Err(format!("log {number}: birth differs"));
         }
         check_log(reader, info.number, log)?;
+    }
+    Ok(())
+}
+
+/// Looks for erased content in every byte of a disk: its salts and its last bytes are random, and nothing else has them.
+pub(crate) fn check_gone(disk: &SimDisk, model: &Model) -> Result<(), String> {
+    let key = |bytes: &[u8]| u64::from_be_bytes(bytes[..8].try_into().unwrap());
+    let mut sought = HashMap::new();
+    // A look at two bytes first: the pieces of a disk are many.
+    let mut begins = vec![false; 1 << 16];
+    for (number, log) in model {
+        for sequence in log.erased.keys() {
+            let content = &log.entries[usize::try_from(*sequence).unwrap()].1;
+            for piece in [&content[..8], &content[content.len() - 8..]] {
+                begins[usize::from(u16::from_be_bytes([piece[0], piece[1]]))] = true;
+                sought.insert(key(piece), (number, sequence));
+            }
+        }
+    }
+    if sought.is_empty() {
+        return Ok(());
+    }
+    for path in disk.files() {
+        let bytes = disk.contents(&path).unwrap();
+        for at in 0..bytes.len().saturating_sub(7) {
+            let begin = usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+            if !begins[begin] {
+                continue;
+            }
+            if let Some((number, sequence)) = sought.get(&key(&bytes[at..])) {
+                let path = path.display();
+                return Err(format!(
+                    "log {number}: erased entry {sequence} is still in {path}"
+                ));
+            }
+        }
     }
     Ok(())
 }

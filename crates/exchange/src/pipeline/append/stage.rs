@@ -10,7 +10,7 @@ use countersign_event::entry::ENTRY_BYTES;
 use countersign_event::time::Timestamp;
 use countersign_protocol::SignedHead;
 use countersign_protocol::delivery::{Cover, Lengths, VerifiedBatch};
-use countersign_store::journal::{ContentInput, Growth, LogNumber, NotNext, PartInput};
+use countersign_store::journal::{ContentInput, Erasure, Growth, LogNumber, NotNext, PartInput};
 use countersign_tlog::CompactRange;
 
 use crate::log::Log;
@@ -69,6 +69,7 @@ pub(super) struct Stage {
     entries: Vec<u8>,
     growth: Growth,
     lengths: Vec<ContentInput>,
+    erasures: Vec<Erasure>,
     content: Vec<Bytes>,
     /// First sequence of each piece of `content`.
     firsts: Vec<u64>,
@@ -88,6 +89,7 @@ impl Stage {
             tip,
             entries: Vec::new(),
             lengths: Vec::new(),
+            erasures: Vec::new(),
             content: Vec::new(),
             firsts: Vec::new(),
             runs: Vec::new(),
@@ -97,7 +99,12 @@ impl Stage {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.erasures.is_empty()
+    }
+
+    /// What is erased with this commit.
+    pub(super) fn erase(&mut self, erasures: impl IntoIterator<Item = Erasure>) {
+        self.erasures.extend(erasures);
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -230,6 +237,7 @@ impl Stage {
             } else {
                 postcard::to_stdvec(&self.runs).unwrap_or_default()
             },
+            erasures: std::mem::take(&mut self.erasures),
             contents: std::mem::take(&mut self.lengths),
             content: std::mem::take(&mut self.content),
         }

@@ -10,13 +10,14 @@ use countersign_event::attributes::Attributes;
 use countersign_event::content::CONTENT_SALT_BYTES;
 use countersign_event::time::Timestamp;
 use countersign_store::journal::{
-    CommitError, Journal, JournalReader, LogKind, LogNumber, NotNext, OpenLogError, Preparer,
-    ReadError,
+    CommitError, Erasure, Journal, JournalReader, LogKind, LogNumber, NotNext, OpenLogError,
+    Preparer, ReadError,
 };
 use countersign_tlog::checkpoint::signature_of;
 use countersign_tlog::{Checkpoint, CompactRange};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::erase::{Erase, ErasedReply, erasure};
 use super::stage::{RUNS_PER_COMMIT_MAX, Stage, Stages, Tip};
 use super::{
     AppendError, Appended, COMMIT_BYTES_MAX, COMMIT_DELAY_MAX, Done, LAZY_DELAY, Question,
@@ -33,7 +34,7 @@ const PUBLISHERS_SNAPSHOT: &str = "publishers";
 
 pub(super) struct State {
     /// Present until the writer stops.
-    journal: Option<Journal>,
+    pub(super) journal: Option<Journal>,
     nudge: SyncSender<()>,
     reader: JournalReader,
     log_key: SigningKey,
@@ -44,7 +45,9 @@ pub(super) struct State {
     windows: HashMap<LogNumber, UnnumberedWindow>,
     /// Uptime before which nothing is committed, unless it is full.
     next_commit: Duration,
-    stopped: Arc<OnceLock<String>>,
+    pub(super) stopped: Arc<OnceLock<String>>,
+    /// Who waits until erased content is overwritten.
+    pub(super) erased_replies: Vec<ErasedReply>,
 }
 
 /// What is told to whoever handed something in, once the commit is signed.
@@ -65,6 +68,7 @@ struct Staged {
 struct Turn {
     stop: Option<Option<oneshot::Sender<()>>>,
     flush: Vec<oneshot::Sender<()>>,
+    overwritten: Vec<ErasedReply>,
 }
 
 /// What the next commit takes.
@@ -122,6 +126,7 @@ impl State {
             windows: HashMap::new(),
             next_commit: Duration::ZERO,
             stopped,
+            erased_replies: Vec::new(),
         })
     }
 
@@ -130,6 +135,8 @@ impl State {
         loop {
             let mut turn = Turn::default();
             let next = match waiting.due(self.next_commit) {
+                // Nobody waits: what is erased is overwritten meanwhile.
+                None if self.is_erasing() => queue.recv_timeout(Duration::ZERO),
                 None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(due) => queue.recv_timeout(due.saturating_sub(self.clock.uptime())),
             };
@@ -153,6 +160,13 @@ impl State {
             for reply in turn.flush {
                 let _ = reply.send(());
             }
+            // Behind the commit of this turn, which may be the one that erases.
+            for reply in turn.overwritten {
+                self.when_overwritten(reply);
+            }
+            if turn.stop.is_none() && self.is_erasing() {
+                self.overwrite_some();
+            }
             if let Some(reply) = turn.stop {
                 self.close();
                 if let Some(reply) = reply {
@@ -165,7 +179,9 @@ impl State {
 
     fn sort(&mut self, work: Work, waiting: &mut Waiting, turn: &mut Turn) {
         match work {
-            Work::Append { .. } | Work::Copy { .. } => waiting.add(work, self.clock.as_ref()),
+            Work::Append { .. } | Work::Copy { .. } | Work::Erase { .. } => {
+                waiting.add(work, self.clock.as_ref())
+            }
             Work::Ask(question) => self.answer(question, turn),
         }
     }
@@ -192,6 +208,7 @@ impl State {
                 let series = self.publishers.series(log, &publisher);
                 let _ = reply.send(series.map_or((0, 0), |s| (s.last_number, s.last_sequence)));
             }
+            Question::Overwritten { reply } => turn.overwritten.push(reply),
             Question::ConfirmClock => self.guard = ClockGuard::new(self.clock.as_ref()),
             Question::Flush { reply } => turn.flush.push(reply),
             Question::Stop { reply } => turn.stop = Some(Some(reply)),
@@ -272,13 +289,22 @@ impl State {
                 cover,
                 done,
                 permit,
+                erasures,
             } => {
                 let count = batch.lengths().len() as u32;
                 let staged = match stopped {
                     Some(error) => Err(error),
-                    None => self.stage_copy(stages, &log, &batch, cover),
+                    None => self.stage_copy(stages, &log, &batch, cover, erasures),
                 };
                 (log.number(), done, permit, staged, count)
+            }
+            Work::Erase { log, erase, done } => {
+                let staged = match (stopped, now) {
+                    (Some(error), _) => Err(error),
+                    (None, Err(jump)) => Err((*jump).into()),
+                    (None, Ok(now)) => self.stage_erase(stages, &log, &erase, *now),
+                };
+                (log.number(), done, None, staged, 1)
             }
             // INVARIANT: `sort` answers questions before a commit is put together.
             Work::Ask(_) => return None,
@@ -302,6 +328,7 @@ impl State {
         log: &Arc<Log>,
         batch: &countersign_protocol::delivery::VerifiedBatch,
         cover: Vec<u8>,
+        erasures: Vec<Erasure>,
     ) -> Result<Staged, AppendError> {
         let stage = stages.of(log, || self.tip(log));
         let elsewhere = AppendError::Position {
@@ -313,8 +340,28 @@ impl State {
         }
         // A verified batch continues itself: if anything, its first entry is refused, and then nothing was staged.
         stage.take_copy(batch, cover).map_err(|NotNext| elsewhere)?;
+        stage.erase(erasures);
         Ok(Staged {
             last_sequence: batch.end().saturating_sub(1),
+            duplicates: 0,
+        })
+    }
+
+    fn stage_erase(
+        &mut self,
+        stages: &mut Stages,
+        log: &Arc<Log>,
+        erase: &Erase,
+        now: Timestamp,
+    ) -> Result<Staged, AppendError> {
+        let stage = stages.of(log, || self.tip(log));
+        let by = match &erase.sealed {
+            Some(sealed) => stage.extend(sealed, now).map_err(full)?,
+            None => erase.by,
+        };
+        stage.erase([erasure(erase, by)]);
+        Ok(Staged {
+            last_sequence: by,
             duplicates: 0,
         })
     }
@@ -443,6 +490,8 @@ impl State {
                 .windows
                 .get(&log.number())
                 .and_then(|window| window.get(&key))
+                // An erased event is not known by what it said, before a restart as after it: handed in again, it is a new one.
+                .filter(|sequence| self.reader.erased_by(log.number(), *sequence).is_none())
                 .or(pending);
             if let Some(sequence) = known {
                 compare.push((index, sequence));
@@ -590,7 +639,9 @@ impl State {
                 })?;
             let stored = runs.iter().flat_map(|run| run.iter()).next();
             let same = stored.is_some_and(|stored| {
-                stored.content.get(CONTENT_SALT_BYTES..) == Some(sealed.event_bytes(index))
+                // What was erased cannot be compared any more: its number says which event it was.
+                stored.erased_by.is_some()
+                    || stored.content.get(CONTENT_SALT_BYTES..) == Some(sealed.event_bytes(index))
             });
             if !same {
                 return Err(AppendError::Conflict { index, sequence });
@@ -715,6 +766,6 @@ fn weight(work: &Work) -> usize {
     match work {
         Work::Append { sealed, .. } => sealed.weight(),
         Work::Copy { batch, .. } => batch.content().len() + batch.entries().len(),
-        Work::Ask(_) => 0,
+        Work::Erase { .. } | Work::Ask(_) => 0,
     }
 }

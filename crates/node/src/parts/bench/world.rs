@@ -235,6 +235,7 @@ async fn invite(admin: &AdminClient, stream: &str) -> Result<String, CommandErro
         for_key: None,
         confirm: false,
         exposure_events: None,
+        obey: true,
     };
     text(&admin.channel().await?.call(&invite).await?, "link")
 }

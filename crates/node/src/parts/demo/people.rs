@@ -68,6 +68,7 @@ pub(super) async fn join(cast: &Cast, teller: &mut Teller<'_>) -> Result<Value, 
         for_key: None,
         confirm: false,
         exposure_events: None,
+        obey: true,
     };
     let invitation = cast.producer.call(&invite).await?;
     let link = text(&invitation, "link")?;

@@ -106,6 +106,15 @@ impl Blocks {
 }
 
 impl Caches {
+    /// Lets go of the blocks that overlap a range of a segment.
+    pub(crate) fn forget(&self, segment: u32, offset: u64, len: u64) {
+        let mut blocks = locked(&self.blocks);
+        blocks
+            .kept
+            .retain(|block| !block.overlaps(segment, offset, len));
+        blocks.bytes = blocks.kept.iter().map(|block| block.bytes.len()).sum();
+    }
+
     /// Keeps the parts of a segment that was just sealed: its newest entries are the ones that are read next.
     pub(crate) fn put_index(&self, segment: u32, parts: &[PartRef]) {
         locked(&self.indexes).put(segment, Arc::new(LoadedIndex::new(parts)));

@@ -18,7 +18,7 @@ use super::index::SegmentIndex;
 use super::scan::{check_content_crcs, read_header, read_parts};
 use super::segment::{Segment, segment_path};
 use super::state::{PartRef, Recent, Shared};
-use super::types::{Head, LogInfo, LogNumber, Run};
+use super::types::{Erasure, Head, LogInfo, LogNumber, Run};
 use crate::disk::read_vec;
 
 pub(crate) use caches::Caches;
@@ -162,7 +162,13 @@ impl JournalReader {
         let directory = front
             .directory
             .slice(skipped * DIRECTORY_BYTES..end * DIRECTORY_BYTES);
-        if check_content_crcs(&directory, &content).is_err() {
+        let entries = front
+            .entries
+            .slice(skipped * ENTRY_BYTES..end * ENTRY_BYTES);
+        // Looked at only now: what was overwritten while it was read had been published as erased before.
+        let (directory, content, erased) =
+            self.without_erased(log, first, &entries, directory, content);
+        if check_content(first, &directory, &content, &erased).is_err() {
             return Err(self.damage(&part, part.content_offset() + skipped_bytes, Flaw::Content));
         }
         Ok(Run {
@@ -170,18 +176,53 @@ impl JournalReader {
             first,
             // INVARIANT: no more than the part's count.
             count: u32::try_from(taken).unwrap_or(part.count),
-            entries: front
-                .entries
-                .slice(skipped * ENTRY_BYTES..end * ENTRY_BYTES),
+            entries,
             content,
             cover: front.cover,
             annotation: front.annotation,
+            erased,
             directory,
         })
     }
 
+    /// Takes what is erased out of the content of a run, whether it is overwritten already or not.
+    fn without_erased(
+        &self,
+        log: LogNumber,
+        first: u64,
+        entries: &Bytes,
+        directory: Bytes,
+        content: Bytes,
+    ) -> (Bytes, Bytes, Vec<Erasure>) {
+        let count = (directory.len() / DIRECTORY_BYTES) as u64;
+        let erased = self.erasures(log, first, first + count);
+        if erased.is_empty() {
+            return (directory, content, erased);
+        }
+        let mut kept_directory = Vec::with_capacity(directory.len());
+        let mut kept = Vec::new();
+        let mut rest = &content[..];
+        let mut runs = erased.iter().peekable();
+        for ((sequence, entry), lengths) in (first..)
+            .zip(entries.chunks_exact(ENTRY_BYTES))
+            .zip(DirectoryEntry::decode_all(&directory))
+        {
+            let (bytes, after) = rest.split_at(usize_of(lengths.content_bytes()).min(rest.len()));
+            rest = after;
+            while runs.next_if(|run| run.end <= sequence).is_some() {}
+            let is_event = entry[1] & 0x0f == 0;
+            if is_event && runs.peek().is_some_and(|run| run.first <= sequence) {
+                kept_directory.extend_from_slice(&DirectoryEntry::ABSENT.encode());
+            } else {
+                kept_directory.extend_from_slice(&lengths.encode());
+                kept.extend_from_slice(bytes);
+            }
+        }
+        (kept_directory.into(), kept.into(), erased)
+    }
+
     /// The front of a part that is read in pieces: checked once, not for each piece.
-    fn front(&self, part: &PartRef, len: u64) -> Result<Front, ReadError> {
+    pub(super) fn front(&self, part: &PartRef, len: u64) -> Result<Front, ReadError> {
         let key = (part.segment, part.body_offset);
         if let Some(front) = locked(&self.shared.caches.fronts).map.get(&key) {
             return Ok(front.clone());
@@ -310,7 +351,7 @@ impl JournalReader {
     }
 
     /// An open segment; `None` where its header is bad or the file is gone.
-    fn segment(&self, number: u32) -> Result<Option<Segment>, ReadError> {
+    pub(super) fn segment(&self, number: u32) -> Result<Option<Segment>, ReadError> {
         if let Some(segment) = locked(&self.shared.caches.segments).map.get(&number) {
             return Ok(Some(segment.clone()));
         }
@@ -357,7 +398,11 @@ impl JournalReader {
         Ok(index)
     }
 
-    fn part_containing(&self, log: LogNumber, sequence: u64) -> Result<PartRef, ReadError> {
+    pub(super) fn part_containing(
+        &self,
+        log: LogNumber,
+        sequence: u64,
+    ) -> Result<PartRef, ReadError> {
         let span = {
             let published = self.shared.read();
             let state = published
@@ -387,7 +432,7 @@ impl JournalReader {
         part.ok_or_else(|| self.absent(log, sequence, span.map_or(0, |span| span.segment)))
     }
 
-    fn absent(&self, log: LogNumber, sequence: u64, segment: u32) -> ReadError {
+    pub(super) fn absent(&self, log: LogNumber, sequence: u64, segment: u32) -> ReadError {
         ReadError::Damage(Box::new(DamagedRange {
             log: Some(log),
             origin: self.head_origin(log),
@@ -409,13 +454,27 @@ impl JournalReader {
     }
 }
 
+/// Checks the content of a run; an entry without content is named by an erasure.
+fn check_content(
+    first: u64,
+    directory: &[u8],
+    content: &[u8],
+    erased: &[Erasure],
+) -> Result<(), Flaw> {
+    check_content_crcs(directory, content, |place| {
+        let sequence = first + place;
+        let at = erased.partition_point(|run| run.end <= sequence);
+        erased.get(at).is_some_and(|run| run.first <= sequence)
+    })
+}
+
 /// Meta data, entries and directory of a part, compared with its checksums.
 #[derive(Clone, Debug)]
-struct Front {
+pub(super) struct Front {
     cover: Bytes,
     annotation: Bytes,
-    entries: Bytes,
-    directory: Bytes,
+    pub(super) entries: Bytes,
+    pub(super) directory: Bytes,
 }
 
 /// The parts of a segment whose index is gone, from its headers alone: what they lead to is checked when it is read.

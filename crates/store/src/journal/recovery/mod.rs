@@ -12,6 +12,7 @@ use bytes::Bytes;
 use countersign_crypto::Entropy;
 use countersign_tlog::CompactRange;
 
+use super::erasing::{DONE_SNAPSHOT, Erasing};
 use super::error::{DamagedRange, Flaw, OpenError, ReadError};
 use super::format::FORMAT_VERSION;
 use super::heads::{HeadFile, HeadSlot, LastSlot, ReadHeads, RecordedHeads};
@@ -151,7 +152,7 @@ impl Journal {
             ready,
             next_number,
         );
-        let journal = Self {
+        let mut journal = Self {
             shared,
             options,
             heads,
@@ -159,10 +160,21 @@ impl Journal {
             active,
             buffers: Buffers::default(),
             unborn: BTreeMap::new(),
+            erasing: Erasing::default(),
             poisoned: false,
             _lock: lock,
         };
+        journal.resume_erasing();
         Ok((journal, recovery))
+    }
+}
+
+impl Journal {
+    /// What was erased in commits that the snapshot does not cover may still be there.
+    fn resume_erasing(&mut self) {
+        let done = self.reader().read_snapshot(DONE_SNAPSHOT).ok().flatten();
+        let done = done.map_or(0, |(commit, _)| commit);
+        self.erasing.collect(&mut self.shared.write().logs, done);
     }
 }
 

@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::super::erasing::decode_erasures;
 use super::super::error::{DamagedRange, Flaw, OpenError};
-use super::super::format::{CommitHeader, PartHeader, SEGMENT_HEADER_BYTES};
+use super::super::format::{CommitHeader, ERASURE_BYTES, PartHeader, SEGMENT_HEADER_BYTES};
 use super::super::heads::RecordedHeads;
 use super::super::index::SegmentIndex;
 use super::super::scan::{Remains, read_commit, read_header, read_parts, search_rest};
 use super::super::segment::{Segment, segment_path};
 use super::super::state::{LogState, Logs, SealedSpan};
 use super::super::tiles::{self, Tails};
-use super::super::types::LogNumber;
+use super::super::types::{Erasure, LogNumber};
 use super::super::{Active, seal_parts};
 use super::{CutTail, Scan, Warning, at};
-use crate::disk::Disk;
+use crate::disk::{Disk, read_vec};
 
 /// What goes along while segments are read.
 struct Reading<'a> {
@@ -428,6 +429,10 @@ fn apply_index(logs: &mut Logs, index: &SegmentIndex, segment: &Segment) -> bool
     let Some(spans) = continues.then(|| index_spans(logs, index)).flatten() else {
         return false;
     };
+    // What they erase is read before anything is changed: where it cannot be, the segment is read commit by commit, which says what is wrong.
+    let Some(erasures) = index_erasures(index, segment) else {
+        return false;
+    };
     for (log, (first, end)) in index.logs.iter().zip(spans) {
         if let Some(birth) = &log.birth {
             let state = LogState::new(log.number, birth);
@@ -451,9 +456,38 @@ fn apply_index(logs: &mut Logs, index: &SegmentIndex, segment: &Segment) -> bool
             end,
         });
     }
+    for (log, commit, erasure) in erasures {
+        if let Some(state) = logs.logs.get_mut(&log) {
+            state.erased.add(erasure, commit);
+        }
+    }
     logs.commit = index.last_commit;
     logs.digest = index.digest;
     true
+}
+
+/// The erasures of all parts of a segment, in order of their commits.
+fn index_erasures(index: &SegmentIndex, segment: &Segment) -> Option<Vec<(u32, u64, Erasure)>> {
+    let mut erasures = Vec::new();
+    for part in index.parts.iter().filter(|part| part.erasures > 0) {
+        let end = part.body_offset.checked_add(part.meta_bytes())?;
+        if end > segment.capacity {
+            return None;
+        }
+        let len = usize::try_from(part.meta_bytes()).ok()?;
+        let meta = read_vec(&*segment.file, part.body_offset, len).ok()?;
+        if crc32c::crc32c(&meta) != part.meta_crc {
+            return None;
+        }
+        let start = len.checked_sub(part.erasures as usize * ERASURE_BYTES)?;
+        let found = decode_erasures(meta.get(start..)?);
+        erasures.extend(
+            found
+                .into_iter()
+                .map(|erasure| (part.log, part.commit, erasure)),
+        );
+    }
+    Some(erasures)
 }
 
 /// Which entries of each log of an index are in its segment; `None` where they do not continue what is known.
