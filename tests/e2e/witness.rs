@@ -314,15 +314,21 @@ fn a_directory_from_a_backup_forks_nothing() {
         // One of the two is away: what the other holds comes back, and the stream still waits.
         holds(&producer, STREAM, 12);
         assert_eq!(hand_in(&root, &producer, 20, 23), Some(8));
-        let held = info(&producer, STREAM)["held"].as_str().unwrap().to_owned();
+        let held = info(&producer, STREAM)["frozen"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         assert!(held.contains("Two") && !held.contains("One"), "{held}");
-        assert!(producer.json(&["status"])["held"][0]["why"].is_string());
+        assert!(producer.json(&["status"])["frozen"][0]["why"].is_string());
         producer.json(&["stream", "create", "quakes-2", "--cites", STREAM]);
         let cites = info(&producer, "quakes-2");
         assert_eq!(cites["cites"]["origin"], info(&producer, STREAM)["origin"]);
         two.serve();
         wait_until("everybody has spoken", || {
-            info(&producer, STREAM).get("held").is_none().then_some(())
+            info(&producer, STREAM)
+                .get("frozen")
+                .is_none()
+                .then_some(())
         });
         assert_eq!(hand_in(&root, &producer, 20, 23), Some(0));
         holds(&one, &stream, 15);

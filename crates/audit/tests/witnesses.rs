@@ -155,7 +155,7 @@ impl Case {
             },
             entry: self.world.stream.entries[3],
             attribute_bytes,
-            content,
+            content: Some(content),
             statements: self.statements(),
         };
         self.files(EVENT_PROOF, proof.files())

@@ -8,7 +8,7 @@ use countersign_store::journal::{LogKind, LogNumber};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::restored::Hold;
+use crate::restored::Freeze;
 use crate::witnessed::WitnessedHead;
 
 /// One log of this node, as everybody but the writer sees it.
@@ -22,7 +22,7 @@ pub struct Log {
     /// The newest checkpoint with enough cosignatures (own logs).
     witnessed: watch::Sender<Option<Arc<WitnessedHead>>>,
     /// Why it takes no entries for the time being; over where it is as it began.
-    hold: Mutex<Hold>,
+    freeze: Mutex<Freeze>,
 }
 
 /// What was fixed when the log began. Stored with its birth, as JSON.
@@ -98,7 +98,7 @@ impl Log {
             settings,
             head: watch::Sender::new(head),
             witnessed: watch::Sender::new(None),
-            hold: Mutex::new(Hold::default()),
+            freeze: Mutex::new(Freeze::default()),
         }
     }
 
@@ -158,17 +158,17 @@ impl Log {
 
     /// Whether it takes no entries for the time being.
     #[must_use]
-    pub fn is_held(&self) -> bool {
-        self.hold().is_some()
+    pub fn is_frozen(&self) -> bool {
+        self.freeze().is_some()
     }
 
-    pub(crate) fn hold(&self) -> Option<Hold> {
-        let hold = self.hold.lock().unwrap_or_else(PoisonError::into_inner);
-        (!hold.is_over()).then(|| hold.clone())
+    pub(crate) fn freeze(&self) -> Option<Freeze> {
+        let freeze = self.freeze.lock().unwrap_or_else(PoisonError::into_inner);
+        (!freeze.is_over()).then(|| freeze.clone())
     }
 
-    pub(crate) fn change_hold(&self, change: impl FnOnce(&mut Hold)) {
-        change(&mut self.hold.lock().unwrap_or_else(PoisonError::into_inner));
+    pub(crate) fn change_freeze(&self, change: impl FnOnce(&mut Freeze)) {
+        change(&mut self.freeze.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The newest checkpoint with enough cosignatures; `None` where nobody has cosigned yet.

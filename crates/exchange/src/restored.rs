@@ -1,8 +1,8 @@
-//! A directory that may be an older copy of itself: streams are held until whoever has read them has said what it knows.
+//! A directory that may be an older copy of itself: streams are frozen until whoever has read them has said what it knows.
 //!
 //! ```text
-//! opened elsewhere ── every own stream held ──► AskLog to each reader ──► knows no more ──► released
-//! opened at home  ── nothing held ────────────►        (the same)    └──► knows more    ──► held, FetchBack, asked again
+//! opened elsewhere ── every own stream frozen─► AskLog to each reader ──► knows no more ──► released
+//! opened at home  ── nothing frozen───────────►        (the same)    └──► knows more    ──► frozen, FetchBack, asked again
 //! ```
 //!
 //! What is fetched back is verified against checkpoints of our own key, and extends what is here. Ledger logs are not shown to others, so that nobody can
@@ -25,7 +25,7 @@ use crate::{Exchange, ExchangeError, Log, Peer};
 
 /// Why a stream takes no entries for the time being.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Hold {
+pub(crate) struct Freeze {
     /// Readers that have not said yet what they know.
     waiting: BTreeSet<Authority>,
     /// Somebody knows a checkpoint of so many entries, more than are here.
@@ -34,7 +34,7 @@ pub(crate) struct Hold {
     contradicted: bool,
 }
 
-impl Hold {
+impl Freeze {
     pub(crate) fn is_over(&self) -> bool {
         *self == Self::default()
     }
@@ -81,26 +81,26 @@ pub enum Heard {
 }
 
 impl Exchange {
-    /// Holds every stream of ours that others may have read: the directory lies elsewhere than where it was last used.
-    pub fn hold_streams(&self) {
+    /// Freezes every stream of ours that others may have read: the directory lies elsewhere than where it was last used.
+    pub fn freeze_streams(&self) {
         for log in self.logs() {
             let readers = self.readers_of(log.origin());
             if log.kind() == LogKind::Own && !readers.is_empty() {
-                log.change_hold(|hold| hold.waiting = readers);
+                log.change_freeze(|freeze| freeze.waiting = readers);
             }
         }
     }
 
-    /// Whether any stream is held.
+    /// Whether any stream is frozen.
     #[must_use]
-    pub fn holds_streams(&self) -> bool {
-        self.logs().iter().any(|log| log.is_held())
+    pub fn has_frozen_streams(&self) -> bool {
+        self.logs().iter().any(|log| log.is_frozen())
     }
 
     /// Why a stream takes no entries for the time being, if that is so.
     #[must_use]
-    pub fn why_held(&self, log: &Log) -> Option<String> {
-        let hold = log.hold()?;
+    pub fn why_frozen(&self, log: &Log) -> Option<String> {
+        let freeze = log.freeze()?;
         let name = |authority: &Authority| {
             let registry = self.registry();
             let partner = registry.partners.get(authority);
@@ -109,7 +109,7 @@ impl Exchange {
                 |known| known.statement.name.clone(),
             )
         };
-        Some(hold.explain(name))
+        Some(freeze.explain(name))
     }
 
     /// The partners that have, or had, an agreement to read a log of ours.
@@ -186,16 +186,16 @@ impl Exchange {
             }
             _ => 0,
         });
-        log.change_hold(|hold| match heard {
+        log.change_freeze(|freeze| match heard {
             Heard::Known => {
-                hold.waiting.remove(partner);
-                hold.behind = hold.behind.filter(|size| *size > log.size());
+                freeze.waiting.remove(partner);
+                freeze.behind = freeze.behind.filter(|size| *size > log.size());
             }
             Heard::More { .. } => {
-                hold.waiting.remove(partner);
-                hold.behind = hold.behind.max(Some(knows));
+                freeze.waiting.remove(partner);
+                freeze.behind = freeze.behind.max(Some(knows));
             }
-            Heard::Contradicts => hold.contradicted = true,
+            Heard::Contradicts => freeze.contradicted = true,
         });
         match heard {
             Heard::Known => {}
@@ -237,9 +237,9 @@ impl Exchange {
         message: BatchMessage,
         bulk: Bytes,
     ) -> Result<(), ExchangeError> {
-        if !log.is_held() {
+        if !log.is_frozen() {
             return Err(ExchangeError::Proof(
-                "entries are fetched back only while the stream is held".to_owned(),
+                "entries are fetched back only while the stream is frozen".to_owned(),
             ));
         }
         let batch = reader
@@ -247,7 +247,7 @@ impl Exchange {
             .map_err(|fault| ExchangeError::Proof(fault.to_string()))?;
         let taken = self.writer().queue_fetched(Arc::clone(log), batch).await;
         taken.await.unwrap_or_else(|_| Err(AppendError::ended()))?;
-        log.change_hold(|hold| hold.behind = hold.behind.filter(|size| *size > log.size()));
+        log.change_freeze(|freeze| freeze.behind = freeze.behind.filter(|size| *size > log.size()));
         Ok(())
     }
 

@@ -248,7 +248,7 @@ impl Exchange {
                     continue;
                 }
             };
-            let answer = match self.judge(&mut turn, candidate).await? {
+            let answer = match self.judge_checkpoint(&mut turn, candidate).await? {
                 Judged::No(answer) => answer,
                 Judged::Contradiction(found) => {
                     let note = KeptNote {
@@ -307,7 +307,7 @@ impl Exchange {
     }
 
     /// Whether the candidate continues what was cosigned, and what is held. The turn is ours until it is stored.
-    async fn judge(
+    async fn judge_checkpoint(
         &self,
         turn: &mut Turn<'_>,
         candidate: &Candidate,

@@ -118,7 +118,7 @@ error_codes! {
     /// The stream exists already.
     StreamExists = "stream-exists",
     /// The stream takes no entries until its readers have said what they know.
-    StreamHeld = "stream-held",
+    StreamFrozen = "stream-frozen",
     /// Writing has stopped after a failure of the storage.
     StorageStopped = "storage-stopped",
     /// The partner cannot be reached.

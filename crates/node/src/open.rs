@@ -113,18 +113,18 @@ pub async fn open(dir: &DataDir, config: &Config) -> Result<Arc<Exchange>, OpenN
     let exchange = Exchange::open(parts, &dir.ledger_file()).await?;
     let standing = place::standing(dir.path()).map_err(OpenNodeError::Place)?;
     if standing == Standing::Elsewhere {
-        exchange.hold_streams();
+        exchange.freeze_streams();
         settle(dir, &exchange)?;
     }
     Ok(exchange)
 }
 
-/// Notes that the directory lives where it is, once nothing is held any more.
+/// Notes that the directory lives where it is, once nothing is frozen any more.
 ///
 /// # Errors
 /// [`OpenNodeError::Place`].
 pub fn settle(dir: &DataDir, exchange: &Exchange) -> Result<(), OpenNodeError> {
-    if exchange.holds_streams() {
+    if exchange.has_frozen_streams() {
         return Ok(());
     }
     place::settle(dir.path()).map_err(OpenNodeError::Place)

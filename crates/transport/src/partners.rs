@@ -85,8 +85,8 @@ fn partners_to_dial(shared: &Shared) -> Vec<Authority> {
         .filter(|state| state.is_active(now))
         .filter(|state| {
             let reads = state.agreement.consumer.authority == *own;
-            // As long as a stream is held, whoever may have read it is asked.
-            reads || shared.advertise.is_empty() || exchange.holds_streams()
+            // As long as a stream is frozen, whoever may have read it is asked.
+            reads || shared.advertise.is_empty() || exchange.has_frozen_streams()
         })
         .map(|state| state.counterparty(own).clone())
         .chain(asked)

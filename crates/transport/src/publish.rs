@@ -123,7 +123,7 @@ async fn refuse_for(
         ExchangeError::Append(
             AppendError::Busy
             | AppendError::DiskFull
-            | AppendError::Held
+            | AppendError::Frozen
             | AppendError::Clock(_)
             | AppendError::Stopped { .. },
         ) => RefusalCode::Busy,

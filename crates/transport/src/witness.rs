@@ -156,10 +156,10 @@ pub(crate) async fn follow_witnessed(
     }
 }
 
-/// How soon a partner is asked again as long as a stream that it reads is held.
+/// How soon a partner is asked again as long as a stream that it reads is frozen.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// Asks a partner what it knows of our own streams; what we have lost is fetched back. Once, and as long as a stream is held.
+/// Asks a partner what it knows of our own streams; what we have lost is fetched back. Once, and as long as a stream is frozen.
 pub(crate) async fn compare_own(
     exchange: Arc<Exchange>,
     partner: Authority,
@@ -169,7 +169,7 @@ pub(crate) async fn compare_own(
         if let Err(error) = Box::pin(hear_all(&exchange, &partner, &connection)).await {
             tracing::debug!(%partner, %error, "a partner did not say what it knows of our streams");
         }
-        if !exchange.holds_streams() {
+        if !exchange.has_frozen_streams() {
             return;
         }
         tokio::select! {

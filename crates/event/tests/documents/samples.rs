@@ -3,8 +3,8 @@
 use countersign_crypto::{PublicKey, SigningKey};
 use countersign_event::documents::{
     Agreement, AgreementId, Digest, Erasure, ErasureAnswer, ErasureId, ErasureRequest,
-    KeyRevocation, KeyStatement, Level, Offer, Outcome, Party, Plan, Receipt, Refusal, RefusalCode, Rejection,
-    Rejections, RevokedHead, Role, RoleKey, SeriesId, Side, Termination,
+    KeyRevocation, KeyStatement, Level, Offer, Outcome, Party, Plan, Receipt, Refusal, RefusalCode,
+    Rejection, Rejections, RevokedHead, Role, RoleKey, SeriesId, Side, Termination,
 };
 use countersign_event::names::{Authority, Origin, StreamName};
 use countersign_event::time::Timestamp;

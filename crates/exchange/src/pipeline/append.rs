@@ -92,7 +92,7 @@ pub enum AppendError {
     #[error(
         "the stream takes no entries until it is known that nobody has read more of it than is here: `countersign status` says who is asked"
     )]
-    Held,
+    Frozen,
     /// Erased content is refused to readers, and still on the disk.
     #[error("erased content is not overwritten yet: {why}; the next start of the node tries again")]
     NotOverwritten {
@@ -240,8 +240,8 @@ impl Writer {
         publisher: Option<(Publisher, u64)>,
         done: Done,
     ) {
-        if log.is_held() {
-            return done(Err(AppendError::Held));
+        if log.is_frozen() {
+            return done(Err(AppendError::Frozen));
         }
         let permit = self.room(sealed.weight()).await;
         self.send(Work::Append {

@@ -76,7 +76,7 @@ async fn two_readers(seed: u64) -> (Node, [(Node, AgreementId); 2]) {
 async fn publishes(producer: &Node, number: u64) -> bool {
     match producer.publish(STREAM, number, 1).await {
         Ok(_) => true,
-        Err(ExchangeError::Append(AppendError::Held)) => false,
+        Err(ExchangeError::Append(AppendError::Frozen)) => false,
         Err(error) => panic!("{error:?}"),
     }
 }
@@ -103,7 +103,7 @@ async fn an_older_copy_goes_on_where_its_readers_stand() {
         read_all(&producer, &one, first).await;
         let lost = producer.log(STREAM).head();
         producer.go_back_to(older).await;
-        producer.exchange.hold_streams();
+        producer.exchange.freeze_streams();
         let number = producer.session(STREAM, 1).await.0.last_number + 1;
         assert!(
             !publishes(&producer, number).await,
@@ -112,7 +112,7 @@ async fn an_older_copy_goes_on_where_its_readers_stand() {
         assert!(
             producer
                 .exchange
-                .why_held(&producer.log(STREAM))
+                .why_frozen(&producer.log(STREAM))
                 .unwrap()
                 .contains("Consumer")
         );
@@ -130,7 +130,7 @@ async fn an_older_copy_goes_on_where_its_readers_stand() {
         );
         assert_eq!(hear(&producer, order[1]).await, Heard::Known);
         assert_eq!(
-            producer.exchange.why_held(&producer.log(STREAM)),
+            producer.exchange.why_frozen(&producer.log(STREAM)),
             None,
             "{seed}"
         );
@@ -174,7 +174,7 @@ async fn without_an_answer_only_a_new_stream_takes_entries() {
     producer.publish(STREAM, 4, 3).await.unwrap();
     read_all(&producer, &one, first).await;
     producer.go_back_to(older).await;
-    producer.exchange.hold_streams();
+    producer.exchange.freeze_streams();
     assert_eq!(hear(&producer, &two).await, Heard::Known);
     assert!(!publishes(&producer, 4).await);
     let name = "orders-2".parse().unwrap();
@@ -231,7 +231,7 @@ async fn a_copy_that_went_on_learns_that_it_has_forked() {
     assert!(
         producer
             .exchange
-            .why_held(&producer.log(STREAM))
+            .why_frozen(&producer.log(STREAM))
             .unwrap()
             .contains("another history")
     );
@@ -249,14 +249,14 @@ async fn what_nobody_holds_is_waited_for() {
     let bodies: Vec<&[u8]> = due.iter().map(|one| one.body.as_bytes()).collect();
     assert_eq!(one.exchange.add_checkpoints(&bodies).await[0].status(), 200);
     producer.go_back_to(older).await;
-    producer.exchange.hold_streams();
+    producer.exchange.freeze_streams();
     assert_eq!(hear(&producer, &one).await, Heard::More { held: false });
     assert_eq!(hear(&producer, &two).await, Heard::Known);
     assert!(!publishes(&producer, 4).await);
     assert!(
         producer
             .exchange
-            .why_held(&producer.log(STREAM))
+            .why_frozen(&producer.log(STREAM))
             .unwrap()
             .contains("7 entries")
     );
@@ -295,9 +295,9 @@ async fn what_our_key_did_not_sign_says_nothing() {
         let heard = producer.exchange.hear(one.authority(), &origin, &state);
         assert_eq!(heard.unwrap(), Heard::Known);
     }
-    assert!(!producer.exchange.holds_streams());
+    assert!(!producer.exchange.has_frozen_streams());
     // Entries come back only while the stream is held, and only what is signed.
-    producer.exchange.hold_streams();
+    producer.exchange.freeze_streams();
     let (log, mut own) = producer.exchange.fetching(&origin).unwrap();
     let request = FetchBack {
         origin: origin.to_string(),

@@ -86,7 +86,7 @@ impl From<ErrorCode> for Exit {
             | C::DataDirLocked
             | C::DiskFull
             | C::Pending
-            | C::StreamHeld
+            | C::StreamFrozen
             | C::Unreachable => Self::Busy,
             C::Inconclusive => Self::Inconclusive,
             C::Interrupted => Self::Interrupted,

@@ -11,8 +11,8 @@ use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
 use serde_json::Value;
 
 use super::args::{
-    AgreementVerb, AppVerb, Assurance, ConfigVerb, Doors, ErasureVerb, EvidenceVerb, LedgerVerb, Noun,
-    PartnerVerb, PolicyVerb, ReceiptVerb, StreamVerb, WitnessVerb,
+    AgreementVerb, AppVerb, Assurance, ConfigVerb, Doors, ErasureVerb, EvidenceVerb, LedgerVerb,
+    Noun, PartnerVerb, PolicyVerb, ReceiptVerb, StreamVerb, WitnessVerb,
 };
 use super::parts::CommandResult;
 use super::{Cli, Column, Exit, Global, JoinArgs, Output, Parts, Shape, SubscribeArgs, View};

@@ -285,7 +285,7 @@ pub(crate) fn exchange_error(error: ExchangeError) -> CommandError {
         ExchangeError::Append(AppendError::Clock(_)) => ErrorCode::ClockJump,
         ExchangeError::Append(AppendError::Conflict { .. }) => ErrorCode::Conflict,
         ExchangeError::Append(AppendError::DiskFull) => ErrorCode::DiskFull,
-        ExchangeError::Append(AppendError::Held) => ErrorCode::StreamHeld,
+        ExchangeError::Append(AppendError::Frozen) => ErrorCode::StreamFrozen,
         ExchangeError::Append(AppendError::NotOverwritten { .. }) => ErrorCode::LogDamaged,
         ExchangeError::Append(AppendError::Stopped { .. }) => ErrorCode::StorageStopped,
         ExchangeError::Append(_) => ErrorCode::Malformed,

@@ -25,10 +25,10 @@ impl LocalNode {
                 agreements.filter(|state| state.is_active(now)).count(),
             )
         };
-        let held: Vec<Value> = logs
+        let frozen: Vec<Value> = logs
             .iter()
             .filter_map(|log| {
-                let why = exchange.why_held(log)?;
+                let why = exchange.why_frozen(log)?;
                 Some(json!({ "stream": self.stream_name(log.origin()), "why": why }))
             })
             .collect();
@@ -54,7 +54,7 @@ impl LocalNode {
             "strangers_refused": exchange.refused_strangers(),
             "appending": exchange.appending_stopped().map_or_else(|| "ok".to_owned(), |why| format!("stopped: {why}")),
             "assurance": self.assurance_of_all(),
-            "held": held,
+            "frozen": frozen,
             "subscriptions": subscriptions,
         }))
         .await

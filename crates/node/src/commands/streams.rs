@@ -283,8 +283,8 @@ impl LocalNode {
             .map(|status| self.subscription_value(status))
             .collect();
         value["assurance"] = self.assurance(log);
-        if let Some(why) = self.exchange.why_held(log) {
-            value["held"] = why.into();
+        if let Some(why) = self.exchange.why_frozen(log) {
+            value["frozen"] = why.into();
         }
         if let Some(cites) = &log.settings().cites {
             value["cites"] = json!(cites);

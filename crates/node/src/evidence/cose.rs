@@ -45,7 +45,13 @@ pub async fn prove_event_in_cose(
             sequence,
             source,
         })?;
-        let proven = Proven::Event { sequence, size };
+        let erased_by = exchange.reader().erased_by(log.number, sequence);
+        let erased_by = erased_by.filter(|_| event.content.is_none());
+        let proven = Proven::Event {
+            sequence,
+            size,
+            erased_by,
+        };
         let files = cose_files(&receipt, &event);
         write(&path, &files, stream, proven, signed.trusted())
     };

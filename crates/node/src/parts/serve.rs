@@ -115,9 +115,9 @@ fn trace(settings: &Loaded) {
     let _ = tracing::subscriber::set_global_default(built);
 }
 
-/// Where the directory was copied or moved: says so, and notes its new place once nothing is held any more.
+/// Where the directory was copied or moved: says so, and notes its new place once nothing is frozen any more.
 async fn settle_in(dir: DataDir, exchange: Arc<Exchange>) {
-    if !exchange.holds_streams() {
+    if !exchange.has_frozen_streams() {
         return;
     }
     tracing::warn!(
@@ -125,7 +125,7 @@ async fn settle_in(dir: DataDir, exchange: Arc<Exchange>) {
     );
     let mut tick = interval(HOUSEKEEPING);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while exchange.holds_streams() {
+    while exchange.has_frozen_streams() {
         tick.tick().await;
     }
     match settle(&dir, &exchange) {
