@@ -151,10 +151,18 @@ def read_batch(raw, origin, key):
     text = f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n"
     need(verify_ed25519(key, signature, text.encode()), where, "the log's key did not sign its checkpoint")
     place, end, at = at, at + length, at + length
-    entries, previous, now = [], bytes(32), 0
+    entries, previous, now, claims, said = [], bytes(32), 0, [], {}
     for sequence in range(count):
-        need(place + 2 <= end and raw[place] == 0, where, "a descriptor is cut or unknown")
-        flags, place = raw[place + 1], place + 2
+        need(place + 2 <= end and raw[place] in (0, 1), where, "a descriptor is cut or unknown")
+        tag, flags, place = raw[place], raw[place + 1], place + 2
+        if tag:
+            (step, place), (data_length, place), (distance, place) = take(raw, place)
+            now, commitments, place = now + step, raw[place:place + 64], place + 64
+            need(place <= end and distance and flags & 15 == 0, where, "an erased entry is cut, a control entry, or names nothing behind it")
+            claims.append((sequence, sequence + distance))
+            entries.append(struct.pack(">BBIQ32sQ64s", 1, flags, data_length, sequence, previous, now, commitments))
+            previous = Entry(entries[-1], where).leaf
+            continue
         (step, place), (attributes, place), (part, place) = take(raw, place)
         data_length, place = varint(raw, place) if flags & 48 else (part - 1, place)
         now += step
@@ -165,6 +173,11 @@ def read_batch(raw, origin, key):
                             sha256(b"countersign.at.1" + salts[:32] + names), sha256(b"countersign.dw.1" + salts[32:] + data))
         entries.append(entry)
         previous = Entry(entry, where).leaf
+        if flags & 15 == 1:
+            said[sequence] = formats.read_allowance(formats.parse_attributes(names, where), formats.parse_data_part(data, where)[1])
+    for sequence, by in claims:
+        member, what = said.get(by) or (None, 0)
+        need(by >= count or member == "sequence" and what == sequence or member == "below" and sequence < what, where, "a false claim")
     need(place == end and at == len(raw), where, "bytes lie after its last entry")
     leaves = [sha256(b"\0" + entry) for entry in entries]
     need(proven(tree(leaves), count, size, proof, root), where, "its entries do not make the tree that the log's key signed")
@@ -204,13 +217,14 @@ def proven(peaks, old, new, proof, root):
     return fr == fold(peaks) and sr == root and sn == 0
 
 def batches(folder):
-    vectors = load(folder, "protocol/v1/batch.json")
-    key = base64.b64decode(vectors["log_key"])
-    entries, leaves, root = read_batch(bytes.fromhex(vectors["body"]), vectors["origin"], key)
-    result = vectors["result"]
-    same("batch", "result", ([e.hex() for e in entries], [l.hex() for l in leaves], root.hex()), (result["entries"], result["leaf_hashes"], result["root"]))
-    for one in vectors["invalid"]:
-        refused("batch", one["name"], lambda: read_batch(bytes.fromhex(one["body"]), vectors["origin"], key))
+    for name in ("batch.json", "batch-erased.json"):
+        vectors = load(folder, "protocol/v1/" + name)
+        key = base64.b64decode(vectors["log_key"])
+        entries, leaves, root = read_batch(bytes.fromhex(vectors["body"]), vectors["origin"], key)
+        result = vectors["result"]
+        same("batch", name, ([e.hex() for e in entries], [l.hex() for l in leaves], root.hex()), (result["entries"], result["leaf_hashes"], result["root"]))
+        for one in vectors["invalid"]:
+            refused("batch", one["name"], lambda: read_batch(bytes.fromhex(one["body"]), vectors["origin"], key))
 
 def load(folder, name):
     with open(os.path.join(folder, name), "rb") as file:

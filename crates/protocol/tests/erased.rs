@@ -10,12 +10,13 @@ use countersign_event::control::{EXPIRY, TOMBSTONE};
 use countersign_event::data::DataPart;
 use countersign_event::entry::Kind;
 use countersign_event::time::Timestamp;
-use countersign_protocol::SignedHead;
 use countersign_protocol::delivery::{
     BatchFault, BatchMessage, Claim, Cover, Lengths, LogReader, write_descriptors_with,
 };
+use countersign_protocol::{Message as _, SignedHead};
 use countersign_tlog::checkpoint::signature_of;
 use countersign_tlog::{Checkpoint, MemoryTree, compact_range_at, consistency_proof, leaf_hash};
+use serde_json::{Value, json};
 
 const ORIGIN: &str = "a.example/streams/orders";
 
@@ -196,6 +197,68 @@ fn a_claim_that_its_entry_does_not_bear_out_is_a_fault() {
     let (message, bulk) = log.batch(0, 10, &[(2, 5), (5, 8)]);
     let fault = reader().take(message, bulk).map(drop);
     assert_eq!(fault, Err(BatchFault::FalseClaim { sequence: 2, by: 5 }));
+}
+
+/// Golden bytes in `tests/vectors/protocol/v1/batch-erased.json`; with `COUNTERSIGN_WRITE_VECTORS=1` a missing file is written.
+#[test]
+fn a_batch_with_erased_entries_has_its_golden_frame_and_result() {
+    let log = Log::new();
+    let body = |first, end, erased: &[(u64, u64)]| {
+        let (message, bulk) = log.batch(first, end, erased);
+        [message.to_body(), bulk.to_vec()].concat()
+    };
+    let take = |body: &[u8]| {
+        let read = BatchMessage::read_bulk(BatchMessage::KIND, &body.to_vec().into());
+        let (message, bulk) = read.unwrap();
+        reader().take(message, bulk)
+    };
+    let good = body(0, 8, &[(0, 7), (1, 7), (3, 6)]);
+    let batch = take(&good).unwrap();
+    let invalid = [
+        ("a tombstone of another event", body(0, 8, &[(2, 6)])),
+        (
+            "an expiry that does not reach so far",
+            body(0, 8, &[(2, 7)]),
+        ),
+        (
+            "an event in place of a control entry",
+            body(0, 8, &[(2, 5)]),
+        ),
+        ("a control entry without content", body(0, 8, &[(6, 7)])),
+        ("names itself", body(0, 8, &[(2, 2)])),
+    ];
+    let invalid = invalid.map(|(name, body)| {
+        let error = take(&body).map(drop).unwrap_err().to_string();
+        json!({ "name": name, "body": hex::encode(body), "error": error })
+    });
+    let claims = batch.claims().iter();
+    let claims =
+        claims.map(|claim| json!({ "first": claim.first, "end": claim.end, "by": claim.by }));
+    let recomputed = json!({
+        "origin": ORIGIN,
+        "log_key": key().public().to_base64(),
+        "body": hex::encode(&good),
+        "result": {
+            "claims": claims.collect::<Vec<_>>(),
+            "events": batch.events(),
+            "data_bytes": batch.data_bytes(),
+            "entries": batch.entries().chunks(118).map(hex::encode).collect::<Vec<_>>(),
+            "leaf_hashes": batch.leaf_hashes().iter().map(hex::encode).collect::<Vec<_>>(),
+            "root": hex::encode(batch.range().root()),
+        },
+        "invalid": invalid.to_vec(),
+    });
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/vectors/protocol/v1"
+    );
+    let path = std::path::Path::new(folder).join("batch-erased.json");
+    if !path.exists() && std::env::var_os("COUNTERSIGN_WRITE_VECTORS").is_some() {
+        let text = serde_json::to_string_pretty(&recomputed).unwrap() + "\n";
+        std::fs::write(&path, text).unwrap();
+    }
+    let stored: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(stored, recomputed);
 }
 
 #[test]
