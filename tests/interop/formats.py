@@ -122,12 +122,20 @@ def read_statement(document):
     need(own, document.path, "its authority is the fingerprint of another key")
     return payload
 
+def read_revocation(document):
+    payload, where = read_statement(document), document.path
+    named = [head["origin"] for head in payload["heads"]]
+    need(payload["role"] == "log" or not named, where, "it names heads, and the key is no log key")
+    need(len(set(named)) == len(named) and all(one.split("/")[0] == payload["authority"] for one in named), where, "it names a log twice, or another's")
+    need(all(head["size"] or head["root"] == sha256(b"") for head in payload["heads"]), where, "it names a root of nothing")
+    return payload
+
 def fingerprint(key):
     return "key-" + base64.b32encode(sha256(b"countersign.key1" + key)[:20]).decode().lower()
 
 def read_trust(items):
-    """Fingerprints, (origin, key) pairs and key statements that somebody trusts."""
-    fingerprints, vkeys, statements = set(), set(), []
+    """Fingerprints, (origin, key) pairs and key statements that somebody trusts; key revocations that somebody brings along."""
+    fingerprints, vkeys, statements, revocations = set(), set(), [], []
     for item in items:
         if re.fullmatch("key-[a-z2-7]{32}", item):
             fingerprints.add(item)
@@ -135,8 +143,12 @@ def read_trust(items):
         with open(item, "rb") as file:
             raw = file.read()
         if raw.lstrip().startswith(b"{"):
-            statements.append(Document(raw, item))
-            fingerprints.add(fingerprint(read_statement(statements[-1])["organization"]))
+            document = Document(raw, item)
+            if document.kind == "key-revocation":
+                revocations.append(read_revocation(document))
+            else:
+                statements.append(document)
+                fingerprints.add(fingerprint(read_statement(document)["organization"]))
             continue
         for words in [line.split() for line in raw.decode().splitlines()]:
             if not words or words[0].startswith("#") or words[:2] == ["quorum", "none"]:
@@ -146,7 +158,7 @@ def read_trust(items):
                 fingerprints.add(word)
             else:
                 vkeys.add(parse_vkey(word, item))
-    return fingerprints, vkeys, statements
+    return fingerprints, vkeys, statements, revocations
 
 # ------------------------------------------------------------------------------------------- forms of JSON (schemas/)
 
@@ -214,6 +226,9 @@ PAYLOADS = {
     "key-statement": {"authority": authority, "name": name, "organization": public_key, "number": number, "made": time, "keys": many(
         {"role": one_of("agreement", "encryption", "log", "node", "receipt", "witness"), "key": public_key, "from": time,
          "until": (time, FOREVER)}, 64)},
+    "key-revocation": {"authority": authority, "organization": public_key, "key": public_key, "role": one_of(
+        "agreement", "encryption", "log", "node", "receipt", "witness"), "reason": anything, "made": time, "heads": many(
+        {"origin": origin, "size": number, "root": digest}, 1024)},
     "agreement": {"id": ident, "producer": PARTY, "consumer": PARTY, "stream": origin, "plan": {
         "name": anything, "exposure_events": number, "erasure": one_of("ask", "obey")}, "from": time, "until": (time, None), "made": time},
     "receipt": {"agreement": ident, "stream": origin, "consumer": authority, "series": ident, "number": number, "previous": (digest, None),

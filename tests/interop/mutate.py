@@ -117,7 +117,7 @@ def mutate(bases, seed, number):
                 what += f"; {other.__name__}: {other(rng, mutant)}"
             if mutant.tar or mutant.links or mutant.files != base.files:
                 return base, mutant, what
-        except (Skip, KeyError, IndexError, ValueError, TypeError, AttributeError, struct.error):
+        except (Skip, KeyError, IndexError, ValueError, TypeError, AttributeError, StopIteration, struct.error):
             continue        # it does not fit this bundle, or what an earlier step made of it
 
 def main():

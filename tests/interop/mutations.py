@@ -430,6 +430,39 @@ def key_statement(rng, b):
     b.fit()
     return f"{path}: change {kind}, {'as a second one' if beside else 'in its place'}"
 
+@mutation(10)
+def key_revocation(rng, b):
+    """An organization takes a key back: with heads that are its logs' own, or others."""
+    stated = b.pick(rng, r"documents/key-statement.*")
+    payload, manifest = b.payload(stated), b.json("manifest.json")
+    key = rng.choice([key for key in payload["keys"] if rng.random() < .3 or key["role"] == "log"])
+    near = [b.payload(other).get("made") for other in b.files if other.startswith("documents/")] + ["2020-01-01T00:00:00Z", "2090-01-01T00:00:00Z"]
+    heads, own = [], [log for log in manifest["logs"] if log["origin"].startswith(payload["authority"] + "/")]
+    for log in own if key["role"] == "log" or rng.random() < .1 else []:
+        size, root = b.files[log["path"] + "log/checkpoint"].decode().split("\n")[1:3]
+        size = int(size)
+        if log["path"] == "" and b.leaves and rng.random() < .6:
+            size = min(len(b.leaves), max(0, rng.choice([0, 1, 255, 256, 257, log["from"], log["to"], log["to"] - 1, log["to"] + 1, size - 1, len(b.leaves)])))
+            root = base64.b64encode(formats.fold(formats.grow([], ((1, leaf) for leaf in b.leaves[:size])))).decode()
+        if rng.random() < .1:
+            size = max(0, size + rng.choice([-1, 1]))
+        if rng.random() < .1:
+            root = base64.b64encode(rng.randbytes(32)).decode()
+        if rng.random() < .9:
+            heads.append({"origin": log["origin"], "size": size, "root": root})
+    if rng.random() < .05:
+        heads += heads[:1] or [{"origin": "other.example/streams/x", "size": 1, "root": base64.b64encode(bytes(32)).decode()}]
+    rng.shuffle(heads)
+    revocation = {"authority": payload["authority"], "organization": payload["organization"], "key": key["key"], "role": key["role"], "reason": "", "made": rng.choice(near), "heads": heads}
+    if rng.random() < .05:
+        revocation["authority"] = rng.choice(["other.example", manifest["authority"]])
+    path = "documents/key-revocation-00000009.json"
+    b.put(path, {"payloadType": "application/vnd.countersign.key-revocation.v1+json", "payload": "", "signatures": []})
+    signer = [one["keyid"] for one in b.json(stated)["signatures"]]
+    b.sign(path, revocation, signer if rng.random() < .95 else [rng.choice(sorted(b.signers))])
+    b.fit()
+    return f"{key['role']} key of {payload['authority']}, {len(heads)} heads of {len(own)} logs"
+
 @mutation(4)
 def ended_key(rng, b):
     """A receipt that says it was made before its key ended, about entries that came before or after that end."""

@@ -10,7 +10,7 @@ made again where cedar_subset.py lies beside it. Top down: the bundle, its docum
 import argparse, base64, os, re, struct, sys
 from formats import (Bad, Document, Entry, FOREVER, Lacking, MIB, anything, authority, check_form, digest, boolean, fingerprint,
                      fold, groups, grow, ident, many, merge, need, number, one_of, origin, parse, parse_attributes, parse_data_part, parse_note,
-                     parse_vkey, raw_member, read_allowance, read_folder, read_statement, read_tar, read_trust, sha256, text, text_of, unaccounted, unbase64, verify_ed25519, vkey_id)
+                     parse_vkey, raw_member, read_allowance, read_folder, read_revocation, read_statement, read_tar, read_trust, sha256, text, text_of, unaccounted, unbase64, verify_ed25519, vkey_id)
 try:
     import cedar_subset
 except ImportError:
@@ -31,10 +31,11 @@ def verify(path, trust=()):
     return (INCONCLUSIVE if bundle.missing else WHOLE), bundle.missing
 
 class Bundle:
-    def check(self, files, fingerprints, vkeys, statements):
+    def check(self, files, fingerprints, vkeys, statements, revocations):
         self.files, self.missing = files, []
         self.check_files()
         self.check_keys(statements)
+        self.check_revocations(revocations)
         for log in self.logs:
             log.check()
             self.tolerate(self.check_log_key, log, fingerprints, vkeys)
@@ -115,6 +116,34 @@ class Bundle:
                 known.append(payload)
                 known.sort(key=lambda statement: statement["number"])
 
+    def check_revocations(self, brought):
+        """Those here are of organizations that are known here; those brought along only must not be of another key."""
+        self.revocations = []
+        for document in [document for document in self.documents if document.kind == "key-revocation"]:
+            payload = read_revocation(document)
+            known = self.statements.get(payload["authority"])
+            if not known:
+                self.missing.append(f"{document.path}: no key statement of {payload['authority']} is here")
+                continue
+            need(known[0]["organization"] == payload["organization"], document.path, "another organization key claims its authority")
+            self.revocations.append(payload)
+        for payload in brought:
+            if self.statements.get(payload["authority"], [payload])[0]["organization"] == payload["organization"]:
+                self.revocations.append(payload)
+
+    def revocations_of(self, authority, role, key):
+        return [one for one in self.revocations if (one["authority"], one["role"], one["key"]) == (authority, role, key)]
+
+    def is_revoked(self, log, where):
+        """Whether the key that signed the checkpoint was taken back, and no head vouches for the entries here. A head that denies them is false."""
+        revoked = False
+        for revocation in self.revocations_of(log.owner, "log", log.key):
+            size, root = next(((head["size"], head["root"]) for head in revocation["heads"] if head["origin"] == log.origin), (0, None))
+            known = log.stated_root if size == log.size else log.root(size) if size and log.first <= size <= log.end else None
+            need(known in (None, root), where, f"a revocation of its key names another root of {size} entries")
+            revoked |= known is None or size < log.to
+        return revoked
+
     def keys_at(self, authority, role, time):
         """The keys for a role in the statement in force at a time: the newest made by then, else the first."""
         known = self.statements[authority]
@@ -129,11 +158,14 @@ class Bundle:
             begins = parse(data, where, whole=False) if control and kind == b"dev.countersign.control.genesis.v1" else {}
             ours = known is None or begins.get("organization") == base64.b64encode(known[0]["organization"]).decode()
             need(begins.get("origin") == log.origin and "organization" in begins and ours, f"{log.origin}, entry 0", "no genesis of this log")
+        revoked = self.is_revoked(log, where)
         if known is None:
+            need(not revoked, where, "its key was revoked", Lacking)
             return need(pinned, where, f"no key statement of {log.owner} is here", Lacking)
         delegated = self.keys_at(log.owner, "log", log.last_time)
         need(any(key["key"] == log.key and key["from"] <= log.last_time < key["until"] for key in delegated), where,
              "the key statement in force does not delegate the key that signed it")
+        need(not revoked, where, "its key was revoked, and no head that is named vouches for the entries here", Lacking)
         need(pinned or fingerprint(known[0]["organization"]) in fingerprints, where,
              f"{fingerprint(known[0]['organization'])} is not among the keys that are trusted", Lacking)
 
@@ -185,7 +217,8 @@ class Bundle:
         need(authority in self.statements, document.path, f"no key statement of {authority} is here", Lacking)
         made = document.payload["made"]
         keys = [key for key in self.keys_at(authority, role, made) if document.signed_by(key["key"])]
-        need(any((key["from"] <= made or not begun) and max(made, covers) < key["until"] for key in keys), document.path,
+        end = lambda key: min([key["until"]] + [one["made"] for one in self.revocations_of(authority, role, key["key"])])
+        need(any((key["from"] <= made or not begun) and max(made, covers) < end(key) for key in keys), document.path,
              f"no {role} key of {authority} that was in force signed it")
 
     def check_termination(self, document):
@@ -364,7 +397,7 @@ class Log:
         need(mine and all(verify_ed25519(self.key, one, text.encode()) for one in mine), where, "the key of the log did not sign it")
         lines = text.split("\n")
         need(len(lines) == 4 and lines[:2] == [self.origin, str(self.size)], where, "it is not of this log and size, in three lines")
-        root = unbase64(lines[2], where, 32)
+        self.stated_root = root = unbase64(lines[2], where, 32)
         self.check_entries()
         need(self.check_tree() == root, where, "its root is not that of the entries and tiles here")
         self.check_content()

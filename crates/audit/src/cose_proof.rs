@@ -6,7 +6,7 @@ use countersign_tlog::leaf_hash;
 use countersign_tlog::tile::ENTRY_BYTES_MAX;
 
 use crate::beside::Beside;
-use crate::checks::checkpoint::{InForce, Signed, judge_signer, known_keys, no_known_key};
+use crate::checks::checkpoint::{InForce, Signed, Weight, judge_signer, known_keys, no_known_key};
 use crate::checks::keys;
 use crate::event_proof::{ENTRY, EVENT_PROOF, Event, EventProof};
 use crate::report::{Check, Collector, Severity};
@@ -110,6 +110,11 @@ pub(crate) fn verify(
         what: format!("the root over entry {index}"),
         vkey,
         file: &beside.name(COSE_PROOF),
+        to: index.saturating_add(1),
+        // The size is not signed: of a key that was revoked, nothing here says that this root came before.
+        root_at: &|_| None,
+        witnessed: None,
+        weight: Weight::Full,
     };
     let standing = judge_signer(&signed, time, &keys, trust, found);
     let held = Held {

@@ -8,7 +8,7 @@ use countersign_tlog::tile::ENTRY_BYTES_MAX;
 use countersign_tlog::{leaf_hash, verify_inclusion};
 
 use crate::beside::{Beside, KEY_STATEMENTS};
-use crate::checks::checkpoint::{InForce, Signed, entries, judge_signer, open_by_any};
+use crate::checks::checkpoint::{InForce, Signed, Weight, entries, judge_signer, open_by_any};
 use crate::checks::keys;
 use crate::checks::witnesses::{self, Cosigned, Demand};
 use crate::content_file::{
@@ -123,7 +123,7 @@ pub(crate) fn verify(
         file: &file,
         main: true,
     };
-    witnesses::judge(&cosigned, Demand::Quorum, &keys, trust, found);
+    let witnessed = witnesses::judge(&cosigned, Demand::Quorum, &keys, trust, found);
     let what = "the entry that is proven";
     let entry = beside.need(ENTRY, ENTRY_BYTES_MAX, what, found)?;
     let event = Event {
@@ -166,6 +166,10 @@ pub(crate) fn verify(
         what: entries(checkpoint.size),
         vkey,
         file: &file,
+        to: proof.index.saturating_add(1),
+        root_at: &|size| (size == checkpoint.size).then_some(checkpoint.root),
+        witnessed,
+        weight: Weight::Full,
     };
     let standing = judge_signer(&signed, time, &keys, trust, found);
     let held = Held {

@@ -7,7 +7,7 @@ use countersign_tlog::{Checkpoint, Note, Vkey};
 
 use crate::beside::Beside;
 use crate::checks::checkpoint::{
-    InForce, Opened, Signed, Standing, entries, judge_signer, known_keys,
+    InForce, Opened, Signed, Standing, Weight, entries, judge_signer, known_keys,
 };
 use crate::checks::files::DocumentFile;
 use crate::checks::keys::{self, Keys};
@@ -169,13 +169,6 @@ impl Judged<'_> {
 
     fn judge(&self, opened: &Opened, note: &str, found: &mut Collector<'_>) -> Standing {
         let vkey = opened.signer(InForce::Whenever, self.keys, self.trust);
-        let signed = Signed {
-            origin: self.origin,
-            what: entries(opened.checkpoint.size),
-            vkey,
-            file: self.file,
-        };
-        let standing = judge_signer(&signed, InForce::Whenever, self.keys, self.trust, found);
         let cosigned = Cosigned {
             origin: self.origin,
             size: opened.checkpoint.size,
@@ -183,7 +176,19 @@ impl Judged<'_> {
             file: self.file,
             main: true,
         };
-        witnesses::judge(&cosigned, Demand::Nothing, self.keys, self.trust, found);
+        let witnessed = witnesses::judge(&cosigned, Demand::Nothing, self.keys, self.trust, found);
+        let Checkpoint { size, root, .. } = opened.checkpoint;
+        let signed = Signed {
+            origin: self.origin,
+            what: entries(size),
+            vkey,
+            file: self.file,
+            to: size,
+            root_at: &|at| (at == size).then_some(root),
+            witnessed,
+            weight: Weight::Accused,
+        };
+        let standing = judge_signer(&signed, InForce::Whenever, self.keys, self.trust, found);
         found.done(Check::Checkpoint, format!("its log key is {vkey}"));
         standing
     }

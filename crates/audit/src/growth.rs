@@ -1,11 +1,14 @@
 //! The proof that a log has only grown from one checkpoint to another (`schemas/proofs.md`).
 
 use countersign_event::dsse::Envelope;
+use countersign_tlog::Checkpoint;
 use countersign_tlog::add_checkpoint::AddCheckpoint;
 use countersign_tlog::note::NOTE_BYTES_MAX;
 
 use crate::beside::{Beside, KEY_STATEMENTS};
-use crate::checks::checkpoint::{InForce, Signed, Standing, entries, judge_signer, open_by_any};
+use crate::checks::checkpoint::{
+    InForce, Opened, Signed, Standing, Weight, entries, judge_signer, open_by_any,
+};
 use crate::checks::keys;
 use crate::checks::witnesses::{self, Cosigned, Demand};
 use crate::event_proof::statement_lines;
@@ -75,20 +78,6 @@ pub(crate) fn verify(
     let new = open_by_any(note, &new_file, &keys, trust, found);
     let (old_opened, new_opened) = (old?, new?);
     let (old, new) = (&old_opened.checkpoint, &new_opened.checkpoint);
-    // The newer stands for the older, too.
-    for (opened, note, file, demand) in [
-        (&new_opened, note, &new_file, Demand::Quorum),
-        (&old_opened, &old_note, &old_file, Demand::NoQuorum),
-    ] {
-        let cosigned = Cosigned {
-            origin: &opened.origin,
-            size: opened.checkpoint.size,
-            note,
-            file,
-            main: true,
-        };
-        witnesses::judge(&cosigned, demand, &keys, trust, found);
-    }
     let verified = proof.verify(old, new);
     match &verified {
         Ok(()) => {
@@ -105,16 +94,44 @@ pub(crate) fn verify(
         let what = "every log begins with no entries: nothing is proven".to_owned();
         beside.say(found, Check::Tree, Severity::Missing, GROWTH_PROOF, what);
     }
-    let opened = [(&old_opened, &old_file), (&new_opened, &new_file)];
-    let standings = opened.map(|(opened, file)| {
+    let grown = verified.is_ok();
+    // One tree, where it has only grown: what is known of one checkpoint is known of the other.
+    let root_at = |size: u64, of: &Checkpoint| match size {
+        _ if size == of.size => Some(of.root),
+        _ if grown && size == old.size => Some(old.root),
+        _ if grown && size == new.size => Some(new.root),
+        _ => None,
+    };
+    let mut judge = |opened: &Opened, note: &[u8], file: &str, weight, demand| {
+        let Checkpoint { size, .. } = opened.checkpoint;
+        let cosigned = Cosigned {
+            origin: &opened.origin,
+            size,
+            note,
+            file,
+            main: true,
+        };
+        let witnessed = witnesses::judge(&cosigned, demand, &keys, trust, found);
         let signed = Signed {
             origin: &opened.origin,
-            what: entries(opened.checkpoint.size),
+            what: entries(size),
             vkey: opened.signer(InForce::Whenever, &keys, trust),
             file,
+            to: size,
+            root_at: &|size| root_at(size, &opened.checkpoint),
+            witnessed,
+            weight,
         };
         judge_signer(&signed, InForce::Whenever, &keys, trust, found)
-    });
+    };
+    let newer = judge(&new_opened, note, &new_file, Weight::Full, Demand::Quorum);
+    // Where it counts, the newer stands for the older, too.
+    let covered = match newer {
+        Standing::Trusted if grown => Weight::Covered,
+        _ => Weight::Full,
+    };
+    let older = judge(&old_opened, &old_note, &old_file, covered, Demand::NoQuorum);
+    let standings = [older, newer];
     let standing = match standings {
         [Standing::Trusted, Standing::Trusted] => Standing::Trusted,
         _ => Standing::Untrusted,

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use countersign_tlog::note::NOTE_BYTES_MAX;
 use countersign_tlog::tile::{Tile, tiles};
 
-use crate::checks::checkpoint::{InForce, Signed, entries, judge_signer, open_by_any};
+use crate::checks::checkpoint::{
+    InForce, Signed, Weight, entries, judge_signer, open_by_any, roots_of,
+};
 use crate::checks::keys;
 use crate::checks::witnesses::{self, Cosigned, Demand};
 use crate::files::BundleFiles;
@@ -14,7 +16,7 @@ use crate::manifest::MANIFEST;
 use crate::report::{Check, Collector, Finding, Severity};
 use crate::trust::Trust;
 use crate::verify::{Held, Signer, say_log};
-use crate::walk::Walk;
+use crate::walk::{Walk, Walked};
 
 const CHECKPOINT: &str = "checkpoint";
 
@@ -80,7 +82,7 @@ pub(crate) fn verify(
         file: CHECKPOINT,
         main: true,
     };
-    witnesses::judge(&cosigned, Demand::Quorum, &keys, trust, found);
+    let witnessed = witnesses::judge(&cosigned, Demand::Quorum, &keys, trust, found);
     let span = Span {
         from: 0,
         to: checkpoint.size,
@@ -121,21 +123,28 @@ pub(crate) fn verify(
         let file = MANIFEST.to_owned();
         say(found, Severity::Missing, file, what.to_owned());
     }
-    let judge = |time, complete, found: &mut Collector<'_>| {
+    let judge = |time, walked: &Walked, found: &mut Collector<'_>| {
         let vkey = opened.signer(time, &keys, trust);
         let signed = Signed {
             origin,
             what: entries(span.size),
             vkey,
             file: CHECKPOINT,
+            to: span.to,
+            root_at: &roots_of(checkpoint, walked),
+            witnessed,
+            weight: Weight::Full,
         };
         let standing = judge_signer(&signed, time, &keys, trust, found);
-        Signer::new(&keys, origin, vkey, standing, trust, complete)
+        Signer::new(&keys, origin, vkey, standing, trust, walked.complete)
     };
     if missing.is_some() {
-        let signer = judge(InForce::Whenever, false, found);
+        let signer = judge(InForce::Whenever, &Walked::default(), found);
         return Some((held, signer));
     }
+    let signers = opened.signers().iter();
+    let watch = signers.flat_map(|vkey| keys.watch(origin, vkey.key()));
+    let watch = watch.collect();
     let walk = Walk {
         files,
         log: "",
@@ -143,7 +152,7 @@ pub(crate) fn verify(
         origin: origin.as_str(),
         span,
         root: checkpoint.root,
-        watch: BTreeSet::new(),
+        watch,
         look: None,
     };
     let walked = walk.run(&mut |finding| found.push(finding));
@@ -154,6 +163,6 @@ pub(crate) fn verify(
         Check::Files,
         format!("{} tiles and the checkpoint", span.tile_count()),
     );
-    let signer = judge(InForce::At(walked.last_time), walked.complete, found);
+    let signer = judge(InForce::At(walked.last_time), &walked, found);
     Some((held, signer))
 }

@@ -1,7 +1,9 @@
 //! What the auditor brings along: trust comes from outside the bundle, never from within.
 
 use countersign_crypto::{Fingerprint, PublicKey};
-use countersign_event::documents::{KeyStatement, StatementError};
+use countersign_event::documents::{
+    Document as _, KeyRevocation, KeyStatement, RevocationError, StatementError,
+};
 use countersign_event::dsse::Envelope;
 use countersign_tlog::policy::{Policy, PolicyError};
 use countersign_tlog::{Vkey, VkeyError};
@@ -16,6 +18,7 @@ pub struct Trust {
     vkeys: Vec<Vkey>,
     statements: Vec<KeyStatement>,
     policies: Vec<Policy>,
+    revocations: Vec<KeyRevocation>,
 }
 
 /// Why a text gives no trust.
@@ -24,8 +27,11 @@ pub enum TrustError {
     /// A key statement that does not verify.
     #[error("the key statement to trust is not good: {0}")]
     Statement(#[from] StatementError),
+    /// A key revocation that does not verify.
+    #[error("the key revocation is not good: {0}")]
+    Revocation(#[from] RevocationError),
     /// JSON that is no envelope.
-    #[error("the file to trust is JSON, but no key statement in a DSSE envelope")]
+    #[error("the file to trust is JSON, but no key statement or key revocation in a DSSE envelope")]
     Envelope,
     /// A line that is none of the known kinds.
     #[error(
@@ -89,7 +95,7 @@ impl Trust {
         }
     }
 
-    /// Reads a file that somebody trusts: a key statement (DSSE JSON), a witness policy (`schemas/witness-policy.md`), or lines that are fingerprints and
+    /// Reads a file that somebody trusts: a key statement or a key revocation (DSSE JSON), a witness policy (`schemas/witness-policy.md`), or lines that are fingerprints and
     /// vkeys. Empty lines and those that begin with `#` are skipped.
     ///
     /// # Errors
@@ -101,6 +107,12 @@ impl Trust {
         let text = std::str::from_utf8(bytes).map_err(|_| TrustError::Text)?;
         if text.trim_start().starts_with('{') {
             let envelope = Envelope::from_json(bytes).map_err(|_| TrustError::Envelope)?;
+            if envelope.payload_type() == KeyRevocation::PAYLOAD_TYPE {
+                return Ok(Self {
+                    revocations: vec![KeyRevocation::verify(&envelope)?],
+                    ..Self::default()
+                });
+            }
             let statement = KeyStatement::verify(&envelope)?;
             return Ok(Self {
                 fingerprints: vec![statement.organization.fingerprint()],
@@ -128,6 +140,7 @@ impl Trust {
         self.vkeys.extend(other.vkeys);
         self.statements.extend(other.statements);
         self.policies.extend(other.policies);
+        self.revocations.extend(other.revocations);
         self
     }
 
@@ -168,6 +181,11 @@ impl Trust {
     /// Keys of logs that are trusted.
     pub(crate) fn vkeys(&self) -> &[Vkey] {
         &self.vkeys
+    }
+
+    /// Key revocations brought along. They take trust away, and give none.
+    pub(crate) fn revocations(&self) -> &[KeyRevocation] {
+        &self.revocations
     }
 
     /// Witness policies.

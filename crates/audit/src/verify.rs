@@ -272,7 +272,7 @@ impl Audit<'_> {
             file: &checkpoint::file_of(log),
             main: number == 0,
         };
-        witnesses::judge(&cosigned, Demand::Quorum, keys, self.trust, found);
+        let witnessed = witnesses::judge(&cosigned, Demand::Quorum, keys, self.trust, found);
         let walk = Walk {
             files: self.files,
             log: &format!("{}log/", log.path),
@@ -280,7 +280,7 @@ impl Audit<'_> {
             origin: log.origin.as_str(),
             span: log.span(),
             root: opened.root,
-            watch,
+            watch: &watch | &keys.watch(&log.origin, vkey.key()),
             look,
         };
         let walked = walk.run(&mut |finding| found.push(finding));
@@ -288,7 +288,8 @@ impl Audit<'_> {
         if walked.complete {
             say_done(log, &walked, found);
         }
-        let standing = checkpoint::judge_key(log, vkey, &walked, keys, self.trust, found);
+        let judged = (&opened, &walked);
+        let standing = checkpoint::judge_key(log, vkey, judged, witnessed, keys, self.trust, found);
         (walked, standing)
     }
 }

@@ -1,6 +1,6 @@
 //! The checkpoint is signed by a key that the organization delegated to logs.
 
-use countersign_crypto::PublicKey;
+use countersign_crypto::{Hash, PublicKey};
 use countersign_event::documents::{Role, RoleKey};
 use countersign_event::names::Origin;
 use countersign_event::time::Timestamp;
@@ -9,6 +9,7 @@ use countersign_tlog::{Algorithm, Checkpoint, CheckpointError, Note, NoteError, 
 
 use super::content::Genesis;
 use super::keys::{Keys, Organization};
+use super::revocations::Revoked;
 use crate::manifest::LogEntry;
 use crate::report::{Check, Collector, Finding, Severity};
 use crate::trust::Trust;
@@ -32,6 +33,24 @@ pub(crate) struct Signed<'a> {
     pub(crate) what: String,
     pub(crate) vkey: &'a Vkey,
     pub(crate) file: &'a str,
+    /// The evidence is about entries below it.
+    pub(crate) to: u64,
+    /// The roots of its tree at other sizes and its own, as far as they are known.
+    pub(crate) root_at: &'a dyn Fn(u64) -> Option<Hash>,
+    /// When enough witnesses had cosigned it, where somebody asked for them.
+    pub(crate) witnessed: Option<Timestamp>,
+    pub(crate) weight: Weight,
+}
+
+/// What depends on a checkpoint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Weight {
+    /// The evidence stands on it.
+    Full,
+    /// Another checkpoint, which counts, begins with its tree.
+    Covered,
+    /// The evidence accuses whoever signed it: contradicting what the organization says is the point of it.
+    Accused,
 }
 
 /// A checkpoint with the known keys that have signed it: two while one follows the other.
@@ -52,13 +71,20 @@ impl Opened {
         }
     }
 
+    /// The known keys that signed it.
+    pub(crate) fn signers(&self) -> &[Vkey] {
+        &self.signers
+    }
+
     /// The key to judge it by: of those that have signed it the one that counts most.
     pub(crate) fn signer(&self, time: InForce, keys: &Keys, trust: &Trust) -> &Vkey {
         let rank = |vkey: &&Vkey| {
             let organization = keys.of(&self.origin.authority());
             let delegation =
                 organization.map(|organization| delegation(organization, vkey.key(), time));
-            (delegation, trust.admits_log(vkey))
+            let revoked = keys.judge_revoked(&self.origin, vkey.key(), u64::MAX, &|_| None);
+            let good = revoked == Revoked::Not;
+            (delegation, good, trust.admits_log(vkey))
         };
         // INVARIANT: opened by at least one key.
         let best = self.signers.iter().max_by_key(rank);
@@ -166,7 +192,8 @@ pub(crate) fn open(
 pub(crate) fn judge_key(
     log: &LogEntry,
     vkey: &Vkey,
-    walked: &Walked,
+    (opened, walked): (&Checkpoint, &Walked),
+    witnessed: Option<Timestamp>,
     keys: &Keys,
     trust: &Trust,
     found: &mut Collector<'_>,
@@ -190,8 +217,23 @@ pub(crate) fn judge_key(
         what: entries(log.size),
         vkey,
         file: &file_of(log),
+        to: log.to,
+        root_at: &roots_of(opened, walked),
+        witnessed,
+        weight: Weight::Full,
     };
     judge_signer(&signed, InForce::At(walked.last_time), keys, trust, found)
+}
+
+/// The roots of a checkpoint's tree that are known once its entries were walked.
+pub(crate) fn roots_of<'a>(
+    opened: &'a Checkpoint,
+    walked: &'a Walked,
+) -> impl Fn(u64) -> Option<Hash> + 'a {
+    move |size| match size == opened.size {
+        true => Some(opened.root),
+        false => walked.states.get(&size).map(|state| state.root),
+    }
 }
 
 /// Judges the key that signed a checkpoint.
@@ -207,8 +249,11 @@ pub(crate) fn judge_signer(
         what: signed_what,
         vkey,
         file,
+        ..
     } = signed;
     let pinned = trust.admits_log(vkey);
+    let revoked = keys.judge_revoked(origin, vkey.key(), signed.to, signed.root_at);
+    signed.say_revoked(revoked, found);
     let Some(organization) = keys.of(&origin.authority()) else {
         let severity = if pinned {
             Severity::Note
@@ -228,7 +273,11 @@ pub(crate) fn judge_signer(
     };
     let fingerprint = organization.key.fingerprint();
     let delegation = delegation(organization, vkey.key(), time);
-    if delegation == Delegation::Retired {
+    let before = |time: Timestamp| signed.witnessed.is_some_and(|witnessed| witnessed < time);
+    let vouched = revoked == Revoked::Vouched
+        || signed.weight == Weight::Covered
+        || organization.let_go(vkey.key()).is_some_and(before);
+    if delegation == Delegation::Retired && !vouched {
         let what = format!(
             "its key is one that {fingerprint} has retired since, and nothing here says when it signed"
         );
@@ -249,6 +298,32 @@ pub(crate) fn judge_signer(
         Standing::Trusted
     } else {
         Standing::Untrusted
+    }
+}
+
+impl Signed<'_> {
+    /// Says what keeps the checkpoint from counting, where its key was revoked.
+    fn say_revoked(&self, revoked: Revoked, found: &mut Collector<'_>) {
+        let before = |time: Timestamp| self.witnessed.is_some_and(|witnessed| witnessed < time);
+        let (severity, what) = match revoked {
+            Revoked::Not | Revoked::Vouched => return,
+            Revoked::Contradicted(_, size) if self.weight != Weight::Accused => (
+                Severity::False,
+                format!(
+                    "its key was revoked, and the revocation names another root of {size} entries"
+                ),
+            ),
+            // Who took part in what was witnessed cannot disown it afterwards.
+            Revoked::Since(time) | Revoked::Contradicted(time, _) if before(time) => return,
+            Revoked::Since(_) if self.weight == Weight::Covered => return,
+            Revoked::Since(time) | Revoked::Contradicted(time, _) => (
+                Severity::Missing,
+                format!(
+                    "its key was revoked at {time}, and nothing here shows that the organization signed it: neither a head that the revocation names nor witnesses before"
+                ),
+            ),
+        };
+        fault(self.origin, self.file, what, severity, found);
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_crypto::Hash;
 use countersign_event::documents::{
-    Agreement, AgreementId, Document, DocumentError, KeyStatement, Receipt, Refusal, Rejection,
-    Role, Termination,
+    Agreement, AgreementId, Document, DocumentError, KeyRevocation, KeyStatement, Receipt, Refusal,
+    Rejection, Role, Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::names::{Authority, Origin};
@@ -63,7 +63,7 @@ pub(crate) fn sort<'a>(files: &'a [DocumentFile], found: &mut Collector<'_>) -> 
             peek(file).map(|filed| documents.refusals.push(filed))
         } else if kind == Termination::PAYLOAD_TYPE {
             peek(file).map(|filed| documents.terminations.push(filed))
-        } else if kind == KeyStatement::PAYLOAD_TYPE {
+        } else if kind == KeyStatement::PAYLOAD_TYPE || kind == KeyRevocation::PAYLOAD_TYPE {
             Ok(())
         } else {
             let what =

@@ -1,7 +1,9 @@
 //! Whose keys these are: key statements, and what is trusted from outside.
 
 use countersign_crypto::PublicKey;
-use countersign_event::documents::{Document, DocumentError, KeyStatement, Role, RoleKey};
+use countersign_event::documents::{
+    Document, DocumentError, KeyRevocation, KeyStatement, Role, RoleKey,
+};
 use countersign_event::dsse::{Envelope, EnvelopeError};
 use countersign_event::from_slice_of_objects;
 use countersign_event::names::Authority;
@@ -9,6 +11,7 @@ use countersign_event::time::Timestamp;
 use countersign_tlog::Vkey;
 
 use super::files::{DocumentFile, Listed};
+use super::revocations;
 use crate::manifest::{KEYS, KEYS_FORMAT, KeysFile, MANIFEST_VERSION, Manifest};
 use crate::report::{Check, Collector, Finding, Severity};
 use crate::trust::Trust;
@@ -21,11 +24,14 @@ pub(crate) struct Organization {
     pub(crate) trusted: bool,
     // Ascending by number, at least one.
     statements: Vec<KeyStatement>,
+    /// Keys that it took back, and since when: for other roles than `log` the end of their period.
+    taken_back: Vec<(Role, PublicKey, Timestamp)>,
 }
 
 /// The organizations of a bundle and the keys of its logs.
 pub(crate) struct Keys {
     organizations: Vec<Organization>,
+    pub(crate) revocations: Vec<KeyRevocation>,
     /// In the order of the logs.
     pub(crate) vkeys: Vec<Option<Vkey>>,
 }
@@ -50,10 +56,7 @@ pub(crate) fn check(
 ) -> Keys {
     let (organizations, statement_paths) = gather(&listed.documents, trust, found);
     let vkeys = read_vkeys(manifest, listed, &statement_paths, found);
-    let keys = Keys {
-        organizations,
-        vkeys,
-    };
+    let keys = Keys::new(organizations, vkeys, &listed.documents, trust, found);
     keys.say(found);
     keys
 }
@@ -65,14 +68,13 @@ pub(crate) fn of_statements(
     found: &mut Collector<'_>,
 ) -> Keys {
     let (organizations, paths) = gather(statements, trust, found);
-    if paths.len() < statements.len() {
+    let revoking =
+        |document: &&DocumentFile| document.envelope.payload_type() == KeyRevocation::PAYLOAD_TYPE;
+    if paths.len() + statements.iter().filter(revoking).count() < statements.len() {
         let what = "a line of it is a document of another kind".to_owned();
         fault(found, &statements[0].path, what);
     }
-    let keys = Keys {
-        organizations,
-        vkeys: Vec::new(),
-    };
+    let keys = Keys::new(organizations, Vec::new(), statements, trust, found);
     keys.say(found);
     keys
 }
@@ -116,6 +118,7 @@ fn add(
             trusted: trust.admits_organization(&statement.organization),
             key: statement.organization,
             statements: vec![statement],
+            taken_back: Vec::new(),
         });
         return;
     };
@@ -233,6 +236,28 @@ fn fault(found: &mut Collector<'_>, path: &str, what: String) {
 }
 
 impl Keys {
+    fn new(
+        mut organizations: Vec<Organization>,
+        vkeys: Vec<Option<Vkey>>,
+        documents: &[DocumentFile],
+        trust: &Trust,
+        found: &mut Collector<'_>,
+    ) -> Self {
+        let revocations = revocations::gather(documents, &organizations, trust, found);
+        for organization in &mut organizations {
+            let own = revocations.iter();
+            let own = own.filter(|revocation| revocation.authority == organization.authority);
+            let taken_back =
+                own.map(|revocation| (revocation.role, revocation.key, revocation.made));
+            organization.taken_back = taken_back.collect();
+        }
+        Self {
+            organizations,
+            revocations,
+            vkeys,
+        }
+    }
+
     fn say(&self, found: &mut Collector<'_>) {
         let names: Vec<String> = self
             .organizations
@@ -309,6 +334,29 @@ impl Organization {
             .flat_map(move |statement| statement.keys_for(role))
     }
 
+    /// When a key was taken back, if it was.
+    fn taken_back(&self, role: Role, key: &PublicKey) -> Option<Timestamp> {
+        let of_key = self.taken_back.iter();
+        let of_key = of_key.filter(|taken| taken.0 == role && taken.1 == *key);
+        of_key.map(|taken| taken.2).min()
+    }
+
+    /// When the statements here let go of a log key: the end of its period in the last one that has it, or when the next one was made.
+    pub(crate) fn let_go(&self, key: &PublicKey) -> Option<Timestamp> {
+        let stated = |statement: &KeyStatement| {
+            let mut keys = statement.keys_for(Role::Log);
+            keys.find(|stated| stated.key == *key)
+                .map(|stated| stated.until)
+        };
+        let last = self
+            .statements
+            .iter()
+            .rposition(|one| stated(one).is_some())?;
+        let until = stated(&self.statements[last]).flatten();
+        let next = self.statements.get(last + 1).map(|next| next.made);
+        until.into_iter().chain(next).min()
+    }
+
     /// Opens a document that the organization must have signed with a key for `role`.
     pub(crate) fn open<D: Document>(
         &self,
@@ -322,7 +370,9 @@ impl Organization {
                 Err(DocumentError::Envelope(EnvelopeError::NotSignedBy { .. })) => {}
                 Err(error) => return Err(error.to_string()),
                 Ok(document) => {
-                    let over = |time: Timestamp| key.until.is_some_and(|until| until <= time);
+                    let taken_back = self.taken_back(role, &key.key);
+                    let end = key.until.into_iter().chain(taken_back).min();
+                    let over = |time: Timestamp| end.is_some_and(|end| end <= time);
                     if (when.begun && when.made < key.from)
                         || over(when.made)
                         || when.covers.is_some_and(over)

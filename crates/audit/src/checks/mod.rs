@@ -10,5 +10,6 @@ pub(crate) mod files;
 pub(crate) mod keys;
 pub(crate) mod ledgers;
 pub(crate) mod receipts;
+pub(crate) mod revocations;
 pub(crate) mod tree;
 pub(crate) mod witnesses;
