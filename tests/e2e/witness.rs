@@ -65,6 +65,13 @@ fn witnessed(node: &Node, entries: u64) -> Note {
     })
 }
 
+/// What a witness shows to whoever has a token of its partner `Producer`.
+fn monitor(witness: &Node, path: &str) -> support::Fetched {
+    let token = witness.json(&["partner", "token", "producer"]);
+    let bearer = format!("Bearer {}", token["token"].as_str().unwrap());
+    witness.fetch(path, &[("Authorization", &bearer)])
+}
+
 /// 1. Joining is all it takes. 2. What is published carries both signatures. 3. A witness that is away holds nothing up; when it is back, so is the
 ///    witnessing. 4. Both sides say what they know.
 #[test]
@@ -107,9 +114,11 @@ fn partners_witness_each_other_from_the_first_event_on() {
     );
     assert_eq!(producer.json(&["status"])["assurance"], "witnessed");
 
-    // The witness shows what it has cosigned, to anybody.
+    // The witness shows what it has cosigned, to its partners.
     let hash = hex::encode(sha256(origin.as_bytes()));
-    let monitored = consumer.fetch(&format!("/witness/{hash}/checkpoint"), &[]);
+    let path = format!("/witness/{hash}/checkpoint");
+    assert_eq!(consumer.fetch(&path, &[]).status, 404, "not for strangers");
+    let monitored = monitor(&consumer, &path);
     assert_eq!(monitored.status, 200);
     assert_eq!(
         monitored.header("content-type"),
@@ -229,7 +238,7 @@ fn a_witness_that_is_killed_never_cosigns_two_roots_of_one_size() {
         witness.kill();
         witness.serve();
         let hash = hex::encode(sha256(origin.as_bytes()));
-        let monitored = witness.fetch(&format!("/witness/{hash}/checkpoint"), &[]);
+        let monitored = monitor(&witness, &format!("/witness/{hash}/checkpoint"));
         if let Some(root) = given.get(&origin) {
             let note = Note::parse(&monitored.body).unwrap();
             assert_eq!(Checkpoint::parse_text(note.text()).unwrap().root, *root);
@@ -302,7 +311,8 @@ fn a_directory_from_a_backup_forks_nothing() {
         assert_eq!(hand_in(&root, &producer, 5, 11), Some(0));
         holds(&one, &stream, 12);
         producer.terminate();
-        fs::rename(&data, root.path().join("lost")).unwrap();
+        // As people do it: many file systems give the copy the inodes of what was removed.
+        fs::remove_dir_all(&data).unwrap();
         if elsewhere {
             let moved = root.path().join("elsewhere");
             fs::rename(&backup, &moved).unwrap();
@@ -320,9 +330,6 @@ fn a_directory_from_a_backup_forks_nothing() {
             .to_owned();
         assert!(held.contains("Two") && !held.contains("One"), "{held}");
         assert!(producer.json(&["status"])["frozen"][0]["why"].is_string());
-        producer.json(&["stream", "create", "quakes-2", "--cites", STREAM]);
-        let cites = info(&producer, "quakes-2");
-        assert_eq!(cites["cites"]["origin"], info(&producer, STREAM)["origin"]);
         two.serve();
         wait_until("everybody has spoken", || {
             info(&producer, STREAM)

@@ -10,7 +10,7 @@ use opening::{empty_head, load_registry, open_log};
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
@@ -40,6 +40,7 @@ use crate::pipeline::receipt::ReceiptFault;
 use crate::published::{Judged, JudgedKey};
 use crate::refusal::Refused;
 use crate::registry::Registry;
+use crate::restored::Freeze;
 use crate::status::SubscriptionStatus;
 use crate::witness::{Witness, WitnessSettings};
 use crate::witnessed::Submissions;
@@ -77,6 +78,8 @@ pub struct ExchangeParts {
     pub checkpoints: Checkpoints,
     /// How it witnesses, and is witnessed.
     pub witness: WitnessSettings,
+    /// Forgets, durably, where the directory lives: it turned out to be older than what others know.
+    pub unsettle: Box<dyn Fn() + Send + Sync>,
 }
 
 /// One node's state and doors.
@@ -115,6 +118,11 @@ pub struct Exchange {
     submissions: Mutex<Submissions>,
     /// Series of receipts that take the place of ones that this directory has lost the end of.
     lost_series: Mutex<HashMap<AgreementId, SeriesId>>,
+    /// Whether this directory may be older than what others know.
+    pub(crate) away: AtomicBool,
+    /// Whether a stream waits for somebody's answer.
+    pub(crate) frozen: watch::Sender<bool>,
+    pub(crate) unsettle: Box<dyn Fn() + Send + Sync>,
     /// Erasures under way, and who is to be told of them.
     erasing: Erasing,
 }
@@ -240,6 +248,7 @@ impl Exchange {
             may_create,
             checkpoints,
             witness,
+            unsettle,
         } = parts;
         let witness = Witness::new(
             identity.authority(),
@@ -297,8 +306,12 @@ impl Exchange {
             witness,
             submissions: Mutex::new(Submissions::default()),
             lost_series: Mutex::new(HashMap::new()),
+            away: AtomicBool::new(false),
+            frozen: watch::Sender::new(false),
+            unsettle,
             erasing: Erasing::default(),
         });
+        exchange.recall_frozen();
         exchange.recall_witnessed().await?;
         exchange.begin(may_create).await?;
         Ok(exchange)
@@ -383,6 +396,10 @@ impl Exchange {
             None => None,
             Some(cited) => {
                 let log = self.own_stream(cited.as_str())?;
+                // From here on it takes no entries: what the new one cites is the end of it.
+                log.change_freeze(Freeze::succeed);
+                self.note_frozen();
+                self.writer.flush().await;
                 let head = log.head();
                 Some(Cites {
                     origin: log.origin().clone(),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use countersign_crypto::Hash;
-use countersign_event::documents::RefusalCode;
+use countersign_event::documents::{RefusalCode, Role};
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::Origin;
 use countersign_protocol::{AskLog, LogState, SignedHead};
@@ -50,8 +50,10 @@ impl Exchange {
         let (known, statement) = {
             let registry = self.registry();
             let partner = registry.partners.get(&authority);
+            let own = (authority == *self.identity().authority())
+                .then(|| self.identity().envelope.to_json());
             let statement = partner.map(|partner| partner.envelope.to_json());
-            (partner.is_some(), statement)
+            (partner.is_some(), statement.or(own))
         };
         let statements = statement.and_then(|json| String::from_utf8(json).ok());
         let (evidence, detail) = match found.proof {
@@ -165,7 +167,7 @@ impl Exchange {
     ) -> Result<LogState, ExchangeError> {
         let copy = self.log(origin).filter(|log| log.kind() == LogKind::Copy);
         let held = copy.as_ref().map_or(0, |copy| copy.size());
-        let of_copy = copy.as_ref().and_then(|copy| self.newest_note(copy));
+        let of_copy = copy.as_ref().and_then(|copy| self.newest_note_ever(copy));
         let cosigned = self.witness().checkpoints.cosigned(origin.as_str()).await?;
         let cosigned = cosigned.map(|cosigned| (cosigned.latest.size, cosigned.latest.note));
         let newest = of_copy
@@ -191,6 +193,24 @@ impl Exchange {
     fn newest_note(&self, copy: &Log) -> Option<(u64, String)> {
         let head = copy.head().producer?;
         Some((head.size, self.note_of(copy.origin(), &head)?))
+    }
+
+    /// The same, also under a key that is no longer in force, and of a partner that was revoked: whoever asks is told what it once signed.
+    fn newest_note_ever(&self, copy: &Log) -> Option<(u64, String)> {
+        let head = copy.head().producer?;
+        let checkpoint = head.checkpoint(copy.origin().as_str());
+        let signature = head.signature()?;
+        let registry = self.registry();
+        let partner = registry.partners.get(&copy.origin().authority())?;
+        let mut keys = partner.statement.keys_for(Role::Log);
+        let signer = keys.find(|key| {
+            countersign_tlog::checkpoint::verify_signature(&checkpoint, &key.key, &signature)
+                .is_ok()
+        })?;
+        Some((
+            head.size,
+            note_from_signature(&checkpoint, &signer.key, signature),
+        ))
     }
 
     /// A head came that the log's key signed and that contradicts what it signed before: keeps what proves it, as far as the log itself gave it away.
@@ -233,12 +253,17 @@ impl Exchange {
             root: cosigned.root,
         };
         if let Some(found) = self.against_copy(origin, &checkpoint, &cosigned.note) {
-            self.note_fork(origin, found);
+            if found.proof.is_some() {
+                self.note_fork(origin, found);
+            } else {
+                tracing::error!(%origin, "what was cosigned is not of the history that is held here; what is held does not suffice to prove it yet");
+                self.witness().compare_again(origin.clone(), cosigned);
+            }
         }
     }
 
     /// The note of a head, where a key of the log has signed it.
-    fn note_of(&self, origin: &Origin, head: &SignedHead) -> Option<String> {
+    pub(crate) fn note_of(&self, origin: &Origin, head: &SignedHead) -> Option<String> {
         let checkpoint = head.checkpoint(origin.as_str());
         let signature = head.signature()?;
         let vkeys = self.log_vkeys(origin);
@@ -275,6 +300,9 @@ impl Exchange {
         };
         let came_note = String::from_utf8_lossy(&state.note).into_owned();
         if let Some(found) = self.against_copy(origin, &came, &came_note) {
+            if found.proof.is_none() {
+                return Examined::Unproven;
+            }
             self.note_fork(origin, found);
             return Examined::Forked;
         }
@@ -287,7 +315,7 @@ impl Exchange {
         for (size, known) in of_copy.into_iter().chain(cosigned) {
             let one = examine_one((size, &known), (&came, &came_note), state);
             match one {
-                (Examined::Forked, proof) => {
+                (Examined::Forked, proof @ Some(_)) => {
                     let found = Contradiction {
                         known,
                         came: came_note,
@@ -297,6 +325,7 @@ impl Exchange {
                     return Examined::Forked;
                 }
                 (Examined::Continues, _) => {}
+                (Examined::Forked, None) => examined = Examined::Unproven,
                 (other, _) => examined = other,
             }
         }
@@ -437,10 +466,22 @@ impl Exchange {
         let held = self.log(origin);
         if let Some(own) = held.as_ref().filter(|log| log.kind() != LogKind::Copy) {
             let head = own.head();
+            if came.size > head.size {
+                return ComparedVerdict::Beyond;
+            }
             return match self.growth(own, came.size, head.size) {
-                Ok(_) if came.size > head.size => ComparedVerdict::Beyond,
                 Ok((root, _)) if root == came.root || came.size == 0 => ComparedVerdict::Consistent,
-                Ok(_) => ComparedVerdict::Forked,
+                Ok(_) => {
+                    let state = LogState {
+                        note: note.as_bytes().to_vec(),
+                        root: [0; 32],
+                        proof: Vec::new(),
+                        held: 0,
+                        witnessed: Vec::new(),
+                    };
+                    self.note_own_fork(own, came, &state);
+                    ComparedVerdict::Forked
+                }
                 Err(_) => ComparedVerdict::NothingHeld,
             };
         }

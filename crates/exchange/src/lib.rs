@@ -49,4 +49,4 @@ pub use status::{Direction, SubscriptionStatus};
 pub use witness::{
     ADD_CHECKPOINT_BODY_MAX, ADD_CHECKPOINTS_MAX, WitnessAnswer, WitnessSettings, witness_name,
 };
-pub use witnessed::{SUBMIT_EVERY, Said, Submission, WitnessId, WitnessStanding, WitnessedHead};
+pub use witnessed::{SUBMIT_EVERY, Said, Submission, WitnessStanding, WitnessedHead};

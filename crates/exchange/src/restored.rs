@@ -10,20 +10,28 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use countersign_crypto::Hash;
 use countersign_event::documents::RefusalCode;
 use countersign_event::names::{Authority, Origin};
 use countersign_protocol::delivery::{BatchMessage, Cover, LogReader};
-use countersign_protocol::{AskLog, FetchBack, LogState};
+use countersign_protocol::{AskLog, FetchBack, LogState, SignedHead};
 use countersign_store::journal::LogKind;
-use countersign_tlog::{Checkpoint, Note, TREE_SIZE_MAX, compact_range_at};
+use countersign_tlog::checkpoint::note_from_signature;
+use countersign_tlog::fork_proof::ForkProof;
+use countersign_tlog::{
+    Checkpoint, Note, TREE_SIZE_MAX, compact_range_at, consistency_proof, verify_consistency,
+};
+use tokio::sync::watch;
 
 use crate::pipeline::append::AppendError;
 use crate::pipeline::deliver::{BATCH_BYTES_MAX, BATCH_ENTRIES, gather};
+use crate::witness::Contradiction;
 use crate::{Exchange, ExchangeError, Log, Peer};
 
-/// Why a stream takes no entries for the time being.
+/// Why a stream takes no entries.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Freeze {
     /// Readers that have not said yet what they know.
@@ -32,6 +40,8 @@ pub(crate) struct Freeze {
     behind: Option<u64>,
     /// Somebody has a checkpoint of our key that is not of this history.
     contradicted: bool,
+    /// Another stream has taken its place.
+    succeeded: bool,
 }
 
 impl Freeze {
@@ -39,8 +49,32 @@ impl Freeze {
         *self == Self::default()
     }
 
+    /// Whether somebody's answer would end it.
+    fn asks(&self) -> bool {
+        !self.waiting.is_empty() || self.behind.is_some()
+    }
+
+    pub(crate) fn contradict(&mut self) {
+        self.contradicted = true;
+        self.waiting.clear();
+        self.behind = None;
+    }
+
+    pub(crate) fn succeed(&mut self) {
+        self.succeeded = true;
+        self.waiting.clear();
+        self.behind = None;
+    }
+
+    pub(crate) fn lacks(&mut self, size: u64) {
+        self.behind = self.behind.max(Some(size));
+    }
+
     /// What is waited for, and what would help.
     fn explain(&self, name: impl Fn(&Authority) -> String) -> String {
+        if self.succeeded {
+            return "another stream has taken its place".to_owned();
+        }
         if self.contradicted {
             return "this log has signed another history than the one here: it takes no more entries. `countersign stream create NEW --cites STREAM` begins a new one"
                 .to_owned();
@@ -54,12 +88,12 @@ impl Freeze {
         if !self.waiting.is_empty() {
             let names: Vec<String> = self.waiting.iter().map(name).collect();
             parts.push(format!(
-                "this directory is a copy, or was moved: what {} knows of this log is awaited",
+                "this directory is a copy, was moved, or is older than what others know: what {} knows of this log is awaited",
                 names.join(", ")
             ));
         }
         parts.push(
-            "until then it is readable; `countersign stream create NEW --cites STREAM` begins a new one instead"
+            "until then it is readable; `countersign stream create NEW --cites STREAM` begins a new one instead, and a revoked partner is not waited for"
                 .to_owned(),
         );
         parts.join("; ")
@@ -78,26 +112,110 @@ pub enum Heard {
     },
     /// Another history, under our own key.
     Contradicts,
+    /// It holds entries and no checkpoint that we can read: no answer.
+    Unclear,
 }
 
+/// Covers that are looked at, newest first, for one whose tree is wholly here.
+const COVERS_LOOKED_AT: usize = 64;
+
 impl Exchange {
-    /// Freezes every stream of ours that others may have read: the directory lies elsewhere than where it was last used.
+    /// Freezes every stream of ours: the directory lies elsewhere than where it was last used, or is older than what others know. Whoever reads any stream of
+    /// ours may have read any other since.
     pub fn freeze_streams(&self) {
+        self.away.store(true, Ordering::SeqCst);
+        let readers = self.readers();
         for log in self.logs() {
-            let readers = self.readers_of(log.origin());
-            if log.kind() == LogKind::Own && !readers.is_empty() {
-                log.change_freeze(|freeze| freeze.waiting = readers);
+            if log.kind() == LogKind::Own {
+                log.change_freeze(|freeze| {
+                    if !freeze.contradicted && !freeze.succeeded {
+                        freeze.waiting.clone_from(&readers);
+                    }
+                });
+            }
+        }
+        self.note_frozen();
+    }
+
+    /// The first sign that this directory is older than what others know: it is forgotten where it lives, so that the next start knows, and every
+    /// stream is frozen.
+    fn leave_home(&self) {
+        if !self.away.load(Ordering::SeqCst) {
+            (self.unsettle)();
+            self.freeze_streams();
+        }
+    }
+
+    /// Whether a stream waits for somebody's answer.
+    #[must_use]
+    pub fn asks_readers(&self) -> bool {
+        *self.frozen.borrow()
+    }
+
+    /// Wakes when that changes.
+    #[must_use]
+    pub fn watch_frozen(&self) -> watch::Receiver<bool> {
+        self.frozen.subscribe()
+    }
+
+    /// Partners whose answer is waited for.
+    #[must_use]
+    pub fn awaited_readers(&self) -> BTreeSet<Authority> {
+        if !self.asks_readers() {
+            return BTreeSet::new();
+        }
+        let logs = self.logs().into_iter();
+        let frozen = logs.filter_map(|log| log.freeze());
+        let lacking = |freeze: &Freeze| freeze.behind.is_some();
+        let mut awaited = BTreeSet::new();
+        for freeze in frozen {
+            if lacking(&freeze) {
+                awaited.extend(self.readers());
+            }
+            awaited.extend(freeze.waiting);
+        }
+        awaited
+    }
+
+    /// Nobody waits for who was revoked since.
+    pub fn review_frozen(&self) {
+        if !self.asks_readers() {
+            return;
+        }
+        let readers = self.readers();
+        for log in self.logs() {
+            log.change_freeze(|freeze| freeze.waiting.retain(|waiting| readers.contains(waiting)));
+        }
+        self.note_frozen();
+    }
+
+    pub(crate) fn note_frozen(&self) {
+        let logs = self.logs();
+        let asks = logs
+            .iter()
+            .any(|log| log.freeze().is_some_and(|freeze| freeze.asks()));
+        self.frozen
+            .send_if_modified(|known| std::mem::replace(known, asks) != asks);
+    }
+
+    /// What is known of our own streams from the ledger and their settings: the ones that have forked, and those in whose place another one is.
+    pub(crate) fn recall_frozen(&self) {
+        let logs = self.logs();
+        let cited: Vec<Origin> = logs
+            .iter()
+            .filter_map(|log| Some(log.settings().cites.as_ref()?.origin.clone()))
+            .collect();
+        for log in logs.iter().filter(|log| log.kind() == LogKind::Own) {
+            if self.has_forked(log.origin()) {
+                log.change_freeze(Freeze::contradict);
+            }
+            if cited.contains(log.origin()) {
+                log.change_freeze(Freeze::succeed);
             }
         }
     }
 
-    /// Whether any stream is frozen.
-    #[must_use]
-    pub fn has_frozen_streams(&self) -> bool {
-        self.logs().iter().any(|log| log.is_frozen())
-    }
-
-    /// Why a stream takes no entries for the time being, if that is so.
+    /// Why a stream takes no entries, if that is so.
     #[must_use]
     pub fn why_frozen(&self, log: &Log) -> Option<String> {
         let freeze = log.freeze()?;
@@ -112,15 +230,19 @@ impl Exchange {
         Some(freeze.explain(name))
     }
 
-    /// The partners that have, or had, an agreement to read a log of ours.
-    fn readers_of(&self, origin: &Origin) -> BTreeSet<Authority> {
+    /// The partners that have, or had, an agreement to read a stream of ours.
+    fn readers(&self) -> BTreeSet<Authority> {
+        self.readers_where(|_| true)
+    }
+
+    fn readers_where(&self, wanted: impl Fn(&Origin) -> bool) -> BTreeSet<Authority> {
         let own = self.identity().authority();
         let registry = self.registry();
         let agreements = registry.agreements.values();
-        let of_stream = agreements.filter(|state| {
-            state.agreement.stream == *origin && state.agreement.producer.authority == *own
+        let ours = agreements.filter(|state| {
+            state.agreement.producer.authority == *own && wanted(&state.agreement.stream)
         });
-        let consumers = of_stream.map(|state| state.agreement.consumer.authority.clone());
+        let consumers = ours.map(|state| state.agreement.consumer.authority.clone());
         let there = |consumer: &Authority| {
             let known = registry.partners.get(consumer);
             known.is_some_and(|known| known.revoked.is_none())
@@ -128,12 +250,18 @@ impl Exchange {
         consumers.filter(there).collect()
     }
 
-    /// What a partner is asked about our own streams.
+    /// What a partner is asked about our own streams: those that it reads; all of them, where this directory may be older than what it knows.
     #[must_use]
     pub fn questions_for(&self, partner: &Authority) -> Vec<AskLog> {
+        let away = self.away.load(Ordering::SeqCst);
         let mut questions = Vec::new();
         for log in self.logs() {
-            if log.kind() == LogKind::Own && self.readers_of(log.origin()).contains(partner) {
+            let asked = log.kind() == LogKind::Own
+                && (away
+                    || self
+                        .readers_where(|stream| stream == log.origin())
+                        .contains(partner));
+            if asked {
                 questions.push(AskLog {
                     origin: log.origin().to_string(),
                     size: log.size(),
@@ -156,36 +284,11 @@ impl Exchange {
         let Some(log) = self.log(origin).filter(|log| log.kind() == LogKind::Own) else {
             return Ok(Heard::Known);
         };
-        let vkeys = self.log_vkeys(origin);
-        let note = Note::parse(&state.note).ok();
-        // What our key did not sign says nothing about our log, whoever shows it.
-        let signed = note.filter(|note| note.verify(&vkeys).is_ok());
-        let known = signed.and_then(|note| Checkpoint::parse_text(note.text()).ok());
-        let known = known.filter(|known| {
-            known.origin == origin.as_str() && (1..=TREE_SIZE_MAX).contains(&known.size)
-        });
-        let heard = match known {
-            None => Heard::Known,
-            Some(known) if known.size > log.size() => Heard::More {
-                held: state.held > log.size(),
-            },
-            Some(known) => {
-                let nodes = self.reader().nodes(log.number());
-                let ours = compact_range_at(&nodes, known.size)
-                    .map_err(|error| ExchangeError::Proof(error.to_string()))?;
-                if ours.root() == known.root {
-                    Heard::Known
-                } else {
-                    Heard::Contradicts
-                }
-            }
-        };
-        let knows = state.held.max(match (&heard, Note::parse(&state.note)) {
-            (Heard::More { .. }, Ok(note)) => {
-                Checkpoint::parse_text(note.text()).map_or(0, |known| known.size)
-            }
-            _ => 0,
-        });
+        let (heard, known) = self.judge_own(&log, state)?;
+        if matches!(heard, Heard::More { .. } | Heard::Contradicts) {
+            self.leave_home();
+        }
+        let before = log.freeze();
         log.change_freeze(|freeze| match heard {
             Heard::Known => {
                 freeze.waiting.remove(partner);
@@ -193,20 +296,119 @@ impl Exchange {
             }
             Heard::More { .. } => {
                 freeze.waiting.remove(partner);
-                freeze.behind = freeze.behind.max(Some(knows));
+                freeze.lacks(known);
             }
-            Heard::Contradicts => freeze.contradicted = true,
+            Heard::Contradicts => freeze.contradict(),
+            Heard::Unclear => {}
         });
+        self.note_frozen();
+        let news = log.freeze() != before;
         match heard {
-            Heard::Known => {}
-            Heard::More { .. } => {
-                tracing::warn!(%origin, %partner, knows, here = log.size(), "a partner knows more entries of a stream than are here");
+            Heard::More { .. } if news => {
+                tracing::warn!(%origin, %partner, known, here = log.size(), "a partner knows more entries of a stream than are here");
             }
-            Heard::Contradicts => {
+            Heard::Contradicts if news => {
                 tracing::error!(%origin, %partner, "a partner has a checkpoint of our key that is not of the history here");
             }
+            Heard::Unclear => {
+                tracing::warn!(%origin, %partner, held = state.held, "a partner holds more entries of a stream than are here, and no checkpoint that can be read");
+            }
+            _ => {}
         }
         Ok(heard)
+    }
+
+    /// What an answer says of our own log, and the size of the checkpoint in it.
+    fn judge_own(
+        self: &Arc<Self>,
+        log: &Arc<Log>,
+        state: &LogState,
+    ) -> Result<(Heard, u64), ExchangeError> {
+        let origin = log.origin();
+        let head = log.head();
+        let note = Note::parse(&state.note).ok();
+        // What our key did not sign says nothing about our log, whoever shows it.
+        let signed = note.filter(|note| note.verify(&self.log_vkeys(origin)).is_ok());
+        let known = signed.and_then(|note| Checkpoint::parse_text(note.text()).ok());
+        let known = known.filter(|known| {
+            known.origin == origin.as_str() && (1..=TREE_SIZE_MAX).contains(&known.size)
+        });
+        let Some(known) = known else {
+            let unclear = state.held > head.size;
+            return Ok((
+                if unclear {
+                    Heard::Unclear
+                } else {
+                    Heard::Known
+                },
+                0,
+            ));
+        };
+        let contradicts = if known.size > head.size {
+            // It says itself how its tree goes on from ours, or from another one.
+            let goes_on = |root: &Hash| {
+                verify_consistency(head.size, root, known.size, &known.root, &state.proof).is_ok()
+            };
+            !goes_on(&head.root) && state.root != head.root && goes_on(&state.root)
+        } else {
+            let nodes = self.reader().nodes(log.number());
+            let ours = compact_range_at(&nodes, known.size)
+                .map_err(|error| ExchangeError::Proof(error.to_string()))?;
+            ours.root() != known.root
+        };
+        if contradicts {
+            self.note_own_fork(log, &known, state);
+            return Ok((Heard::Contradicts, known.size));
+        }
+        let heard = if known.size > head.size {
+            Heard::More {
+                held: state.held > head.size,
+            }
+        } else {
+            Heard::Known
+        };
+        Ok((heard, known.size))
+    }
+
+    /// Our own key has signed two histories: that is kept like anybody's fork.
+    pub(crate) fn note_own_fork(
+        self: &Arc<Self>,
+        log: &Arc<Log>,
+        known: &Checkpoint,
+        state: &LogState,
+    ) {
+        let head = log.head();
+        let came = String::from_utf8_lossy(&state.note).into_owned();
+        let own = Checkpoint {
+            origin: log.origin().to_string(),
+            size: head.size,
+            root: head.root,
+        };
+        let Some(signature) = head.signature else {
+            return;
+        };
+        let own = note_from_signature(&own, &self.identity().log_key.public(), signature);
+        let proof = if known.size == head.size {
+            ForkProof::same_size(&own, &came).ok()
+        } else if known.size > head.size {
+            ForkProof::between(&own, &came, state.root, state.proof.clone()).ok()
+        } else {
+            let nodes = self.reader().nodes(log.number());
+            let ours = compact_range_at(&nodes, known.size)
+                .ok()
+                .map(|range| range.root());
+            let bridge = consistency_proof(&nodes, known.size, head.size).ok();
+            ours.zip(bridge)
+                .and_then(|(ours, bridge)| ForkProof::between(&came, &own, ours, bridge).ok())
+        };
+        let found = Contradiction {
+            known: own,
+            came,
+            proof,
+        };
+        self.note_fork(log.origin(), found);
+        log.change_freeze(Freeze::contradict);
+        self.note_frozen();
     }
 
     /// A reader for entries of our own log that others hold: it goes on where ours ends, and accepts what our key has signed.
@@ -247,7 +449,7 @@ impl Exchange {
             .map_err(|fault| ExchangeError::Proof(fault.to_string()))?;
         let taken = self.writer().queue_fetched(Arc::clone(log), batch).await;
         taken.await.unwrap_or_else(|_| Err(AppendError::ended()))?;
-        log.change_freeze(|freeze| freeze.behind = freeze.behind.filter(|size| *size > log.size()));
+        // Whether that was all is for the next answer to say.
         Ok(())
     }
 
@@ -273,29 +475,35 @@ impl Exchange {
                 .refuse(peer, "fetch-back", &request.origin, code, reason)
                 .into());
         };
-        let held = self.reader().size(copy.number()).unwrap_or(0);
-        let stored = self.reader().cover_at_or_before(copy.number(), held)?;
-        let cover = stored.and_then(|stored| postcard::from_bytes::<Cover>(&stored.cover).ok());
-        // A cover may reach beyond what is held: then the newest one within serves, or there is nothing that can be proven.
-        let mut head = cover.map(|Cover::Checkpoint { head, .. }| head);
-        let mut before = held;
-        while let Some(beyond) = &head
-            && beyond.size > held
-            && before > 0
-        {
-            let stored = self
-                .reader()
-                .cover_at_or_before(copy.number(), before - 1)?;
-            before = stored.as_ref().map_or(0, |stored| stored.size);
-            let cover = stored.and_then(|stored| postcard::from_bytes::<Cover>(&stored.cover).ok());
-            head = cover.map(|Cover::Checkpoint { head, .. }| head);
-        }
+        let head = self.provable_head(&copy);
         Ok(FetchedBack {
             exchange: Arc::clone(self),
-            head: head.filter(|head| head.size <= held),
+            head,
             next: request.from,
             copy,
         })
+    }
+}
+
+impl Exchange {
+    /// The newest head that the producer of a copy has signed for a tree that is wholly here.
+    pub(crate) fn provable_head(&self, copy: &Log) -> Option<SignedHead> {
+        let held = self.reader().size(copy.number())?;
+        let newest = copy.head().producer.filter(|head| head.size <= held);
+        let mut at = held;
+        let mut found = newest;
+        // A cover may reach beyond what is held; an honest log's does so for some batches at most.
+        for _ in 0..COVERS_LOOKED_AT {
+            if found.is_some() || at == 0 {
+                break;
+            }
+            let stored = self.reader().cover_at_or_before(copy.number(), at).ok()??;
+            let cover = postcard::from_bytes::<Cover>(&stored.cover).ok()?;
+            let Cover::Checkpoint { head, .. } = cover;
+            at = stored.size.saturating_sub(1);
+            found = Some(head).filter(|head| head.size <= held);
+        }
+        found
     }
 }
 
@@ -304,7 +512,7 @@ impl Exchange {
 pub struct FetchedBack {
     exchange: Arc<Exchange>,
     copy: Arc<Log>,
-    head: Option<countersign_protocol::SignedHead>,
+    head: Option<SignedHead>,
     next: u64,
 }
 

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use countersign_crypto::{Hash, SigningKey};
+use countersign_crypto::{Hash, SigningKey, sha256};
 use countersign_event::documents::Role;
 use countersign_event::names::{Authority, Origin};
 use countersign_store::checkpoints::{
@@ -28,6 +28,9 @@ pub const ADD_CHECKPOINT_BODY_MAX: usize = 65_536;
 
 /// Bodies in one message between nodes.
 pub const ADD_CHECKPOINTS_MAX: usize = 64;
+
+/// The same checkpoint is answered with the same line for so many seconds: asking again and again costs no sync.
+const COSIGNED_AGAIN_AFTER: u64 = 60;
 
 /// Logs of one organization that are remembered.
 const LOGS_PER_AUTHORITY_MAX: u64 = 10_000;
@@ -96,6 +99,12 @@ impl Witness {
             checkpoints,
             settings,
         })
+    }
+
+    /// To be compared once more, when the copy holds more.
+    pub(crate) fn compare_again(&self, origin: Origin, note: KeptNote) {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        ahead.entry(origin).or_insert(note);
     }
 
     /// What was cosigned for a log and is still to be compared with its copy, where that holds `held` entries.
@@ -200,7 +209,7 @@ impl Exchange {
     /// Answers `add-checkpoint` requests, at most [`ADD_CHECKPOINTS_MAX`]. When it returns, what was cosigned is on the disk.
     pub async fn add_checkpoints(self: &Arc<Self>, bodies: &[&[u8]]) -> Vec<WitnessAnswer> {
         if let Some(why) = self.witnesses_not() {
-            return vec![WitnessAnswer::Unavailable(why); bodies.len()];
+            return vec![WitnessAnswer::UnknownLog(why); bodies.len()];
         }
         let candidates: Vec<Result<Candidate, WitnessAnswer>> =
             bodies.iter().map(|body| self.candidate(body)).collect();
@@ -223,10 +232,7 @@ impl Exchange {
     }
 
     fn witnesses_not(&self) -> Option<String> {
-        if !self.witness().settings.serves {
-            return Some("this node does not witness".to_owned());
-        }
-        None
+        (!self.witness().settings.serves).then(|| "this node does not witness".to_owned())
     }
 
     /// One transaction for all: compared, stored, synced, and only then answered.
@@ -248,7 +254,7 @@ impl Exchange {
                     continue;
                 }
             };
-            let answer = match self.judge_checkpoint(&mut turn, candidate).await? {
+            let answer = match self.judge_checkpoint(&mut turn, candidate, now).await? {
                 Judged::No(answer) => answer,
                 Judged::Contradiction(found) => {
                     let note = KeptNote {
@@ -279,7 +285,10 @@ impl Exchange {
                         note: candidate.note.clone(),
                     };
                     let origin = candidate.origin.as_str();
-                    turn.keep(origin, &latest, Why::HOURLY, at).await?;
+                    let agreed = self.reads(&candidate.origin);
+                    if agreed {
+                        turn.keep(origin, &latest, Why::HOURLY, at).await?;
+                    }
                     let cosigned = Cosigned {
                         latest,
                         line: line.clone(),
@@ -287,9 +296,12 @@ impl Exchange {
                     };
                     turn.store(origin, &cosigned).await?;
                     stored = true;
-                    let mut ahead = witness.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-                    ahead.insert(candidate.origin.clone(), cosigned.latest);
-                    drop(ahead);
+                    if agreed {
+                        // Before the commit: compared too early it is compared all the same.
+                        let mut ahead =
+                            witness.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+                        ahead.insert(candidate.origin.clone(), cosigned.latest);
+                    }
                     WitnessAnswer::Cosigned(line)
                 }
             };
@@ -311,11 +323,18 @@ impl Exchange {
         &self,
         turn: &mut Turn<'_>,
         candidate: &Candidate,
+        now: u64,
     ) -> Result<Judged, CheckpointsError> {
         let (origin, new) = (candidate.origin.as_str(), &candidate.checkpoint);
         if self.has_forked(&candidate.origin) {
             return Ok(Judged::No(WitnessAnswer::Contradicts(
                 "this log has forked: nothing more is cosigned for it".to_owned(),
+            )));
+        }
+        // What was refused in this very turn, or before a crash that the ledger did not outlive, counts as well.
+        if turn.has_refused(origin).await? {
+            return Ok(Judged::No(WitnessAnswer::Contradicts(
+                "this log has signed another history before; both are kept".to_owned(),
             )));
         }
         let last = turn.cosigned(origin).await?;
@@ -363,7 +382,18 @@ impl Exchange {
             return Ok(Judged::No(WitnessAnswer::Unavailable(why.to_owned())));
         }
         if let Some(found) = self.against_copy(&candidate.origin, new, &candidate.note) {
-            return Ok(Judged::Contradiction(found));
+            return Ok(match found.proof {
+                Some(_) => Judged::Contradiction(found),
+                // Not cosigned; whether it is a fork is for the next contact to prove.
+                None => Judged::No(WitnessAnswer::Contradicts(
+                    "it is not of the history that is held here".to_owned(),
+                )),
+            });
+        }
+        if let Some(last) = last.as_ref().filter(|last| {
+            last.latest.size == new.size && now.saturating_sub(last.at) < COSIGNED_AGAIN_AFTER
+        }) {
+            return Ok(Judged::No(WitnessAnswer::Cosigned(last.line.clone())));
         }
         Ok(Judged::Continues {
             last: last.map(|last| last.at),
@@ -375,8 +405,11 @@ impl Exchange {
         turn: &mut Turn<'_>,
         origin: &Origin,
     ) -> Result<bool, CheckpointsError> {
-        let prefix = format!("{}/", origin.authority());
-        Ok(turn.count(&prefix).await? >= LOGS_PER_AUTHORITY_MAX)
+        let authority = origin.authority();
+        let count = turn
+            .count(authority.as_str(), LOGS_PER_AUTHORITY_MAX)
+            .await?;
+        Ok(count >= LOGS_PER_AUTHORITY_MAX)
     }
 
     /// Compares a checkpoint that its log signed with the copy held here, as far as that reaches.
@@ -415,24 +448,18 @@ impl Exchange {
 
     /// A signed note that a copy holds for a size at or after `size`, as far as its entries reach.
     fn note_beside(&self, copy: &crate::Log, size: u64) -> Option<(String, u64)> {
-        let cover = self
-            .reader()
-            .cover_at_or_after(copy.number(), size)
-            .ok()??;
-        let cover = postcard::from_bytes::<countersign_protocol::delivery::Cover>(&cover.cover);
-        let countersign_protocol::delivery::Cover::Checkpoint { head, .. } = cover.ok()?;
-        let held = self.reader().size(copy.number())?;
-        let checkpoint = head.checkpoint(copy.origin().as_str());
-        let signature = head.signature()?;
-        let key = self.log_vkeys(copy.origin()).into_iter().find(|vkey| {
-            countersign_tlog::checkpoint::verify_signature(&checkpoint, vkey.key(), &signature)
-                .is_ok()
-        })?;
-        let note =
-            countersign_tlog::checkpoint::note_from_signature(&checkpoint, key.key(), signature);
-        (size..=held)
-            .contains(&checkpoint.size)
-            .then_some((note, checkpoint.size))
+        let head = self.provable_head(copy).filter(|head| head.size >= size)?;
+        Some((self.note_of(copy.origin(), &head)?, head.size))
+    }
+
+    /// Whether an agreement gives us this log to read.
+    fn reads(&self, origin: &Origin) -> bool {
+        let own = self.identity().authority();
+        let registry = self.registry();
+        let mut agreements = registry.agreements.values();
+        agreements.any(|state| {
+            state.agreement.stream == *origin && state.agreement.consumer.authority == *own
+        })
     }
 
     /// The keys under which a log's checkpoints are accepted here: of our own, of a partner's newest key statement, of the settings.
@@ -481,8 +508,9 @@ impl Exchange {
             return Err(malformed(&"the older size is greater than the newer"));
         }
         let text = note.text().to_owned();
-        let lines = note.signatures().iter();
-        let lines = lines.filter(|line| vkeys.iter().any(|vkey| line.names(vkey)));
+        // One line for each key: a log cannot make us keep a hundred.
+        let line_of = |vkey: &Vkey| note.signatures().iter().find(|line| line.names(vkey));
+        let lines = vkeys.iter().filter_map(line_of);
         let lines: String = lines.map(countersign_tlog::NoteSignature::encode).collect();
         Ok(Candidate {
             note: format!("{text}\n{lines}"),
@@ -494,11 +522,26 @@ impl Exchange {
         })
     }
 
-    /// The newest note that we cosigned, with our line, of the log whose origin has this SHA-256 in lower-case hexadecimal: the monitoring endpoint.
+    /// The newest note that we cosigned, with our line, of the log whose origin has this SHA-256 in lower-case hexadecimal: the monitoring endpoint. Of the logs of
+    /// the settings for anybody; of a partner's for who shows a partner's token, since whose streams there are, and how they grow, is nobody else's business.
     ///
     /// # Errors
     /// [`ExchangeError::Checkpoints`].
-    pub async fn monitored(&self, origin_hash: &str) -> Result<Option<String>, ExchangeError> {
+    pub async fn monitored(
+        &self,
+        origin_hash: &str,
+        token: Option<&str>,
+    ) -> Result<Option<String>, ExchangeError> {
+        let named = self.witness().settings.logs.iter();
+        let mut named = named.map(|vkey| hex::encode(sha256(vkey.name().as_bytes())));
+        let shown = named.any(|hash| hash == origin_hash) || {
+            let digest = token.and_then(crate::published::token_digest);
+            let now = self.clock().now();
+            digest.is_some_and(|digest| self.registry().holder(&digest, now).is_some())
+        };
+        if !shown {
+            return Ok(None);
+        }
         let checkpoints = &self.witness().checkpoints;
         let found = checkpoints.cosigned_by_hash(origin_hash).await?;
         Ok(found.map(|cosigned| format!("{}{}", cosigned.latest.note, cosigned.line)))

@@ -36,15 +36,6 @@ const CANDIDATES_MAX: usize = 8;
 /// Lines that one note carries: the formats' readers have to take 16.
 const LINES_MAX: usize = 15;
 
-/// Who is asked.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum WitnessId {
-    /// A partner, over its session.
-    Partner(Authority),
-    /// One of the settings, by the text of its vkey.
-    Outside(String),
-}
-
 /// One `add-checkpoint` request of ours.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Submission {
@@ -91,7 +82,7 @@ pub(crate) struct Submissions {
 struct LogProgress {
     /// The newest last.
     candidates: VecDeque<Candidate>,
-    witnesses: HashMap<WitnessId, Progress>,
+    witnesses: HashMap<Authority, Progress>,
 }
 
 #[derive(Debug)]
@@ -100,8 +91,8 @@ struct Candidate {
     /// With the log's own line.
     note: String,
     chosen: Duration,
-    /// By the name of the witness.
-    lines: BTreeMap<String, NoteSignature>,
+    /// One for each witness, whatever name it takes.
+    lines: BTreeMap<Authority, NoteSignature>,
 }
 
 #[derive(Debug, Default)]
@@ -111,6 +102,8 @@ struct Progress {
     /// The newest size that it has cosigned.
     cosigned: u64,
     under_way: bool,
+    /// It has said since its last cosignature where it stands.
+    learnt: bool,
     not_before: Duration,
     /// Why it did not cosign the last time; empty where it did.
     trouble: String,
@@ -122,7 +115,7 @@ pub struct WitnessStanding {
     /// Which log.
     pub origin: Origin,
     /// Who.
-    pub witness: WitnessId,
+    pub witness: Authority,
     /// The newest size that it has cosigned since this node's start; 0 = none.
     pub cosigned: u64,
     /// Why it did not cosign the last time; empty where it did, or was not asked yet.
@@ -130,27 +123,35 @@ pub struct WitnessStanding {
 }
 
 impl Exchange {
-    /// The requests that are due to a witness now, at most [`ADD_CHECKPOINTS_MAX`]; each is under way until its answer is taken or given up.
-    ///
-    /// # Errors
-    /// [`ExchangeError::Proof`] where the own tree cannot be read.
-    pub fn submissions(&self, witness: &WitnessId) -> Result<Vec<Submission>, ExchangeError> {
+    /// The requests that are due to a witness now, of the logs that it is shown, at most [`ADD_CHECKPOINTS_MAX`]; each is under way until its answer is taken or
+    /// given up.
+    #[must_use]
+    pub fn submissions(&self, witness: &Authority, shown: &[Arc<Log>]) -> Vec<Submission> {
         let now = self.clock().uptime();
         let key = self.identity().log_key.public();
         let mut due = Vec::new();
-        for log in self.logs_for(witness) {
+        for log in shown {
             if due.len() == ADD_CHECKPOINTS_MAX {
                 break;
             }
-            let chosen = self.with_submissions(|all| choose(all, &log, witness, &key, now));
+            let chosen = self.with_submissions(|all| choose(all, log, witness, &key, now));
             let Some(Chosen { size, note, old }) = chosen else {
                 continue;
             };
             let nodes = self.reader().nodes(log.number());
             let proof = match old {
-                0 => Vec::new(),
-                old => consistency_proof(&nodes, old, size)
-                    .map_err(|error| ExchangeError::Proof(error.to_string()))?,
+                0 => Ok(Vec::new()),
+                old => consistency_proof(&nodes, old, size),
+            };
+            let proof = match proof {
+                Ok(proof) => proof,
+                Err(error) => {
+                    tracing::error!(origin = %log.origin(), %error, "a head cannot be shown to a witness");
+                    self.with_submissions(|all| {
+                        give_up(all, log.origin(), witness, now + DECLINED_FOR)
+                    });
+                    continue;
+                }
             };
             let request = AddCheckpoint {
                 old,
@@ -164,25 +165,18 @@ impl Exchange {
                 old,
             });
         }
-        Ok(due)
+        due
     }
 
-    /// Which of our logs a witness is shown: a partner the streams that it reads. Ledger logs are not shown: what a restored copy of one has lost can be had
+    /// Which of our logs a witness is shown, as agreements say now: a partner the streams that it reads. Ledger logs are not shown: what a restored copy of one has lost can be had
     /// back from nobody, and its next entry would be a fork.
-    fn logs_for(&self, witness: &WitnessId) -> Vec<Arc<Log>> {
-        let partner = match witness {
-            WitnessId::Outside(_) => {
-                let mut logs = self.logs();
-                logs.retain(|log| log.kind() == LogKind::Own);
-                return logs;
-            }
-            WitnessId::Partner(partner) => partner,
-        };
+    #[must_use]
+    pub fn shown_to(&self, witness: &Authority) -> Vec<Arc<Log>> {
         let mut origins: Vec<Origin> = {
             let registry = self.registry();
             let now = self.clock().now();
             let read = registry.agreements.values().filter(|state| {
-                state.agreement.consumer.authority == *partner && state.is_active(now)
+                state.agreement.consumer.authority == *witness && state.is_active(now)
             });
             read.map(|state| state.agreement.stream.clone()).collect()
         };
@@ -203,7 +197,7 @@ impl Exchange {
     /// [`ExchangeError::Checkpoints`] where a witnessed note cannot be kept.
     pub async fn take_cosignatures(
         &self,
-        witness: &WitnessId,
+        witness: &Authority,
         vkey: &str,
         submissions: &[Submission],
         answers: &[Said],
@@ -266,7 +260,7 @@ impl Exchange {
     }
 
     /// The session or request is over: what was under way is sent again.
-    pub fn give_up_submissions(&self, witness: &WitnessId) {
+    pub fn give_up_submissions(&self, witness: &Authority) {
         self.with_submissions(|all| {
             for log in all.logs.values_mut() {
                 if let Some(progress) = log.witnesses.get_mut(witness) {
@@ -277,37 +271,27 @@ impl Exchange {
     }
 
     /// A name in a partner's authority has to be one that its key statement lists; any other is its own choice, and an outside one was configured.
-    fn admits_witness(&self, witness: &WitnessId, vkey: &Vkey) -> bool {
+    fn admits_witness(&self, witness: &Authority, vkey: &Vkey) -> bool {
         if vkey.algorithm() != Algorithm::CosignatureV1 {
             return false;
         }
-        match witness {
-            WitnessId::Outside(text) => vkey.to_string() == *text,
-            WitnessId::Partner(partner) => {
-                let registry = self.registry();
-                let Some(known) = registry.partners.get(partner) else {
-                    return false;
-                };
-                let now = self.clock().now();
-                let mut keys = known.statement.keys_for(Role::Witness);
-                let listed = keys
-                    .any(|key| key.key == *vkey.key() && key.until.is_none_or(|until| now < until));
-                let names = |authority: &Authority| {
-                    vkey.name() == witness_name(authority)
-                        || vkey.name().starts_with(&format!("{authority}/"))
-                };
-                let own = names(self.identity().authority());
-                let other = registry
-                    .partners
-                    .keys()
-                    .any(|known| known != partner && names(known));
-                if vkey.name() == witness_name(partner) {
-                    listed
-                } else {
-                    // Nobody speaks in a name that is another's.
-                    !own && !other && !names(partner)
-                }
-            }
+        let registry = self.registry();
+        let Some(known) = registry.partners.get(witness) else {
+            return false;
+        };
+        let now = self.clock().now();
+        let mut keys = known.statement.keys_for(Role::Witness);
+        let listed =
+            keys.any(|key| key.key == *vkey.key() && key.until.is_none_or(|until| now < until));
+        let names = |authority: &Authority| vkey.name().starts_with(&format!("{authority}/"));
+        let own = names(self.identity().authority());
+        let mut others = registry.partners.keys();
+        let other = others.any(|known| known != witness && names(known));
+        if vkey.name() == witness_name(witness) {
+            listed
+        } else {
+            // Nobody speaks in a name that is another's.
+            !own && !other && !names(witness)
         }
     }
 
@@ -317,7 +301,7 @@ impl Exchange {
         let mut all = self.with_submissions(|all| {
             let of_log = |(origin, log): (&Origin, &LogProgress)| {
                 let origin = origin.clone();
-                let one = move |(witness, progress): (&WitnessId, &Progress)| WitnessStanding {
+                let one = move |(witness, progress): (&Authority, &Progress)| WitnessStanding {
                     origin: origin.clone(),
                     witness: witness.clone(),
                     cosigned: progress.cosigned,
@@ -345,11 +329,19 @@ struct Chosen {
     old: u64,
 }
 
+fn give_up(all: &mut Submissions, origin: &Origin, witness: &Authority, not_before: Duration) {
+    let log = all.logs.get_mut(origin);
+    if let Some(progress) = log.and_then(|log| log.witnesses.get_mut(witness)) {
+        progress.under_way = false;
+        progress.not_before = not_before;
+    }
+}
+
 /// The head to show this witness now; marks it as under way.
 fn choose(
     all: &mut Submissions,
     log: &Log,
-    witness: &WitnessId,
+    witness: &Authority,
     key: &PublicKey,
     now: Duration,
 ) -> Option<Chosen> {
@@ -447,7 +439,7 @@ struct Settled {
 
 fn settle(
     all: &mut Submissions,
-    (witness, vkey): (&WitnessId, Option<&Vkey>),
+    (witness, vkey): (&Authority, Option<&Vkey>),
     submission: &Submission,
     outcome: Outcome,
     quorum: usize,
@@ -481,17 +473,31 @@ fn settle(
             asked.known = submission.size;
             asked.cosigned = submission.size;
             asked.not_before = Duration::ZERO;
+            asked.learnt = false;
             asked.trouble.clear();
+            let taken = candidate
+                .lines
+                .iter()
+                .any(|(other, known)| other != witness && known.name() == vkey.name());
+            if taken {
+                asked.trouble = "another witness cosigns under that name".to_owned();
+                return settled;
+            }
             if candidate.lines.len() < LINES_MAX {
-                candidate.lines.insert(vkey.name().to_owned(), line);
+                candidate.lines.insert(witness.clone(), line);
             }
             if candidate.lines.len() >= quorum {
                 settled.witnessed = Some(witnessed_of(candidate));
             }
         }
         (Outcome::Stale(size), _) => {
+            // Learnt once, it is asked again at once; who changes its mind waits.
+            asked.not_before = match asked.learnt {
+                true => now + SUBMIT_EVERY,
+                false => Duration::ZERO,
+            };
+            asked.learnt = true;
             asked.known = size;
-            asked.not_before = Duration::ZERO;
         }
         (Outcome::Ahead(size), _) => {
             asked.trouble = format!("it knows {size} entries of this log, more than are here");
@@ -522,7 +528,11 @@ fn witnessed_of(candidate: &Candidate) -> WitnessedHead {
         size: candidate.checkpoint.size,
         root: candidate.checkpoint.root,
         note,
-        witnesses: candidate.lines.keys().cloned().collect(),
+        witnesses: candidate
+            .lines
+            .values()
+            .map(|line| line.name().to_owned())
+            .collect(),
     }
 }
 
@@ -542,8 +552,10 @@ impl Exchange {
             let Some(newest) = kept.into_iter().next_back() else {
                 continue;
             };
-            // Whether this log still holds it is for whoever compares the directory with others.
+            // The journal is older than what lies beside it: entries were lost.
             if newest.size > log.size() {
+                log.change_freeze(|freeze| freeze.lacks(newest.size));
+                self.note_frozen();
                 continue;
             }
             let Ok(note) = Note::parse(newest.note.as_bytes()) else {

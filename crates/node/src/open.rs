@@ -1,6 +1,7 @@
 //! From a data directory to an [`Exchange`]: keys, policies, journal, ledger view.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,10 +21,10 @@ use crate::errors::{CommandError, ErrorCode};
 use crate::keys::KeyFileError;
 use crate::place::{self, Standing};
 
-/// Files of evidence kept about one log.
-const EVIDENCE_FILES_PER_LOG_MAX: usize = 50;
+/// Files of one kind of evidence that are kept about one organization.
+const EVIDENCE_FILES_EACH_MAX: usize = 50;
 
-/// Files of evidence that are kept; more faults are recorded without their bytes.
+/// Files of evidence that are kept; more faults are recorded without their bytes. Fork proofs do not count: nobody can fill their place with other faults.
 const EVIDENCE_FILES_MAX: u64 = 1_000;
 
 /// Why a data directory cannot be opened as a node.
@@ -93,7 +94,15 @@ pub async fn open(dir: &DataDir, config: &Config) -> Result<Arc<Exchange>, OpenN
     };
     // A journal without any log is that of a fresh directory, made by `init`: its ledger begins now, once.
     let may_create = journal.logs().is_empty();
+    let standing = place::standing(dir.path()).map_err(OpenNodeError::Place)?;
+    let home = dir.path().to_owned();
+    let unsettle = move || {
+        if let Err(error) = place::forget(&home) {
+            tracing::error!(%error, "the file `place` could not be removed: until this node has been restarted it knows that it is older than what others hold, afterwards it may not");
+        }
+    };
     let parts = ExchangeParts {
+        unsettle: Box::new(unsettle),
         identity,
         journal,
         policies,
@@ -111,20 +120,21 @@ pub async fn open(dir: &DataDir, config: &Config) -> Result<Arc<Exchange>, OpenN
         witness: config.witness.clone(),
     };
     let exchange = Exchange::open(parts, &dir.ledger_file()).await?;
-    let standing = place::standing(dir.path()).map_err(OpenNodeError::Place)?;
     if standing == Standing::Elsewhere {
         exchange.freeze_streams();
-        settle(dir, &exchange)?;
     }
+    // At home too: an older copy of what was written here is to say something else than what is here.
+    settle(dir, &exchange)?;
     Ok(exchange)
 }
 
-/// Notes that the directory lives where it is, once nothing is frozen any more.
+/// Notes that the directory lives where it is, once nobody's answer is waited for.
 ///
 /// # Errors
 /// [`OpenNodeError::Place`].
 pub fn settle(dir: &DataDir, exchange: &Exchange) -> Result<(), OpenNodeError> {
-    if exchange.has_frozen_streams() {
+    exchange.review_frozen();
+    if exchange.asks_readers() {
         return Ok(());
     }
     place::settle(dir.path()).map_err(OpenNodeError::Place)
@@ -182,8 +192,10 @@ impl EvidenceDir {
 
 impl Evidence for EvidenceDir {
     fn keep(&self, about: &str, kind: &str, bytes: &[u8]) -> Option<String> {
-        // By log, so that one partner's repeated faults leave room for another's; the same bytes have the same name and are kept once.
-        let about_hash = hex::encode(&sha256(about.as_bytes())[..4]);
+        // By organization, so that one partner's repeated faults leave room for another's; the same bytes have the same name and are kept once.
+        let authority = about.split('/').next().unwrap_or_default();
+        let about_hash = hex::encode(&sha256(authority.as_bytes())[..4]);
+        let suffix = format!(".{kind}");
         let name = format!("{about_hash}-{}.{kind}", hex::encode(&sha256(bytes)[..16]));
         if self.folder.join(&name).exists() {
             return Some(name);
@@ -191,14 +203,16 @@ impl Evidence for EvidenceDir {
         let of_log = || {
             let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
             let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-            names.filter(|name| name.starts_with(&about_hash)).count()
+            let of_kind = |name: &String| name.starts_with(&about_hash) && name.ends_with(&suffix);
+            names.filter(of_kind).count()
         };
-        if of_log() >= EVIDENCE_FILES_PER_LOG_MAX
-            || self.kept.fetch_add(1, Ordering::Relaxed) >= EVIDENCE_FILES_MAX
+        if of_log() >= EVIDENCE_FILES_EACH_MAX
+            || (kind != "fork-proof"
+                && self.kept.fetch_add(1, Ordering::Relaxed) >= EVIDENCE_FILES_MAX)
         {
             return None;
         }
-        match fs::write(self.folder.join(&name), bytes) {
+        match write_whole(&self.folder, &name, bytes) {
             Ok(()) => Some(name),
             Err(error) => {
                 tracing::warn!(%error, about, "evidence could not be kept");
@@ -206,6 +220,16 @@ impl Evidence for EvidenceDir {
             }
         }
     }
+}
+
+/// All of it or nothing, also through a power loss.
+fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let new = folder.join(format!("{name}.new"));
+    let mut file = fs::File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, folder.join(name))?;
+    fs::File::open(folder)?.sync_all()
 }
 
 impl From<OpenNodeError> for CommandError {

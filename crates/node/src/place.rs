@@ -4,16 +4,18 @@
 //! countersign-place 1
 //! path /var/lib/countersign      the directory's own, without links
 //! machine 5f3c…                  /etc/machine-id; `-` where there is none
-//! file 64769:1311237             device and inode of this very file
+//! file 64769:1311237:1790…       device, inode and time of birth of this very file; `-` where the file system keeps none
 //! ```
 //!
-//! A restored or copied file is another inode. What writes into the files in place (a disk image, a snapshot of the file system, `cp` over what is there)
-//! leaves no trace here; then only those who have read more can tell (`schemas/witness.md`).
+//! A restored or copied file is another one, born later, even where it gets the same inode. The file is made anew at every start, so that an older copy of it that lies
+//! in place says something else. What brings back every file as it was (a disk image, a snapshot of the file system) leaves no trace here; then only those who have
+//! read more can tell (`schemas/witness.md`).
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 const FILE: &str = "place";
 const FIRST_LINE: &str = "countersign-place 1";
@@ -70,6 +72,18 @@ pub(crate) fn settle(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Nobody knows any more where the directory lives: the next start asks.
+///
+/// # Errors
+/// What the system said.
+pub(crate) fn forget(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    File::open(dir)?.sync_all()
+}
+
 fn describe(dir: &Path, file: &File) -> io::Result<String> {
     let path = fs::canonicalize(dir)?;
     let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
@@ -78,8 +92,11 @@ fn describe(dir: &Path, file: &File) -> io::Result<String> {
         id => id,
     };
     let metadata = file.metadata()?;
+    let born = metadata.created().ok();
+    let born = born.and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    let born = born.map_or_else(|| "-".to_owned(), |born| born.as_nanos().to_string());
     Ok(format!(
-        "{FIRST_LINE}\npath {}\nmachine {machine}\nfile {}:{}\n",
+        "{FIRST_LINE}\npath {}\nmachine {machine}\nfile {}:{}:{born}\n",
         path.display(),
         metadata.dev(),
         metadata.ino()
@@ -117,6 +134,17 @@ mod tests {
         fs::create_dir(&home).unwrap();
         fs::copy(backup.join("place"), home.join("place")).unwrap();
         assert_eq!(standing(&home).unwrap(), Standing::Elsewhere);
+        // Removed and copied back, which gives many file systems the same inode.
+        settle(&home).unwrap();
+        for _ in 0..3 {
+            fs::remove_file(backup.join("place")).unwrap();
+            fs::copy(home.join("place"), backup.join("place")).unwrap();
+            fs::remove_dir_all(&home).unwrap();
+            fs::create_dir(&home).unwrap();
+            fs::copy(backup.join("place"), home.join("place")).unwrap();
+            assert_eq!(standing(&home).unwrap(), Standing::Elsewhere);
+            settle(&home).unwrap();
+        }
         // Moved as it is.
         let moved = folder.path().join("moved");
         fs::rename(folder.path().join("old"), &moved).unwrap();

@@ -219,19 +219,6 @@ impl Checkpoints {
         rows.iter().map(note_of).collect()
     }
 
-    /// Origins of which notes are kept for one of the reasons `why`.
-    ///
-    /// # Errors
-    /// [`CheckpointsError`].
-    pub async fn kept_origins(&self, why: Why) -> Result<Vec<String>, CheckpointsError> {
-        let rows =
-            sqlx::query("SELECT DISTINCT origin FROM kept WHERE why & ? <> 0 ORDER BY origin")
-                .bind(why.0)
-                .fetch_all(&self.readers)
-                .await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
-    }
-
     /// Keeps notes, each with its origin and reasons; a note that is there gets the reasons added, and the text given. Older notes of the log lose
     /// [`Why::WITNESSED`] to a newer one, and go where that was all. Of the notes marked [`Why::HOURLY`] the first of each hour stays. `at` is in seconds since 1970.
     ///
@@ -272,17 +259,33 @@ impl Turn<'_> {
         row.as_ref().map(cosigned_of).transpose()
     }
 
-    /// How many logs are remembered whose origin begins with `prefix`.
+    /// How many logs of an authority are remembered; counted up to `most`.
     ///
     /// # Errors
     /// [`CheckpointsError`].
-    pub async fn count(&mut self, prefix: &str) -> Result<u64, CheckpointsError> {
-        let row = sqlx::query("SELECT COUNT(*) FROM witnessed WHERE substr(origin, 1, ?) = ?")
-            .bind(i64::try_from(prefix.chars().count()).unwrap_or(i64::MAX))
-            .bind(prefix)
+    pub async fn count(&mut self, authority: &str, most: u64) -> Result<u64, CheckpointsError> {
+        // "0" comes after "/" and nothing between them.
+        let counted = "SELECT COUNT(*) FROM (SELECT 1 FROM witnessed WHERE origin >= ? AND origin < ? LIMIT ?)";
+        let row = sqlx::query(counted)
+            .bind(format!("{authority}/"))
+            .bind(format!("{authority}0"))
+            .bind(integer(most)?)
             .fetch_one(&mut *self.writer)
             .await?;
         Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
+    }
+
+    /// Whether a checkpoint of the log was ever refused because it contradicts another.
+    ///
+    /// # Errors
+    /// [`CheckpointsError`].
+    pub async fn has_refused(&mut self, origin: &str) -> Result<bool, CheckpointsError> {
+        let row = sqlx::query("SELECT 1 FROM kept WHERE origin = ? AND why & ? <> 0 LIMIT 1")
+            .bind(origin)
+            .bind(Why::REFUSED.0)
+            .fetch_optional(&mut *self.writer)
+            .await?;
+        Ok(row.is_some())
     }
 
     /// Stores what was cosigned. The caller has compared with [`Turn::cosigned`].

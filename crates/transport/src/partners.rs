@@ -72,6 +72,8 @@ fn partners_to_dial(shared: &Shared) -> Vec<Authority> {
     let own = exchange.identity().authority();
     // Looked up before the registry is held, which it reads too.
     let asked = exchange.unanswered_by();
+    // As long as a stream waits for answers, whoever may give one is dialled.
+    let awaited = exchange.awaited_readers();
     let registry = exchange.registry();
     let active = |partner: &Authority| {
         let mut agreements = registry.agreements.values();
@@ -83,13 +85,10 @@ fn partners_to_dial(shared: &Shared) -> Vec<Authority> {
         .agreements
         .values()
         .filter(|state| state.is_active(now))
-        .filter(|state| {
-            let reads = state.agreement.consumer.authority == *own;
-            // As long as a stream is frozen, whoever may have read it is asked.
-            reads || shared.advertise.is_empty() || exchange.has_frozen_streams()
-        })
+        .filter(|state| state.agreement.consumer.authority == *own || shared.advertise.is_empty())
         .map(|state| state.counterparty(own).clone())
         .chain(asked)
+        .chain(awaited)
         .collect();
     let reachable = |partner: &Authority| {
         let known = registry.partners.get(partner);

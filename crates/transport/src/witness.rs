@@ -7,19 +7,21 @@ use bytes::Bytes;
 use countersign_client::quic::{Connection, FrameWriter};
 use countersign_event::names::{Authority, Origin};
 use countersign_exchange::{
-    ADD_CHECKPOINTS_MAX, Examined, Exchange, ExchangeError, Heard, Peer, Said, Submission,
-    WitnessId,
+    ADD_CHECKPOINTS_MAX, Examined, Exchange, ExchangeError, Heard, Log, Peer, Said, Submission,
 };
 use countersign_protocol::delivery::BatchMessage;
 use countersign_protocol::{
     AddCheckpoints, AskLog, Cosigned, FetchBack, LogState, Message as _, Refused, WitnessSaid,
 };
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::frames::{FrameGone, gone, next};
 
-/// How often it is looked whether heads are due.
+/// How often it is looked whether heads are due: no head is shown more often than once a second.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// The longest wait after a partner did not answer.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
 /// How long a witness may take: it syncs a disk.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -30,45 +32,67 @@ pub(crate) async fn submit_to_partner(
     partner: Authority,
     connection: Connection,
 ) {
-    let witness = WitnessId::Partner(partner);
-    let mut tick = interval(LOOK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut access = exchange.watch_access();
     loop {
+        access.mark_unchanged();
+        let shown = exchange.shown_to(&partner);
         tokio::select! {
-            _ = tick.tick() => {}
+            () = submit_all(&exchange, &partner, &connection, &shown) => {}
+            // Agreements begin and end: what is shown is looked at again.
+            changed = access.changed() => if changed.is_err() { break },
             _ = connection.closed() => break,
         }
-        // A message takes so many; the rest goes at once after it.
-        loop {
-            let due = match exchange.submissions(&witness) {
-                Ok(due) => due,
-                Err(error) => {
-                    tracing::error!(%error, "a head cannot be shown to a witness");
-                    break;
+    }
+    exchange.give_up_submissions(&partner);
+}
+
+/// For ever, as long as the same streams are shown.
+async fn submit_all(
+    exchange: &Arc<Exchange>,
+    partner: &Authority,
+    connection: &Connection,
+    shown: &[Arc<Log>],
+) {
+    if shown.is_empty() {
+        return std::future::pending().await;
+    }
+    let mut backoff = LOOK;
+    loop {
+        let mut heads = shown[0].watch();
+        let due = exchange.submissions(partner, shown);
+        let full = due.len() == ADD_CHECKPOINTS_MAX;
+        if due.is_empty() {
+            // One stream is waited for; of several it is looked which have grown.
+            let grown = async {
+                if shown.len() == 1 {
+                    let _ = heads.changed().await;
                 }
             };
-            if due.is_empty() {
-                break;
-            }
-            let full = due.len() == ADD_CHECKPOINTS_MAX;
-            let asked = timeout(ANSWER, submit(&exchange, &witness, &connection, &due)).await;
-            match asked.map_err(gone).and_then(|asked| asked) {
-                Ok(()) if full => {}
-                Ok(()) => break,
-                Err(error) => {
-                    tracing::debug!(?witness, %error, "a partner did not cosign");
-                    exchange.give_up_submissions(&witness);
-                    break;
+            tokio::join!(grown, sleep(LOOK));
+            continue;
+        }
+        let asked = timeout(ANSWER, submit(exchange, partner, connection, &due)).await;
+        match asked.map_err(gone).and_then(|asked| asked) {
+            // A message takes so many; the rest goes at once after it.
+            Ok(()) => {
+                backoff = LOOK;
+                if !full {
+                    sleep(LOOK).await;
                 }
+            }
+            Err(error) => {
+                tracing::debug!(%partner, %error, "a partner did not cosign");
+                exchange.give_up_submissions(partner);
+                sleep(backoff).await;
+                backoff = (backoff * 2).min(BACKOFF_MAX);
             }
         }
     }
-    exchange.give_up_submissions(&witness);
 }
 
 async fn submit(
     exchange: &Arc<Exchange>,
-    witness: &WitnessId,
+    witness: &Authority,
     connection: &Connection,
     due: &[Submission],
 ) -> Result<(), FrameGone> {
@@ -159,48 +183,64 @@ pub(crate) async fn follow_witnessed(
 /// How soon a partner is asked again as long as a stream that it reads is frozen.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// Asks a partner what it knows of our own streams; what we have lost is fetched back. Once, and as long as a stream is frozen.
+/// Asks a partner what it knows of our own streams; what we have lost is fetched back. Until it has answered everything once, and again as long as a stream
+/// waits for answers.
 pub(crate) async fn compare_own(
     exchange: Arc<Exchange>,
     partner: Authority,
     connection: Connection,
 ) {
+    let mut frozen = exchange.watch_frozen();
     loop {
-        if let Err(error) = Box::pin(hear_all(&exchange, &partner, &connection)).await {
-            tracing::debug!(%partner, %error, "a partner did not say what it knows of our streams");
-        }
-        if !exchange.has_frozen_streams() {
-            return;
-        }
+        frozen.mark_unchanged();
+        let answered = Box::pin(hear_all(&exchange, &partner, &connection)).await;
+        let again = async {
+            if answered && !exchange.asks_readers() {
+                let _ = frozen.changed().await;
+            } else {
+                sleep(ASK_AGAIN).await;
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(ASK_AGAIN) => {}
+            () = again => {}
             _ = connection.closed() => return,
         }
     }
 }
 
-async fn hear_all(
+/// Whether everything was answered.
+async fn hear_all(exchange: &Arc<Exchange>, partner: &Authority, connection: &Connection) -> bool {
+    let mut answered = true;
+    for question in exchange.questions_for(partner) {
+        // One stream's trouble keeps nobody from asking about the next.
+        if let Err(error) = hear_one(exchange, partner, connection, &question).await {
+            tracing::debug!(%partner, origin = question.origin, %error, "a partner did not say what it knows of a stream of ours");
+            answered = false;
+        }
+    }
+    answered
+}
+
+async fn hear_one(
     exchange: &Arc<Exchange>,
     partner: &Authority,
     connection: &Connection,
+    question: &AskLog,
 ) -> Result<(), FrameGone> {
-    for question in exchange.questions_for(partner) {
-        let Ok(origin) = question.origin.parse::<Origin>() else {
-            continue;
-        };
-        let state: LogState = ask(connection, AskLog::KIND, &question.to_body()).await?;
-        let heard = exchange.hear(partner, &origin, &state).map_err(gone)?;
-        if heard == (Heard::More { held: true }) {
-            fetch_back(exchange, connection, &origin).await?;
-            // Whether that was all is for the next answer to say.
-            let question = AskLog {
-                size: exchange.log(&origin).map_or(0, |log| log.size()),
-                ..question
-            };
-            let state: LogState = ask(connection, AskLog::KIND, &question.to_body()).await?;
-            exchange.hear(partner, &origin, &state).map_err(gone)?;
-        }
+    let origin: Origin = question.origin.parse().map_err(gone)?;
+    let state: LogState = ask(connection, AskLog::KIND, &question.to_body()).await?;
+    let heard = exchange.hear(partner, &origin, &state).map_err(gone)?;
+    if heard != (Heard::More { held: true }) {
+        return Ok(());
     }
+    fetch_back(exchange, connection, &origin).await?;
+    // Whether that was all is for the next answer to say.
+    let question = AskLog {
+        size: exchange.log(&origin).map_or(0, |log| log.size()),
+        ..question.clone()
+    };
+    let state: LogState = ask(connection, AskLog::KIND, &question.to_body()).await?;
+    exchange.hear(partner, &origin, &state).map_err(gone)?;
     Ok(())
 }
 

@@ -451,6 +451,10 @@ impl Consumption {
         };
         // No receipt for a log that contradicts what we have cosigned for it.
         self.exchange.compare_cosigned(&self.stream);
+        if self.exchange.has_forked(&self.stream) {
+            let forked = "the log has signed two histories: nothing more is receipted";
+            return Err(ExchangeError::Proof(forked.to_owned()).into());
+        }
         let from = self.series.size();
         let identity = self.exchange.identity();
         // A clock behind the key's own beginning would date the receipt before it, and nobody would accept it.
@@ -545,7 +549,10 @@ impl Consumption {
 
     /// Where what came contradicts what was signed before, keeps what proves it.
     fn look_for_fork(&self, fault: &BatchFault, came: &SignedHead, from_newest: &[Hash]) {
-        if matches!(fault, BatchFault::Contradiction { .. }) {
+        if matches!(
+            fault,
+            BatchFault::Contradiction { .. } | BatchFault::Shrunk { .. }
+        ) {
             self.exchange
                 .note_contradiction(&self.stream, came, from_newest);
         }

@@ -199,7 +199,7 @@ async fn without_an_answer_only_a_new_stream_takes_entries() {
 /// Restored in place, so that the start did not notice: the first reader that speaks does.
 #[tokio::test]
 async fn what_the_start_did_not_notice_a_reader_does() {
-    let (mut producer, [(one, first), _]) = two_readers(851).await;
+    let (mut producer, [(one, first), (two, _)]) = two_readers(851).await;
     producer.publish(STREAM, 1, 3).await.unwrap();
     let older = producer.disk.after_kill();
     producer.publish(STREAM, 4, 3).await.unwrap();
@@ -212,6 +212,10 @@ async fn what_the_start_did_not_notice_a_reader_does() {
         "after what was missing came back"
     );
     assert_eq!(producer.log(STREAM).head().root, lost.root);
+    // Others may know still more: nothing is taken before all have spoken, of this stream or any other.
+    assert!(!publishes(&producer, 4).await);
+    assert!(producer.exchange.asks_readers());
+    assert_eq!(hear(&producer, &two).await, Heard::Known);
     assert!(publishes(&producer, 4).await);
 }
 
@@ -235,6 +239,15 @@ async fn a_copy_that_went_on_learns_that_it_has_forked() {
             .unwrap()
             .contains("another history")
     );
+    // That is kept, for others and for the next start.
+    let origin = producer.origin(STREAM);
+    assert!(producer.exchange.has_forked(&origin));
+    let kept = producer.evidence.0.lock().unwrap().last().unwrap().clone();
+    let proof = countersign_tlog::fork_proof::ForkProof::parse(&kept.1).unwrap();
+    proof.checkpoints().unwrap();
+    producer.exchange.refresh_view().await.unwrap();
+    producer.restart().await;
+    assert!(!publishes(&producer, 13).await);
 }
 
 /// Somebody who only cosigned knows that more was there, and cannot give it back.
@@ -244,8 +257,10 @@ async fn what_nobody_holds_is_waited_for() {
     producer.publish(STREAM, 1, 3).await.unwrap();
     let older = producer.disk.after_kill();
     producer.publish(STREAM, 4, 3).await.unwrap();
-    let id = countersign_exchange::WitnessId::Partner(one.authority().clone());
-    let due = producer.exchange.submissions(&id).unwrap();
+    let id = one.authority().clone();
+    let due = producer
+        .exchange
+        .submissions(&id, &producer.exchange.shown_to(&id));
     let bodies: Vec<&[u8]> = due.iter().map(|one| one.body.as_bytes()).collect();
     assert_eq!(one.exchange.add_checkpoints(&bodies).await[0].status(), 200);
     producer.go_back_to(older).await;
@@ -293,9 +308,10 @@ async fn what_our_key_did_not_sign_says_nothing() {
         },
     ] {
         let heard = producer.exchange.hear(one.authority(), &origin, &state);
-        assert_eq!(heard.unwrap(), Heard::Known);
+        // It says that it holds more, and shows nothing of ours: no answer, and no reason to stop.
+        assert_eq!(heard.unwrap(), Heard::Unclear);
     }
-    assert!(!producer.exchange.has_frozen_streams());
+    assert!(!producer.exchange.asks_readers());
     // Entries come back only while the stream is held, and only what is signed.
     producer.exchange.freeze_streams();
     let (log, mut own) = producer.exchange.fetching(&origin).unwrap();

@@ -7,9 +7,7 @@ use std::time::Duration;
 use countersign_crypto::{Entropy as _, Hash, SeededEntropy, sha256};
 use countersign_event::documents::{Plan, Side};
 use countersign_event::names::Origin;
-use countersign_exchange::{
-    Examined, Said, WitnessAnswer, WitnessId, WitnessSettings, witness_name,
-};
+use countersign_exchange::{Examined, Said, WitnessAnswer, WitnessSettings, witness_name};
 use countersign_protocol::{AskLog, LogState};
 use countersign_tlog::add_checkpoint::AddCheckpoint;
 use countersign_tlog::checkpoint::sign_checkpoint;
@@ -79,6 +77,13 @@ async fn ask(witness: &Node, body: &str) -> WitnessAnswer {
 
 fn vkey_of(org: &Org, origin: &str) -> Vkey {
     Vkey::new(origin, Algorithm::Ed25519, org.identity.log_key.public()).unwrap()
+}
+
+/// A token that the witness made for its partner.
+async fn token_of(witness: &Node, partner: &Node) -> String {
+    let expires = countersign_event::time::Timestamp(u64::MAX / 2);
+    let made = witness.exchange.make_token(partner.authority(), expires);
+    made.await.unwrap().token
 }
 
 /// A witness, and a partner of it whose logs the test signs for.
@@ -178,11 +183,24 @@ async fn each_answer_of_the_specification_has_its_case() {
         cosignature_v1::verify(&text, &line, &vkey).unwrap()
     };
     assert_eq!(time(&again), time(&line));
+    witness.clock.set(super::support::START);
+    witness.clock.advance(Duration::from_secs(3600));
+    let WitnessAnswer::Cosigned(later) = ask(&witness, &log.request(org, 10, 10)).await else {
+        panic!("the same checkpoint is cosigned again");
+    };
+    assert_eq!(time(&later), time(&line) + 3600);
     assert_eq!(ask(&witness, &log.request(org, 10, 31)).await.status(), 200);
 
-    // What is monitored is the newest, under both keys.
+    // What is monitored is the newest, under both keys; a stranger is not told that there is such a stream.
+    let token = token_of(&witness, &partner).await;
     let hash = hex::encode(sha256(origin.as_bytes()));
-    let monitored = witness.exchange.monitored(&hash).await.unwrap().unwrap();
+    assert_eq!(witness.exchange.monitored(&hash, None).await.unwrap(), None);
+    let monitored = witness
+        .exchange
+        .monitored(&hash, Some(&token))
+        .await
+        .unwrap()
+        .unwrap();
     let monitored = Note::parse(monitored.as_bytes()).unwrap();
     assert!(monitored.text().contains("\n31\n"));
     assert_eq!(
@@ -195,7 +213,7 @@ async fn each_answer_of_the_specification_has_its_case() {
     assert_eq!(
         witness
             .exchange
-            .monitored(&hash.to_uppercase())
+            .monitored(&hash.to_uppercase(), Some(&token))
             .await
             .unwrap(),
         None
@@ -214,7 +232,7 @@ async fn each_answer_of_the_specification_has_its_case() {
         ..NodeOptions::default()
     };
     let (_, declines, _) = super::support::partners_with(2, "orders", 100, declining).await;
-    assert_eq!(ask(&declines, &good).await.status(), 503);
+    assert_eq!(ask(&declines, &good).await.status(), 404);
 }
 
 /// Lines that others put on the note are neither judged nor kept.
@@ -225,9 +243,15 @@ async fn lines_of_others_do_not_travel_on() {
     let log = History::new(&origin, 9, 9, 0);
     let mut body = log.request(&partner.org, 0, 9);
     body.push_str("\u{2014} somebody.else AAAAAAAAAA==\n");
+    let token = token_of(&witness, &partner).await;
     assert_eq!(ask(&witness, &body).await.status(), 200);
     let hash = hex::encode(sha256(origin.as_bytes()));
-    let monitored = witness.exchange.monitored(&hash).await.unwrap().unwrap();
+    let monitored = witness
+        .exchange
+        .monitored(&hash, Some(&token))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(!monitored.contains("somebody.else"));
 }
 
@@ -450,8 +474,14 @@ async fn what_was_cosigned_is_compared_with_what_is_read() {
         200
     );
     let mut wire = Wire::open(&producer, &consumer, agreement).await;
-    wire.pump().await;
+    wire.flow().await;
+    wire.settle().await;
+    assert!(
+        wire.consumption.sign_receipt().await.is_err(),
+        "no receipt for such a log"
+    );
     assert!(consumer.exchange.has_forked(&stream));
+    assert_eq!(consumer.records("receipt").await, []);
 }
 
 /// Only the owner is told what is known of its log, and of an own stream who may discover it.
@@ -492,8 +522,10 @@ async fn what_is_known_of_a_log_is_for_its_owner() {
 
 /// Submits what is due and hands back what the other one says.
 async fn submit(producer: &Node, witness: &Node) -> usize {
-    let id = WitnessId::Partner(witness.authority().clone());
-    let due = producer.exchange.submissions(&id).unwrap();
+    let id = witness.authority().clone();
+    let due = producer
+        .exchange
+        .submissions(&id, &producer.exchange.shown_to(&id));
     let bodies: Vec<&[u8]> = due.iter().map(|one| one.body.as_bytes()).collect();
     let answers = witness.exchange.add_checkpoints(&bodies).await;
     let said: Vec<Said> = answers
@@ -576,10 +608,12 @@ async fn a_stream_is_witnessed_when_enough_have_cosigned_it() {
 #[tokio::test]
 async fn a_lying_witness_counts_for_nothing() {
     let (producer, witness, _) = partners(60, "orders", 1000).await;
-    let id = WitnessId::Partner(witness.authority().clone());
+    let id = witness.authority().clone();
     let lie = async |vkey: &str, said: Said| {
         producer.clock.advance(Duration::from_secs(120));
-        let due = producer.exchange.submissions(&id).unwrap();
+        let due = producer
+            .exchange
+            .submissions(&id, &producer.exchange.shown_to(&id));
         assert_eq!(due.len(), 1);
         producer
             .exchange
@@ -683,7 +717,9 @@ async fn a_lying_witness_counts_for_nothing() {
     .await;
     drop(due);
     producer.clock.advance(Duration::from_secs(120));
-    let due = producer.exchange.submissions(&id).unwrap();
+    let due = producer
+        .exchange
+        .submissions(&id, &producer.exchange.shown_to(&id));
     let chosen = vkey(&witness.org, "night-heron");
     let said = line_by(&witness.org, "night-heron", &due[0].body);
     producer

@@ -117,20 +117,24 @@ fn trace(settings: &Loaded) {
 
 /// Where the directory was copied or moved: says so, and notes its new place once nothing is frozen any more.
 async fn settle_in(dir: DataDir, exchange: Arc<Exchange>) {
-    if !exchange.has_frozen_streams() {
-        return;
-    }
-    tracing::warn!(
-        "this data directory lies elsewhere than where it was last used: streams that others may have read take no entries until these have said what they know"
-    );
-    let mut tick = interval(HOUSEKEEPING);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while exchange.has_frozen_streams() {
-        tick.tick().await;
-    }
-    match settle(&dir, &exchange) {
-        Ok(()) => tracing::info!("nobody has read more than is here: all streams take entries"),
-        Err(error) => tracing::error!(%error, "the directory's place could not be noted"),
+    let mut frozen = exchange.watch_frozen();
+    loop {
+        if frozen.wait_for(|frozen| *frozen).await.is_err() {
+            return;
+        }
+        tracing::warn!(
+            "this data directory may be older than what partners know: streams take no entries until these have said what they know"
+        );
+        let mut tick = interval(HOUSEKEEPING);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while exchange.asks_readers() {
+            tick.tick().await;
+            exchange.review_frozen();
+        }
+        match settle(&dir, &exchange) {
+            Ok(()) => tracing::info!("nobody has read more than is here"),
+            Err(error) => tracing::error!(%error, "the directory's place could not be noted"),
+        }
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) async fn published(
 struct Unreadable;
 
 /// The one token that a request shows.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut shown = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(one), None) = (shown.next(), shown.next()) else {
         return None;

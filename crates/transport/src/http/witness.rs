@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use countersign_exchange::{ADD_CHECKPOINT_BODY_MAX, Exchange, WitnessAnswer};
+
+use super::logs::bearer;
 
 /// Where heads are handed in.
 pub(super) const ADD_CHECKPOINT: &str = "/witness/add-checkpoint";
@@ -46,13 +48,17 @@ pub(super) async fn add_checkpoint(State(exchange): State<Arc<Exchange>>, body: 
     (status, headers, answer.body()).into_response()
 }
 
-pub(super) async fn monitored(State(exchange): State<Arc<Exchange>>, uri: Uri) -> Response {
+pub(super) async fn monitored(
+    State(exchange): State<Arc<Exchange>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let hash = uri
         .path()
         .strip_prefix(PREFIX)
         .and_then(|path| path.strip_suffix("/checkpoint"));
     let note = match hash {
-        Some(hash) => exchange.monitored(hash).await,
+        Some(hash) => exchange.monitored(hash, bearer(&headers)).await,
         None => Ok(None),
     };
     match note {

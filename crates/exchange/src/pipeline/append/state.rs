@@ -275,6 +275,8 @@ impl State {
                 permit,
                 ..
             } => {
+                // Frozen meanwhile, perhaps: what waited in the queue is not taken either.
+                let stopped = stopped.or_else(|| log.is_frozen().then_some(AppendError::Frozen));
                 let staged = match (stopped, now) {
                     (Some(error), _) => Err(error),
                     (None, Err(jump)) => Err((*jump).into()),
@@ -330,6 +332,8 @@ impl State {
         cover: Vec<u8>,
         erasures: Vec<Erasure>,
     ) -> Result<Staged, AppendError> {
+        // Our own entries come back: who handed them in is read again from the log.
+        self.windows.remove(&log.number());
         let stage = stages.of(log, || self.tip(log));
         let elsewhere = AppendError::Position {
             size: stage.size(),

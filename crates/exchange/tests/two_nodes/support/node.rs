@@ -294,6 +294,7 @@ fn parts(
         may_create: true,
         checkpoints,
         witness: options.witness.clone(),
+        unsettle: Box::new(|| ()),
     }
 }
 
