@@ -119,6 +119,79 @@ fn refusals_say_what_to_do() {
     );
 }
 
+fn vector(path: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors");
+    fs::read_to_string(folder.join(path)).unwrap()
+}
+
+#[test]
+fn a_fork_proof_is_judged_by_the_one_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases: serde_json::Value =
+        serde_json::from_str(&vector("fork-proof/v1/cases.json")).unwrap();
+    let key = cases["organization"].as_str().unwrap();
+    let text = vector("fork-proof/v1/other-sizes.fork-proof");
+    fs::write(dir.path().join("orders.fork-proof"), &text).unwrap();
+    let altered = text.replacen("root P", "root Q", 1);
+    assert_ne!(altered, text);
+    fs::write(dir.path().join("altered.fork-proof"), altered).unwrap();
+    let verify = ["evidence", "verify", "orders.fork-proof"];
+    let trusting = [&verify[..], &["--trust", key]].concat();
+    check_run("verify-fork", dir.path(), &trusting);
+    let json = [&trusting[..], &["--json"]].concat();
+    // The order of members is free: it depends on which features of the JSON library other crates switch on.
+    let output = run(dir.path(), &json);
+    assert_eq!(output.status.code(), Some(0));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let expected = [
+        ("evidence", "fork"),
+        ("verdict", "whole"),
+        ("key", key),
+        ("origin", cases["origin"].as_str().unwrap()),
+    ];
+    for (member, value) in expected {
+        assert_eq!(report[member], value, "{report}");
+    }
+    check_run("verify-fork-untrusted", dir.path(), &verify);
+    let altered = ["evidence", "verify", "altered.fork-proof", "--trust", key];
+    check_run("verify-fork-altered", dir.path(), &altered);
+}
+
+#[test]
+fn a_witness_policy_asks_for_cosignatures() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    let keys: serde_json::Value = serde_json::from_str(&vector("tlog/v1/keys.json")).unwrap();
+    let log = keys["log"]["vkey"].as_str().unwrap();
+    let witness = keys["witness"]["vkey"].as_str().unwrap();
+    let policy = format!("log {log}\nwitness b {witness}\nquorum b\n");
+    write("policy", &policy);
+    write("cut", policy.trim_end());
+    let growth = vector("tlog/v1/add-checkpoint-41-70.txt");
+    let (head, note) = growth.split_once("\n\n").unwrap();
+    let cosigned = vector("tlog/v1/cosigned-checkpoint.txt");
+    assert!(cosigned.starts_with(note), "the same checkpoint");
+    for (stem, note) in [("witnessed", cosigned.as_str()), ("unwitnessed", note)] {
+        let old = vector("tlog/v1/checkpoint-41.txt");
+        write(&format!("{stem}.checkpoint"), &old);
+        write(
+            &format!("{stem}.tlog-consistency"),
+            &format!("{head}\n\n{note}"),
+        );
+        let file = format!("{stem}.tlog-consistency");
+        let arguments = ["evidence", "verify", &file, "--trust", "policy"];
+        check_run(&format!("verify-{stem}"), dir.path(), &arguments);
+    }
+    let cut = [
+        "evidence",
+        "verify",
+        "witnessed.tlog-consistency",
+        "--trust",
+        "cut",
+    ];
+    check_run("verify-cut-policy", dir.path(), &cut);
+}
+
 /// A node with small files, made by the program itself.
 fn node(dir: &Path) -> PathBuf {
     let output = program(dir)

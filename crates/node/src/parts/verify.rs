@@ -101,7 +101,7 @@ fn trust_of(text: &str) -> Result<Trust, CommandError> {
     }
     let usage = |error: &dyn std::fmt::Display| {
         CommandError::new(ErrorCode::Usage, format_args!("`--trust {text}`: {error}"))
-            .advise("give the fingerprint `key-…` as the organization told it by another way, or a file that holds it or its key statement")
+            .advise("give the fingerprint `key-…` as the organization told it by another way, or a file that holds it, its key statement or a witness policy")
     };
     let bytes = read_bounded(Path::new(text)).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => usage(&"this is neither a fingerprint nor a file that is here"),
