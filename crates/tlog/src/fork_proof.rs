@@ -21,9 +21,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use countersign_crypto::Hash;
 
-use crate::checkpoint::{Checkpoint, CheckpointError, open_checkpoint, parse_hash};
+use crate::checkpoint::{Checkpoint, CheckpointError, parse_hash};
 use crate::decimal::parse_decimal;
-use crate::note::{NOTE_BYTES_MAX, Note, SIGNATURES_MAX, Vkey};
+use crate::note::{Algorithm, NOTE_BYTES_MAX, Note, SIGNATURES_MAX, Vkey};
 use crate::proof::{PROOF_HASHES_MAX, ProofError, implied_old_root, verify_consistency};
 
 /// The most key statements of a file.
@@ -347,9 +347,16 @@ impl ForkProof {
     /// Which of the keys signed one of the checkpoints, in the name of its log. Each key is asked by itself, so that a false line in the name of
     /// another known key takes no signature back: a log could add one to whatever it hands out.
     pub fn signers<'k>(&self, side: Side, vkeys: &'k [Vkey]) -> impl Iterator<Item = &'k Vkey> {
-        let note = self.note(side);
-        let signed = move |vkey: &&Vkey| open_checkpoint(note.as_bytes(), vkey).is_ok();
-        vkeys.iter().filter(signed)
+        // Read once: there may be thousands of keys, and a note has up to a megabyte.
+        let note = Note::parse(self.note(side).as_bytes()).ok();
+        let opened = note.and_then(|note| Some((Checkpoint::parse_text(note.text()).ok()?, note)));
+        vkeys.iter().filter(move |vkey| {
+            opened.as_ref().is_some_and(|(checkpoint, note)| {
+                vkey.algorithm() == Algorithm::Ed25519
+                    && vkey.name() == checkpoint.origin
+                    && note.verify(std::slice::from_ref(vkey)).is_ok()
+            })
+        })
     }
 
     /// What the two sign, if they contradict each other; who signed them is not looked at.
