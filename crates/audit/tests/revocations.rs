@@ -292,6 +292,36 @@ fn a_revocation_is_the_organizations_own_word() {
 }
 
 #[test]
+fn an_authority_that_is_a_domain_is_spoken_for_by_its_one_key() {
+    let mut producer = Org::new(1);
+    producer.authority = "node-a.example".parse().unwrap();
+    let other = Org::new(7);
+    let by_another = KeyRevocation {
+        authority: producer.authority.clone(),
+        organization: other.organization.public(),
+        key: producer.log.public(),
+        role: Role::Log,
+        reason: "who says so".to_owned(),
+        made: Timestamp(T0),
+        heads: Vec::new(),
+    };
+    let by_another = by_another.sign_with(&other.organization);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bundle");
+    let mut world = World::of(producer, Org::new(2), 5);
+    world.write(&path);
+    let trust = world.producer.trust();
+    assert_eq!(code(&path, &trust), WHOLE);
+    // Brought along it is about somebody else of that name.
+    let brought = Trust::from_file(&by_another.to_json()).unwrap();
+    assert_eq!(code(&path, &trust.clone().and(brought)), WHOLE);
+    world.documents.push(by_another);
+    fs::remove_dir_all(&path).unwrap();
+    world.write(&path);
+    assert_eq!(code(&path, &trust), FAILED);
+}
+
+#[test]
 fn keys_of_other_roles_end_with_their_revocation() {
     let case = Case::new(40);
     let consumer = &case.world.consumer;
