@@ -374,6 +374,9 @@ fn small_evidence_counts_at_the_head_that_the_revocation_names() {
     let denied = &at(Some((30, [9; 32])));
     assert_eq!(growth(30, 40, [log, &case.second], denied), FAILED);
     assert_eq!(growth(5, 30, [log, log], denied), FAILED);
+    // One tree: what the revocation denies of one end, it denies of the other.
+    assert_eq!(growth(30, 40, [&case.second, log], denied), FAILED);
+    assert_eq!(growth(5, 30, [log, &case.second], denied), FAILED);
 }
 
 #[test]
