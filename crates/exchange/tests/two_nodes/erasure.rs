@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use countersign_event::control::Retention;
 use countersign_event::documents::{
-    AgreementId, Document as _, Erasure, ErasureAnswer, ErasureRequest, Outcome, Plan, Side,
+    AgreementId, Document as _, Erasure, ErasureAnswer, ErasureId, ErasureRequest, Outcome, Plan,
+    Side,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -459,6 +460,103 @@ async fn a_claim_that_the_log_does_not_bear_out_ends_reading_for_good_and_is_kep
             .contains("the entry at 9, which is said to allow it, does not"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_request_that_the_log_does_not_bear_out_is_refused_and_nothing_is_erased() {
+    let (producer, consumer, agreement) = partners_under(131, Erasure::Obey).await;
+    producer.exchange.erase_event("s", 5, "why").await.unwrap();
+    Wire::open(&producer, &consumer, agreement)
+        .await
+        .pump()
+        .await;
+    let peer = producer.at(&consumer);
+    // An event in place of a tombstone, the tombstone of another event, a control entry to be erased.
+    for (number, sequence, tombstone) in [(1, 3, 9), (2, 3, 10), (3, 0, 10)] {
+        let request = ErasureRequest {
+            id: ErasureId([number; 16]),
+            agreement,
+            stream: producer.origin("s"),
+            sequence,
+            tombstone,
+            by: producer.authority().clone(),
+            reason: "why".to_owned(),
+            made: START,
+        };
+        let envelope = request.sign(&producer.org.identity.agreement_key);
+        consumer
+            .exchange
+            .take_notice(&peer, &envelope.to_json())
+            .await
+            .unwrap();
+        consumer.exchange.work_on_erasures().await.unwrap();
+        let registry = consumer.exchange.registry();
+        let state = registry.erasure.request(&request.id).unwrap();
+        assert_eq!(
+            state.outcome(),
+            Some(Outcome::Refused),
+            "{sequence} by {tombstone}"
+        );
+    }
+    assert!(holds(&consumer, &canary(3)));
+    // What names nothing behind it is no request at all, and neither is another one under a known name.
+    for (number, tombstone) in [(9, 3), (1, 10)] {
+        let request = ErasureRequest {
+            id: ErasureId([number; 16]),
+            agreement,
+            stream: producer.origin("s"),
+            sequence: 3,
+            tombstone,
+            by: producer.authority().clone(),
+            reason: "why".to_owned(),
+            made: START,
+        };
+        let envelope = request.sign(&producer.org.identity.agreement_key);
+        let refused = consumer
+            .exchange
+            .take_notice(&peer, &envelope.to_json())
+            .await;
+        assert!(matches!(refused, Err(ExchangeError::Refused(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_claim_is_judged_after_a_restart_too() {
+    let (producer, _, _) = partners_under(121, Erasure::Obey).await;
+    producer.exchange.erase_event("s", 3, "why").await.unwrap();
+    let mut late = Node::new(125, "Late").await;
+    let plan = Plan {
+        exposure_events: 5,
+        ..Plan::default()
+    };
+    let invitation = producer.invite("s", Side::Producer, plan).await;
+    let agreement = join(&invitation, &producer, &late).await.unwrap();
+    let mut wire = Wire::open(&producer, &late, agreement).await;
+    let (message, bulk) = wire.batch().await.unwrap();
+    assert_eq!(
+        (message.first, message.count),
+        (0, 5),
+        "the tombstone lies behind"
+    );
+    let entry = &stored(&producer.exchange, &producer.log("s"))[3].0;
+    let mut bulk = bulk.to_vec();
+    let at = bulk.windows(64).position(|window| window == &entry[54..]);
+    bulk[at.unwrap() - 1] -= 1;
+    wire.take(message, bulk.into()).await.unwrap();
+    wire.settle().await;
+    wire.receipt().await.unwrap();
+    late.restart().await;
+    let mut wire = Wire::open(&producer, &late, agreement).await;
+    let error = loop {
+        let (message, bulk) = wire.batch().await.expect("the log goes on");
+        if let Err(error) = wire.take(message, bulk).await {
+            break error;
+        }
+        wire.settle().await;
+        wire.receipt().await.unwrap();
+    };
+    assert!(error.is_fork(), "{error}");
+    assert_eq!(late.evidence.count(), 1);
 }
 
 #[tokio::test]
