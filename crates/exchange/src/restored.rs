@@ -139,11 +139,16 @@ impl Exchange {
 
     /// The first sign that this directory is older than what others know: it is forgotten where it lives, so that the next start knows, and every
     /// stream is frozen.
-    fn leave_home(&self) {
+    pub(crate) fn leave_home(&self) {
         if !self.away.load(Ordering::SeqCst) {
             (self.unsettle)();
             self.freeze_streams();
         }
+    }
+
+    /// Somebody says, unsigned, that it knows more than is here: readers are asked again.
+    pub(crate) fn doubt(&self) {
+        self.frozen.send_modify(|_| ());
     }
 
     /// Whether a stream waits for somebody's answer.

@@ -207,6 +207,7 @@ impl Exchange {
         let admitted = vkey.filter(|vkey| self.admits_witness(witness, vkey));
         let quorum = self.witness().settings.quorum.max(1);
         let mut newly = Vec::new();
+        let mut ahead = false;
         for (index, submission) in submissions.iter().enumerate() {
             let said = answers.get(index);
             let outcome = match (&admitted, said) {
@@ -220,6 +221,7 @@ impl Exchange {
                 if let Outcome::Alarm(_) | Outcome::Ahead(_) = outcome {
                     all.alarms += 1;
                 }
+                ahead |= matches!(outcome, Outcome::Ahead(_));
                 settle(
                     all,
                     (witness, admitted.as_ref()),
@@ -239,6 +241,9 @@ impl Exchange {
                 newly.push((submission.origin.to_string(), head.clone()));
                 log.publish_witnessed(head);
             }
+        }
+        if ahead {
+            self.doubt();
         }
         if newly.is_empty() {
             return Ok(());
@@ -554,6 +559,7 @@ impl Exchange {
             };
             // The journal is older than what lies beside it: entries were lost.
             if newest.size > log.size() {
+                self.leave_home();
                 log.change_freeze(|freeze| freeze.lacks(newest.size));
                 self.note_frozen();
                 continue;

@@ -158,6 +158,7 @@ impl Exchange {
             ));
         };
         if request.newest_size > head.size {
+            self.doubt();
             let reason = format!(
                 "this log has {} entries and you hold a checkpoint of {}: it was restored from an older copy; reading stops until that is resolved",
                 head.size, request.newest_size
