@@ -686,7 +686,7 @@ impl Rebuild<'_> {
     fn one(
         &mut self,
         sequence: u64,
-        descriptor: &Descriptor,
+        descriptor: &Descriptor<'_>,
         content: &[u8],
     ) -> Result<(), BatchFault> {
         let fault = |error| BatchFault::Content { sequence, error };
@@ -747,8 +747,8 @@ impl Rebuild<'_> {
     fn claim(
         &mut self,
         sequence: u64,
-        descriptor: &Descriptor,
-        erased: &ErasedDescriptor,
+        descriptor: &Descriptor<'_>,
+        erased: &ErasedDescriptor<'_>,
     ) -> Result<SealedHead, BatchFault> {
         let form = |what| BatchFault::Form {
             first: sequence,
@@ -775,15 +775,15 @@ impl Rebuild<'_> {
             return Err(BatchFault::Claims);
         }
         Ok(SealedHead {
-            attributes: erased.attributes,
-            data: erased.data,
+            attributes: *erased.attributes,
+            data: *erased.data,
             data_bytes: u32::try_from(descriptor.data_bytes).map_err(|_| form("a data length"))?,
             flags: descriptor.flags,
         })
     }
 }
 
-fn check_stated(descriptor: &Descriptor, event: &EventRef<'_>) -> Result<(), ContentError> {
+fn check_stated(descriptor: &Descriptor<'_>, event: &EventRef<'_>) -> Result<(), ContentError> {
     let found = event.data().author_material.is_some();
     if descriptor.flags.author_signed != found {
         return Err(ContentError::AuthorSigned {
@@ -800,41 +800,42 @@ fn check_stated(descriptor: &Descriptor, event: &EventRef<'_>) -> Result<(), Con
     Ok(())
 }
 
-struct Descriptor {
+struct Descriptor<'a> {
     kind: Kind,
     flags: Flags,
     time: u64,
     lengths: Lengths,
     data_bytes: u64,
-    erased: Option<ErasedDescriptor>,
+    erased: Option<ErasedDescriptor<'a>>,
 }
 
 /// What travels in place of content.
 #[derive(Clone, Copy)]
-struct ErasedDescriptor {
+struct ErasedDescriptor<'a> {
     /// How far behind it the control entry lies.
     behind: u64,
-    attributes: Hash,
-    data: Hash,
+    /// Where they came: descriptors are moved for each entry, erased or not.
+    attributes: &'a Hash,
+    data: &'a Hash,
 }
 
-impl ErasedDescriptor {
-    fn read(input: &mut &[u8]) -> Option<(u64, Self)> {
+impl<'a> ErasedDescriptor<'a> {
+    fn read(input: &mut &'a [u8]) -> Option<(u64, Self)> {
         let (data_bytes, behind) = (varint::read(input)?, varint::read(input)?);
         let (attributes, rest) = input.split_first_chunk()?;
         let (data, rest) = rest.split_first_chunk()?;
         *input = rest;
         let erased = Self {
             behind,
-            attributes: *attributes,
-            data: *data,
+            attributes,
+            data,
         };
         Some((data_bytes, erased))
     }
 }
 
-impl Descriptor {
-    fn read(input: &mut &[u8], time_before: &mut u64) -> Option<Self> {
+impl<'a> Descriptor<'a> {
+    fn read(input: &mut &'a [u8], time_before: &mut u64) -> Option<Self> {
         let (&[tag, kind_and_flags], rest) = input.split_first_chunk::<2>()?;
         *input = rest;
         if tag != TAG_WHOLE && tag != TAG_ERASED {

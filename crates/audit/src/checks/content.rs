@@ -144,15 +144,23 @@ fn check_one(
     if sequence == 0 {
         contents.genesis = Some(genesis(entry, &event));
     }
-    if entry.kind == Kind::Control
-        && let Some(allows) = Allows::read(&event)
-    {
-        contents.allows.push((sequence, allows));
+    if entry.kind == Kind::Control {
+        note_control(sequence, &event, contents);
     }
     if let Some(fact) = walk.look.and_then(|look| look(sequence, &event)) {
         contents.facts.push(fact);
     }
     None
+}
+
+/// Apart from what is done for each event: control entries are few.
+#[cold]
+#[inline(never)]
+fn note_control(sequence: u64, event: &EventRef<'_>, contents: &mut Contents) {
+    let allows = Allows::read(event);
+    contents
+        .allows
+        .extend(allows.map(|allows| (sequence, allows)));
 }
 
 fn genesis(entry: &Entry, event: &EventRef<'_>) -> Genesis {
