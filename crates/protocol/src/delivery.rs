@@ -115,22 +115,16 @@ pub fn write_descriptors_with(
     for (entry, lengths) in entries.as_chunks::<ENTRY_BYTES>().0.iter().zip(lengths) {
         let time = read_u64(entry, 46);
         let data_bytes = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
-        out.push(if lengths.is_absent() {
-            TAG_ERASED
-        } else {
-            TAG_WHOLE
-        });
-        out.push(entry[1]);
-        varint::write(&mut out, time.wrapping_sub(time_before));
+        let since = time.wrapping_sub(time_before);
         time_before = time;
         if lengths.is_absent() {
-            let sequence = read_u64(entry, 6);
-            let behind = erased_by(sequence).saturating_sub(sequence);
-            varint::write(&mut out, u64::from(data_bytes));
-            varint::write(&mut out, behind);
-            out.extend_from_slice(&entry[54..]);
+            let by = erased_by(read_u64(entry, 6));
+            write_erased(&mut out, entry, since, by);
             continue;
         }
+        out.push(TAG_WHOLE);
+        out.push(entry[1]);
+        varint::write(&mut out, since);
         varint::write(&mut out, u64::from(lengths.attribute_bytes));
         varint::write(&mut out, u64::from(lengths.data_part_bytes));
         if entry[1] & 0xf0 != 0 {
@@ -138,6 +132,18 @@ pub fn write_descriptors_with(
         }
     }
     out
+}
+
+/// Apart from what is done for each entry: most are whole.
+#[cold]
+fn write_erased(out: &mut Vec<u8>, entry: &[u8; ENTRY_BYTES], since: u64, by: u64) {
+    out.push(TAG_ERASED);
+    out.push(entry[1]);
+    varint::write(out, since);
+    let data_bytes = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
+    varint::write(out, u64::from(data_bytes));
+    varint::write(out, by.saturating_sub(read_u64(entry, 6)));
+    out.extend_from_slice(&entry[54..]);
 }
 
 fn read_u64(entry: &[u8; ENTRY_BYTES], at: usize) -> u64 {

@@ -162,9 +162,11 @@ pub(crate) fn check_content_crcs(
     mut content: &[u8],
     named: impl Fn(u64) -> bool,
 ) -> Result<(), Flaw> {
-    for (place, entry) in (0..).zip(DirectoryEntry::decode_all(directory)) {
+    let mut place = 0;
+    for entry in DirectoryEntry::decode_all(directory) {
+        place += 1;
         if entry.is_absent() {
-            if !named(place) {
+            if !named(place - 1) {
                 return Err(Flaw::Content);
             }
             continue;
