@@ -440,3 +440,34 @@ def read_tar(path):
         at = end
     need(1024 <= len(raw) - at <= MIB and not any(raw[at:]), f"tar, byte {at}", "the end mark is cut, or followed by other bytes")
     return files
+
+# --------------------------------------------------------------------------------- ----------------------- forms of the bundle
+
+FILE = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"
+LISTED = rf"keys\.json|decisions\.ndjson|documents/(?=.{{1,100}}$){FILE}\.json|policies/[0-9a-f]{{64}}/{FILE}"
+LIMITS = [("documents/", MIB // 4), ("policies/", MIB), ("decisions.ndjson", FOREVER)]
+RECORDED = ("agreement", "receipt", "rejection", "termination")
+MANIFEST = {"format": anything, "version": number, "made": anything, "made_by": anything, "authority": authority,
+            "logs": many({"path": anything, "origin": origin, "from": number, "to": number, "size": number}),
+            "undisclosed": many({"log": number, "from": number, "to": number, "reason": anything}),
+            "files": many({"path": anything, "bytes": number, "sha256": text("[0-9a-f]{64}")}, 262144)}
+KEYS = {"format": anything, "version": number, "vkeys": many(anything), "statements": many(anything)}
+DECISION = {"ledger": origin, "sequence": number, "record": lambda value, where: value}
+RECORDS = {"decision": {"principal": anything, "action": anything, "stream": origin, "allowed": boolean, "policies": many(anything),
+                        "policy_digest": digest, "errors": (many(anything), []), "agreement": (ident, None), "facts": anything},
+           "agreement": {"envelope": anything, "addresses": (many(anything), []), "invitation": (anything, None)}, "rejection": {"envelope": anything}, "termination": {"envelope": anything},
+           "receipt": {"envelope": anything, "from": number, "events": number, "bytes": number}}
+ORGANIZATION = {"authority": anything, "fingerprint": (anything, ""), "name": (anything, ""), "own": (boolean, False), "partner": (boolean, False)}
+MEMBER = {"fingerprint": anything, "name": (anything, ""), "organization": ORGANIZATION}
+FACTS = {"principal": {"application": (MEMBER, None), "node": (MEMBER, None), "organization": (ORGANIZATION, None)},
+         "action": one_of("discover", "publish", "read", "request"),
+         "resource": {"labels": (many(anything), []), "name": anything, "origin": anything, "owner": anything, "title": (anything, None)},
+         "context": {"agreement": ({"active": boolean, "id": anything, "plan": (anything, ""), "streams": (many(anything), [])}, None),
+                     "now_us": number, "plan": (anything, None), "purpose": (anything, None)}}
+
+def read_record(record, where):
+    """A ledger record of the kinds that matter here, None for any other. Further members may be there."""
+    form = RECORDS.get(record.get("kind") if type(record) is dict else None)
+    if form:
+        check_form(record, {**form, "*": None}, where)
+        return record

@@ -8,16 +8,14 @@ Needs Python 3.9 and the package `cryptography`. What entries, documents, notes 
 made again where cedar_subset.py lies beside it. Top down: the bundle, its documents, decisions and ledgers; one log.
 """
 import argparse, base64, os, re, struct, sys
-from formats import (Bad, Document, Entry, FOREVER, Lacking, MIB, anything, authority, check_form, digest, boolean, fingerprint,
-                     fold, groups, grow, ident, many, merge, need, number, one_of, origin, parse, parse_attributes, parse_data_part, parse_note,
-                     parse_vkey, raw_member, read_allowance, read_folder, read_revocation, read_statement, read_tar, read_trust, sha256, text, text_of, unaccounted, unbase64, verify_ed25519, vkey_id)
+from formats import (DECISION, FACTS, FILE, FOREVER, KEYS, LIMITS, LISTED, MANIFEST, MIB, RECORDED, Bad, Document, Entry, Lacking, authority, check_form, digest, fingerprint, fold, groups, grow, merge, need, number, origin, parse, parse_attributes,
+                     parse_data_part, parse_note, parse_vkey, raw_member, read_allowance, read_folder, read_record, read_revocation, read_statement, read_tar, read_trust, sha256, text, text_of, unaccounted, unbase64, verify_ed25519, vkey_id)
 try:
     import cedar_subset
 except ImportError:
     cedar_subset = None
 
-WHOLE, FAILED, INCONCLUSIVE = 0, 6, 9
-SMALL = 1000000
+WHOLE, FAILED, INCONCLUSIVE, SMALL = 0, 6, 9, 1000000
 
 def verify(path, trust=()):
     """(exit code, what is false or missing). The first false thing ends it; what is missing is collected."""
@@ -489,37 +487,6 @@ class Log:
         if self.place and event[b"type"].startswith(b"dev.countersign.ledger."):
             self.facts[sequence] = data
 
-# --------------------------------------------------------------------------------- ----------------------- forms of the bundle
-
-FILE = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"
-LISTED = rf"keys\.json|decisions\.ndjson|documents/(?=.{{1,100}}$){FILE}\.json|policies/[0-9a-f]{{64}}/{FILE}"
-LIMITS = [("documents/", MIB // 4), ("policies/", MIB), ("decisions.ndjson", FOREVER)]
-RECORDED = ("agreement", "receipt", "rejection", "termination")
-MANIFEST = {"format": anything, "version": number, "made": anything, "made_by": anything, "authority": authority,
-            "logs": many({"path": anything, "origin": origin, "from": number, "to": number, "size": number}),
-            "undisclosed": many({"log": number, "from": number, "to": number, "reason": anything}),
-            "files": many({"path": anything, "bytes": number, "sha256": text("[0-9a-f]{64}")}, 262144)}
-KEYS = {"format": anything, "version": number, "vkeys": many(anything), "statements": many(anything)}
-DECISION = {"ledger": origin, "sequence": number, "record": lambda value, where: value}
-RECORDS = {"decision": {"principal": anything, "action": anything, "stream": origin, "allowed": boolean, "policies": many(anything),
-                        "policy_digest": digest, "errors": (many(anything), []), "agreement": (ident, None), "facts": anything},
-           "agreement": {"envelope": anything, "addresses": (many(anything), []), "invitation": (anything, None)}, "rejection": {"envelope": anything}, "termination": {"envelope": anything},
-           "receipt": {"envelope": anything, "from": number, "events": number, "bytes": number}}
-ORGANIZATION = {"authority": anything, "fingerprint": (anything, ""), "name": (anything, ""), "own": (boolean, False), "partner": (boolean, False)}
-MEMBER = {"fingerprint": anything, "name": (anything, ""), "organization": ORGANIZATION}
-FACTS = {"principal": {"application": (MEMBER, None), "node": (MEMBER, None), "organization": (ORGANIZATION, None)},
-         "action": one_of("discover", "publish", "read", "request"),
-         "resource": {"labels": (many(anything), []), "name": anything, "origin": anything, "owner": anything, "title": (anything, None)},
-         "context": {"agreement": ({"active": boolean, "id": anything, "plan": (anything, ""), "streams": (many(anything), [])}, None),
-                     "now_us": number, "plan": (anything, None), "purpose": (anything, None)}}
-
-def read_record(record, where):
-    """A ledger record of the kinds that matter here, None for any other. Further members may be there."""
-    form = RECORDS.get(record.get("kind") if type(record) is dict else None)
-    if form:
-        check_form(record, {**form, "*": None}, where)
-        return record
-
 def main():
     parser = argparse.ArgumentParser(description="Verify an evidence bundle offline")
     parser.add_argument("bundle")
@@ -527,7 +494,7 @@ def main():
     options = parser.parse_args()
     code, reasons = verify(options.bundle, options.trust)
     print({WHOLE: "whole", FAILED: "FAILED", INCONCLUSIVE: "inconclusive"}[code], *reasons, sep="\n  ")
-    return code
+    sys.exit(code)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
