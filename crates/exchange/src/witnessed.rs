@@ -190,6 +190,20 @@ impl Exchange {
             .collect()
     }
 
+    /// Whether a witness has cosigned all that there is.
+    #[must_use]
+    pub fn has_shown(&self, witness: &Authority, shown: &[Arc<Log>]) -> bool {
+        let cosigned = |all: &Submissions, log: &Log| {
+            let progress = all.logs.get(log.origin())?;
+            Some(progress.witnesses.get(witness)?.cosigned)
+        };
+        self.with_submissions(|all| {
+            shown
+                .iter()
+                .all(|log| cosigned(all, log).is_some_and(|size| size >= log.size()))
+        })
+    }
+
     /// Takes the answers to what [`Exchange::submissions`] gave, in its order; missing ones were not answered. `vkey` is the verifier that the witness says
     /// it cosigns under.
     ///

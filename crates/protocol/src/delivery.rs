@@ -702,28 +702,22 @@ impl Rebuild<'_> {
         if descriptor.time < self.time {
             return Err(BatchFault::Time { sequence });
         }
-        let (sealed, says) = match descriptor.erased {
-            Some(erased) => (self.claim(sequence, descriptor, &erased)?, None),
-            None => {
-                let attribute_bytes = descriptor.lengths.attribute_bytes as usize;
-                let (event, sealed) = open_content(content, attribute_bytes).map_err(fault)?;
-                check_stated(descriptor, &event).map_err(fault)?;
-                let control = descriptor.kind == Kind::Control;
-                (sealed, control.then(|| Allows::read(&event)).flatten())
+        let time = Timestamp(descriptor.time);
+        let bytes = if descriptor.erased.is_some() {
+            self.claimed(sequence, descriptor)?
+        } else {
+            let attribute_bytes = descriptor.lengths.attribute_bytes as usize;
+            let (event, sealed) = open_content(content, attribute_bytes).map_err(fault)?;
+            check_stated(descriptor, &event).map_err(fault)?;
+            if descriptor.kind == Kind::Control {
+                self.note_control(sequence, &event)?;
+            } else if !(self.before.is_empty() && self.added.is_empty()) {
+                self.judge_claims(sequence, None)?;
             }
+            sealed
+                .entry(descriptor.kind, sequence, self.last_leaf, time)
+                .encode()
         };
-        self.before.judge(sequence, says.as_ref())?;
-        self.added.judge(sequence, says.as_ref())?;
-        if let Some(says) = says {
-            self.allows.push((sequence, says));
-        }
-        let entry = sealed.entry(
-            descriptor.kind,
-            sequence,
-            self.last_leaf,
-            Timestamp(descriptor.time),
-        );
-        let bytes = entry.encode();
         let leaf = leaf_hash(&bytes);
         self.range.append(leaf);
         while let Some((awaited, later)) = self.awaited.split_first() {
@@ -742,13 +736,52 @@ impl Rebuild<'_> {
         self.time = descriptor.time;
         if descriptor.kind == Kind::Event {
             self.events += 1;
-            self.data_bytes += u64::from(entry.data_bytes);
+            let data_bytes = [bytes[2], bytes[3], bytes[4], bytes[5]];
+            self.data_bytes += u64::from(u32::from_be_bytes(data_bytes));
         }
         Ok(())
     }
 }
 
 impl Rebuild<'_> {
+    fn judge_claims(&self, sequence: u64, says: Option<&Allows>) -> Result<(), BatchFault> {
+        self.before.judge(sequence, says)?;
+        self.added.judge(sequence, says)
+    }
+
+    /// Apart from what is done for each event: control entries are few.
+    #[cold]
+    #[inline(never)]
+    fn note_control(&mut self, sequence: u64, event: &EventRef<'_>) -> Result<(), BatchFault> {
+        let says = Allows::read(event);
+        self.judge_claims(sequence, says.as_ref())?;
+        self.allows.extend(says.map(|says| (sequence, says)));
+        Ok(())
+    }
+
+    /// The same of entries without content: the entry that is claimed.
+    #[cold]
+    #[inline(never)]
+    fn claimed(
+        &mut self,
+        sequence: u64,
+        descriptor: &Descriptor<'_>,
+    ) -> Result<[u8; ENTRY_BYTES], BatchFault> {
+        let Some(erased) = &descriptor.erased else {
+            let what = "an erased entry without what it commits to";
+            return Err(BatchFault::Form {
+                first: sequence,
+                what,
+            });
+        };
+        let sealed = self.claim(sequence, descriptor, erased)?;
+        self.judge_claims(sequence, None)?;
+        let time = Timestamp(descriptor.time);
+        Ok(sealed
+            .entry(descriptor.kind, sequence, self.last_leaf, time)
+            .encode())
+    }
+
     /// An entry without content: what it would commit to comes with it, and what allows it is judged later.
     fn claim(
         &mut self,

@@ -20,6 +20,9 @@ use crate::frames::{FrameGone, gone, next};
 /// How often it is looked whether heads are due: no head is shown more often than once a second.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// The longest rest where nothing grows.
+const REST: Duration = Duration::from_secs(60);
+
 /// The longest wait after a partner did not answer.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
@@ -62,13 +65,12 @@ async fn submit_all(
         let due = exchange.submissions(partner, shown);
         let full = due.len() == ADD_CHECKPOINTS_MAX;
         if due.is_empty() {
-            // One stream is waited for; of several it is looked which have grown.
-            let grown = async {
-                if shown.len() == 1 {
-                    let _ = heads.changed().await;
-                }
-            };
-            tokio::join!(grown, sleep(LOOK));
+            // One stream is waited for, where it has nothing more to show; of several it is looked which have grown.
+            if shown.len() == 1 && exchange.has_shown(partner, shown) {
+                let _ = timeout(REST, heads.changed()).await;
+            } else {
+                sleep(LOOK).await;
+            }
             continue;
         }
         let asked = timeout(ANSWER, submit(exchange, partner, connection, &due)).await;

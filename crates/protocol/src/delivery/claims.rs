@@ -40,6 +40,10 @@ impl Claims {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs == 0
+    }
+
     pub(super) fn len(&self) -> usize {
         self.runs
     }
