@@ -1,7 +1,6 @@
 //! From a data directory to an [`Exchange`]: keys, policies, journal, ledger view.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +10,7 @@ use countersign_event::content::Limits;
 use countersign_exchange::{Clock, Evidence, Exchange, ExchangeError, ExchangeParts, Identity};
 use countersign_policy::{POLICY_BYTES_MAX, PolicyLoadError, PolicySet};
 use countersign_store::checkpoints::Checkpoints;
-use countersign_store::disk::RealDisk;
+use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
 use countersign_store::journal::{Journal, OpenError};
 
 use crate::clock::SystemClock;
@@ -225,11 +224,15 @@ impl Evidence for EvidenceDir {
 /// All of it or nothing, also through a power loss.
 fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     let new = folder.join(format!("{name}.new"));
-    let mut file = fs::File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = RealDisk.create_new(&new)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_all(SyncSite::CreateRoot)?;
     fs::rename(&new, folder.join(name))?;
-    fs::File::open(folder)?.sync_all()
+    RealDisk.sync_dir(folder, SyncSite::CreateRoot)
 }
 
 impl From<OpenNodeError> for CommandError {

@@ -12,10 +12,12 @@
 //! read more can tell (`schemas/witness.md`).
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
+
+use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
 
 const FILE: &str = "place";
 const FIRST_LINE: &str = "countersign-place 1";
@@ -60,16 +62,12 @@ pub(crate) fn settle(dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)?;
-    let text = describe(dir, &file)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
+    let file = RealDisk.create_new(&new)?;
+    let text = describe(dir, &File::open(&new)?)?;
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.sync_all(SyncSite::CreateRoot)?;
     fs::rename(&new, dir.join(FILE))?;
-    File::open(dir)?.sync_all()
+    RealDisk.sync_dir(dir, SyncSite::CreateRoot)
 }
 
 /// Nobody knows any more where the directory lives: the next start asks.
@@ -81,7 +79,7 @@ pub(crate) fn forget(dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    File::open(dir)?.sync_all()
+    RealDisk.sync_dir(dir, SyncSite::CreateRoot)
 }
 
 fn describe(dir: &Path, file: &File) -> io::Result<String> {
