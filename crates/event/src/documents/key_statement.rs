@@ -20,7 +20,7 @@ pub enum Role {
     Node,
     /// Signs receipts and rejections.
     Receipt,
-    /// Reserved: cosigns checkpoints of others.
+    /// Cosigns checkpoints of others.
     Witness,
 }
 
