@@ -1,6 +1,7 @@
 //! Directories that are older copies of themselves: a producer's takes no entries until its readers have spoken, a consumer's signs nothing that
 //! contradicts what it signed.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use countersign_event::documents::{AgreementId, Plan, Side};
@@ -212,6 +213,8 @@ async fn what_the_start_did_not_notice_a_reader_does() {
         "after what was missing came back"
     );
     assert_eq!(producer.log(STREAM).head().root, lost.root);
+    // The next start is to know it, too, however this one ends.
+    assert!(producer.options.left_home.load(Ordering::SeqCst));
     // Others may know still more: nothing is taken before all have spoken, of this stream or any other.
     assert!(!publishes(&producer, 4).await);
     assert!(producer.exchange.asks_readers());

@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use countersign_crypto::{Hash, SeededEntropy};
@@ -35,6 +36,8 @@ pub struct NodeOptions {
     pub limits: Limits,
     pub segment_bytes: u64,
     pub witness: WitnessSettings,
+    /// Set when the node forgets where its directory lives.
+    pub left_home: Arc<AtomicBool>,
 }
 
 impl Default for NodeOptions {
@@ -44,6 +47,7 @@ impl Default for NodeOptions {
             limits: Limits::default(),
             segment_bytes: 64 << 10,
             witness: WitnessSettings::default(),
+            left_home: Arc::default(),
         }
     }
 }
@@ -294,7 +298,10 @@ fn parts(
         may_create: true,
         checkpoints,
         witness: options.witness.clone(),
-        unsettle: Box::new(|| ()),
+        unsettle: {
+            let left_home = Arc::clone(&options.left_home);
+            Box::new(move || left_home.store(true, Ordering::SeqCst))
+        },
     }
 }
 
