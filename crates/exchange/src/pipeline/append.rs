@@ -90,7 +90,7 @@ pub enum AppendError {
     },
     /// The stream takes no entries for the time being.
     #[error(
-        "the stream takes no entries until it is known that nobody has read more of it than is here: `countersign status` says who is asked"
+        "the stream is frozen and takes no entries: `countersign stream info STREAM` says why, and what ends it"
     )]
     Frozen,
     /// Erased content is refused to readers, and still on the disk.

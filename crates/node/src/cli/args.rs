@@ -221,7 +221,7 @@ pub(crate) enum StreamVerb {
         /// Commit to each top-level member of the data by itself, so that members can be withheld later
         #[arg(long)]
         fields: bool,
-        /// The stream of yours that it takes the place of: its origin, size and root are cited in the first entry
+        /// The stream of yours that it takes the place of: its origin, size and root are cited in the first entry, and it takes no more entries itself
         #[arg(long, value_name = "STREAM")]
         cites: Option<String>,
     },
