@@ -172,6 +172,10 @@ def number(value, where):
     need(type(value) is int and value < 1 << 64, where, f"{value!r:.60} is no whole number below 2^64")
     return value
 
+def limit(value, where):
+    need(type(value) is int and 0 < value < 1 << 32, where, f"{value!r:.60} is no whole number from 1 on, below 2^32")
+    return value
+
 def boolean(value, where):
     need(type(value) is bool, where, f"{value!r:.60} is neither true nor false")
     return value
@@ -230,7 +234,9 @@ PAYLOADS = {
         "agreement", "encryption", "log", "node", "receipt", "witness"), "reason": anything, "made": time, "heads": many(
         {"origin": origin, "size": number, "root": digest}, 1024)},
     "agreement": {"id": ident, "producer": PARTY, "consumer": PARTY, "stream": origin, "plan": {
-        "name": anything, "exposure_events": number, "erasure": one_of("ask", "obey")}, "from": time, "until": (time, None), "made": time},
+        "name": anything, "exposure_events": number, "erasure": one_of("ask", "obey"), "rate": ({"events_per_second": limit,
+        "burst_events": (limit, None)}, None), "quota": ({"period": text("day|month|[1-9][0-9]{0,8}s"), "events": (number, None),
+        "bytes": (number, None)}, None), "history": ({"events": (number, None), "seconds": (number, None)}, None)}, "from": time, "until": (time, None), "made": time},
     "receipt": {"agreement": ident, "stream": origin, "consumer": authority, "series": ident, "number": number, "previous": (digest, None),
                 "start": number, "filter": (digest, None), "size": number, "root": digest, "events": number, "bytes": number,
                 "level": one_of("received", "verified", "applied"), "applied": number,
@@ -462,7 +468,7 @@ MEMBER = {"fingerprint": anything, "name": (anything, ""), "organization": ORGAN
 FACTS = {"principal": {"application": (MEMBER, None), "node": (MEMBER, None), "organization": (ORGANIZATION, None)},
          "action": one_of("discover", "publish", "read", "request"),
          "resource": {"labels": (many(anything), []), "name": anything, "origin": anything, "owner": anything, "title": (anything, None)},
-         "context": {"agreement": ({"active": boolean, "id": anything, "plan": (anything, ""), "streams": (many(anything), [])}, None),
+         "context": {"agreement": ({"active": boolean, "id": anything, "plan": (anything, ""), "plan_digest": (anything, ""), "streams": (many(anything), [])}, None),
                      "now_us": number, "plan": (anything, None), "purpose": (anything, None)}}
 
 def read_record(record, where):

@@ -81,6 +81,7 @@ impl Producer {
                 name: "p".to_owned(),
                 exposure_events,
                 erasure: Erasure::Obey,
+                ..Plan::default()
             },
             from: Timestamp(0),
             until: None,

@@ -15,6 +15,7 @@ use countersign_policy::{
 use countersign_protocol::Hello;
 use countersign_store::journal::LogKind;
 
+use crate::onboarding::hex;
 use crate::refusal::Refused;
 use crate::registry::AgreementState;
 use crate::{Exchange, ExchangeError, Log, LogSettings};
@@ -214,6 +215,7 @@ impl Exchange {
                     active: state.is_active(now),
                     id: state.agreement.id.to_string(),
                     plan: state.agreement.plan.name.clone(),
+                    plan_digest: hex(&state.agreement.plan.digest()),
                     streams: [state.agreement.stream.to_string()].into(),
                 }),
                 now_us: now.0,

@@ -95,6 +95,7 @@ fn request(number: usize, active: bool) -> Request {
                 active,
                 id: "agreement".to_owned(),
                 plan: "standard".to_owned(),
+                plan_digest: "00".repeat(32),
                 streams: [origin].into(),
             }),
             now_us: 1_790_000_000_000_000 + number as u64,

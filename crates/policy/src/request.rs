@@ -130,6 +130,9 @@ pub struct Agreement {
     /// The plan agreed on.
     #[serde(default)]
     pub plan: String,
+    /// The plan's digest, in hexadecimal; empty where it is not known.
+    #[serde(default)]
+    pub plan_digest: String,
     /// The origins of the streams that it covers; at most 1,024.
     #[serde(default)]
     pub streams: BTreeSet<String>,
@@ -303,6 +306,7 @@ impl Request {
             check_items("agreement streams", &agreement.streams)?;
             texts.push(("agreement id", &agreement.id));
             texts.push(("agreement plan", &agreement.plan));
+            texts.push(("agreement plan digest", &agreement.plan_digest));
             texts.extend(
                 agreement
                     .streams
@@ -337,6 +341,7 @@ impl Context {
                 ),
                 ("id".to_owned(), string(&agreement.id)),
                 ("plan".to_owned(), string(&agreement.plan)),
+                ("plan_digest".to_owned(), string(&agreement.plan_digest)),
                 ("streams".to_owned(), set(&agreement.streams)),
             ])
             .map_err(|error| RequestError::schema(&error))?;

@@ -222,6 +222,7 @@ fn every_fact_of_a_request_reaches_the_policies() {
                 active: true,
                 id: "a1".to_owned(),
                 plan: "gold".to_owned(),
+                plan_digest: "ab".repeat(32),
                 streams: [ORIGIN.to_owned()].into(),
             }),
             now_us: 1_790_000_000_123_999,

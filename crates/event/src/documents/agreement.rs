@@ -1,7 +1,7 @@
 use countersign_crypto::PublicKey;
 use serde::{Deserialize, Serialize};
 
-use super::{Document, hex_id};
+use super::{Document, Plan, hex_id};
 use crate::names::{Authority, Origin};
 use crate::time::Timestamp;
 
@@ -20,40 +20,6 @@ pub struct Party {
     pub name: String,
     /// Its organization key.
     pub organization: PublicKey,
-}
-
-/// What happens to copies when the producer erases an event.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Erasure {
-    /// A person decides.
-    Ask,
-    /// The consumer's node erases too.
-    Obey,
-}
-
-/// What is not yes or no: how much, how, how fast.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Plan {
-    /// Its name.
-    pub name: String,
-    /// How many events the producer may be ahead of the last *verified* receipt, counted by position; at least 1.
-    pub exposure_events: u64,
-    /// What the consumer does when an event is erased.
-    pub erasure: Erasure,
-}
-
-impl Default for Plan {
-    /// 65,536 events of exposure: at 500,000 events a second a receipt each 65 ms, so that the window does not stop a fast
-    /// reader, and about 16 MB of small events at risk.
-    fn default() -> Self {
-        Self {
-            name: "default".to_owned(),
-            exposure_events: 65_536,
-            erasure: Erasure::Obey,
-        }
-    }
 }
 
 /// Binds two organizations, a stream, a plan and a period; one payload under both sides' signatures.

@@ -8,14 +8,19 @@ mod erasure;
 mod key_revocation;
 mod key_statement;
 mod offer;
+mod plan;
 mod receipt;
 mod refusal;
 
-pub use agreement::{Agreement, AgreementId, Erasure, Party, Plan, Termination};
+pub use agreement::{Agreement, AgreementId, Party, Termination};
 pub use erasure::{ErasureAnswer, ErasureId, ErasureRequest, Outcome};
 pub use key_revocation::{KeyRevocation, REVOKED_HEADS_MAX, RevocationError, RevokedHead};
 pub use key_statement::{KeyStatement, Role, RoleKey, StatementError};
 pub use offer::{Offer, Side};
+pub use plan::{
+    Erasure, History, PLAN_BYTES_MAX, PLANS_MAX, Period, PeriodError, Plan, Plans, PlansError,
+    Quota, Rate,
+};
 pub use receipt::{Level, Receipt, Rejection, Rejections, SeriesId};
 pub use refusal::{Refusal, RefusalCode};
 

@@ -9,7 +9,7 @@ mod vectors;
 
 use countersign_crypto::SigningKey;
 use countersign_event::documents::{
-    Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, Offer,
+    Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, Offer, Plans,
     Receipt, Refusal, Rejection, Termination,
 };
 use countersign_event::from_slice_of_objects;
@@ -121,6 +121,11 @@ proptest! {
     #[test]
     fn key_statements_and_their_schema_agree(sample in samples::key_statement()) {
         check::<KeyStatement>("key-statement", &sample);
+    }
+
+    #[test]
+    fn plans_and_their_schema_agree(sample in samples::plans()) {
+        check::<Plans>("plans", &sample);
     }
 
     #[test]

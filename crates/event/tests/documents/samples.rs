@@ -1,10 +1,13 @@
 //! Strategies for documents of every kind, optional members present and absent.
 
+use std::num::NonZeroU32;
+
 use countersign_crypto::{PublicKey, SigningKey};
 use countersign_event::documents::{
-    Agreement, AgreementId, Digest, Erasure, ErasureAnswer, ErasureId, ErasureRequest,
-    KeyRevocation, KeyStatement, Level, Offer, Outcome, Party, Plan, Receipt, Refusal, RefusalCode,
-    Rejection, Rejections, RevokedHead, Role, RoleKey, SeriesId, Side, Termination,
+    Agreement, AgreementId, Digest, Erasure, ErasureAnswer, ErasureId, ErasureRequest, History,
+    KeyRevocation, KeyStatement, Level, Offer, Outcome, Party, Period, Plan, Plans, Quota, Rate,
+    Receipt, Refusal, RefusalCode, Rejection, Rejections, RevokedHead, Role, RoleKey, SeriesId,
+    Side, Termination,
 };
 use countersign_event::names::{Authority, Origin, StreamName};
 use countersign_event::time::Timestamp;
@@ -82,8 +85,42 @@ prop_compose! {
         name in words(),
         exposure_events in number(),
         erasure in select(vec![Erasure::Ask, Erasure::Obey]),
+        rate in of(rate()),
+        quota in of(quota()),
+        history in of((of(number()), of(number()))),
     ) -> Plan {
-        Plan { name, exposure_events, erasure }
+        let history = history.map(|(events, seconds)| History { events, seconds });
+        Plan { name, exposure_events, erasure, rate, quota, history }
+    }
+}
+
+fn limit() -> impl Strategy<Value = NonZeroU32> {
+    any::<NonZeroU32>()
+}
+
+prop_compose! {
+    fn rate()(events_per_second in limit(), burst_events in of(limit())) -> Rate {
+        Rate { events_per_second, burst_events }
+    }
+}
+
+prop_compose! {
+    fn quota()(
+        period in prop_oneof![
+            Just(Period::Day),
+            Just(Period::Month),
+            (1..1_000_000_000_u32).prop_map(|n| Period::Seconds(NonZeroU32::new(n).unwrap())),
+        ],
+        events in of(number()),
+        bytes in of(number()),
+    ) -> Quota {
+        Quota { period, events, bytes }
+    }
+}
+
+prop_compose! {
+    pub(crate) fn plans()(plans in prop::collection::vec(plan(), 1..3)) -> Plans {
+        Plans { plans }
     }
 }
 

@@ -8,9 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use countersign_crypto::{PublicKey, SigningKey, sha256};
 use countersign_event::documents::{
     Agreement, AgreementId, Digest, Document, Erasure, ErasureAnswer, ErasureId, ErasureRequest,
-    KeyRevocation, KeyStatement, Level, Offer, Outcome, Party, Plan, Receipt, Refusal, RefusalCode,
-    Rejection, Rejections, RevocationError, RevokedHead, Role, RoleKey, SeriesId, Side,
-    Termination,
+    History, KeyRevocation, KeyStatement, Level, Offer, Outcome, Party, Period, Plan, Quota, Rate,
+    Receipt, Refusal, RefusalCode, Rejection, Rejections, RevocationError, RevokedHead, Role,
+    RoleKey, SeriesId, Side, Termination,
 };
 use countersign_event::dsse::{ENVELOPE_BYTES_MAX, Envelope};
 use countersign_event::names::{Authority, Origin};
@@ -102,12 +102,68 @@ fn offer() -> Offer {
             name: "default".to_owned(),
             exposure_events: 1000,
             erasure: Erasure::Ask,
+            ..Plan::default()
         },
         made: time(0),
         until: Some(Timestamp(1_800_000_000_000_000)),
         expires: Timestamp(1_767_409_445_000_000),
         confirm: true,
     }
+}
+
+/// With every limit.
+fn metered_plan() -> Plan {
+    Plan {
+        name: "metered".to_owned(),
+        rate: Some(Rate {
+            events_per_second: 500.try_into().unwrap(),
+            burst_events: Some(2_000.try_into().unwrap()),
+        }),
+        quota: Some(Quota {
+            period: Period::Month,
+            events: Some(1_000_000),
+            bytes: Some(1 << 30),
+        }),
+        history: Some(History {
+            events: Some(10_000),
+            seconds: Some(604_800),
+        }),
+        ..offer().plan
+    }
+}
+
+fn from_now_on() -> Plan {
+    Plan {
+        rate: Some(Rate {
+            events_per_second: 1.try_into().unwrap(),
+            burst_events: None,
+        }),
+        quota: Some(Quota {
+            period: Period::Seconds(3600.try_into().unwrap()),
+            events: None,
+            bytes: Some(1),
+        }),
+        history: Some(History {
+            events: Some(0),
+            seconds: None,
+        }),
+        ..offer().plan
+    }
+}
+
+#[test]
+fn plans_have_their_golden_text_and_digest() {
+    let vector = |plan: Plan| {
+        let text = plan.to_text();
+        let parsed: Value = serde_json::from_str(&text).unwrap();
+        let plans = json!({ "plans": [parsed] });
+        assert_eq!(Schema::load("plans").check(&plans), Ok(()));
+        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+        json!({ "text": text, "digest": hex::encode(plan.digest()) })
+    };
+    let plans = [Plan::default(), metered_plan(), from_now_on()];
+    let plans: Vec<Value> = plans.into_iter().map(vector).collect();
+    check("plan.json", &json!({ "plans": plans }));
 }
 
 fn agreement() -> Agreement {
@@ -318,6 +374,17 @@ fn documents_of_every_kind_have_their_golden_bytes() {
         &json!([
             signed("agreement", &agreement(), &[consumer, producer]),
             signed("agreement", &open_end, &[consumer]),
+        ]),
+    );
+    let metered = |plan: Plan| Agreement {
+        plan,
+        ..agreement()
+    };
+    check(
+        "agreement-plans.json",
+        &json!([
+            signed("agreement", &metered(metered_plan()), &[consumer, producer]),
+            signed("agreement", &metered(from_now_on()), &[consumer, producer]),
         ]),
     );
     check(
