@@ -7,7 +7,7 @@
 use countersign_crypto::PublicKey;
 use serde::{Deserialize, Serialize};
 
-use crate::documents::{AgreementId, Digest};
+use crate::documents::{AgreementId, Digest, Plan};
 use crate::json::from_slice_of_objects;
 use crate::names::{Authority, Origin};
 use crate::time::Timestamp;
@@ -155,6 +155,13 @@ pub enum LedgerRecord {
         /// Whether anybody may.
         open: bool,
     },
+    /// The plans that a stream of ours is offered under. Node log.
+    Plans {
+        /// The log.
+        stream: Origin,
+        /// All of them, as they are listed; none: the stream is offered under no plan of its own.
+        plans: Vec<Plan>,
+    },
     /// A policy set came into force. Node log.
     PolicySet {
         /// Its digest.
@@ -239,6 +246,7 @@ impl LedgerRecord {
             Self::InvitationStep { .. } => "invitation-step",
             Self::KeyStatement { .. } => "key-statement",
             Self::LogAccess { .. } => "log-access",
+            Self::Plans { .. } => "plans",
             Self::PolicySet { .. } => "policy-set",
             Self::Receipt { .. } => "receipt",
             Self::Fault { .. } => "fault",

@@ -16,6 +16,7 @@ mod identity;
 mod log;
 mod onboarding;
 pub mod pipeline;
+mod plans;
 mod published;
 mod refusal;
 mod registry;
@@ -35,6 +36,7 @@ pub use forks::{Compared, ComparedVerdict, Examined};
 pub use identity::Identity;
 pub use log::{Cites, Log, LogHead, LogSettings};
 pub use onboarding::{InviteOptions, OnboardingError, fingerprint_of};
+pub use plans::SetPlansError;
 pub use published::{
     MadeToken, Published, PublishedFault, PublishedFile, PublishedPath, PublishedPathError,
     token_digest, token_id,

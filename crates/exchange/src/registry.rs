@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use countersign_crypto::{Hash, PublicKey};
 use countersign_event::documents::{
-    Agreement, AgreementId, Document, KeyStatement, Receipt, SeriesId, Termination,
+    Agreement, AgreementId, Document, KeyStatement, Plans, Receipt, SeriesId, Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -150,6 +150,8 @@ pub struct Registry {
     pub forked: HashSet<Origin>,
     /// Requests to erase, their answers, legal holds, retention.
     pub erasure: ErasureBook,
+    /// The plans that streams of ours are offered under.
+    pub plans: HashMap<Origin, Plans>,
 }
 
 impl Registry {
@@ -268,6 +270,12 @@ impl Registry {
                 if let Some(stream) = stream.as_ref().filter(|_| code == FORK) {
                     self.forked.insert(stream.clone());
                 }
+            }
+            LedgerRecord::Plans { stream, plans } => {
+                let plans = Plans {
+                    plans: plans.clone(),
+                };
+                self.plans.insert(stream.clone(), plans);
             }
             LedgerRecord::ErasureAnswer { .. }
             | LedgerRecord::ErasureRequest { .. }

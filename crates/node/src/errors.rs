@@ -111,6 +111,8 @@ error_codes! {
     NotPermitted = "not-permitted",
     /// A person at the other side has to confirm first.
     Pending = "pending",
+    /// A plan cannot be offered, or its file is not read.
+    PlanInvalid = "plan-invalid",
     /// A policy has a fault.
     PolicyInvalid = "policy-invalid",
     /// The key statement does not verify.

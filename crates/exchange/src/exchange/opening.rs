@@ -57,7 +57,7 @@ pub(super) async fn load_registry(
     view: &LedgerView,
     own: &Authority,
 ) -> Result<Registry, ViewError> {
-    const KINDS: [&str; 14] = [
+    const KINDS: [&str; 15] = [
         "agreement",
         "app",
         "erasure-answer",
@@ -68,6 +68,7 @@ pub(super) async fn load_registry(
         "invitation-step",
         "key-statement",
         "log-access",
+        "plans",
         "retention",
         "revocation",
         "termination",

@@ -91,6 +91,7 @@ fn subject(record: &LedgerRecord) -> Option<&Origin> {
         | LedgerRecord::Decision { stream, .. }
         | LedgerRecord::Hold { stream, .. }
         | LedgerRecord::LogAccess { stream, .. }
+        | LedgerRecord::Plans { stream, .. }
         | LedgerRecord::Retention { stream, .. } => Some(stream),
         LedgerRecord::Fault { stream, .. } => stream.as_ref(),
         _ => None,

@@ -1,4 +1,5 @@
 use countersign_event::control::Retention;
+use countersign_event::documents::Plans;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -134,10 +135,12 @@ pub enum Command {
         for_key: Option<String>,
         /// A person confirms the joiner.
         confirm: bool,
+        /// The plan of the stream that the agreement is made under; absent = one without limits.
+        plan: Option<String>,
         /// Exposure window; absent = as configured.
         exposure_events: Option<u64>,
-        /// Whether the consumer's node erases what the producer erases; else a person decides.
-        obey: bool,
+        /// Whether the consumer's node erases what the producer erases, else a person decides; absent = as the plan says, or it does.
+        obey: Option<bool>,
     },
     /// Redeems a link whose terms have been shown and accepted.
     PartnerJoin {
@@ -175,6 +178,18 @@ pub enum Command {
         partner: String,
         /// How many times.
         count: u32,
+    },
+    /// The plans of a stream of ours, or of all.
+    PlanLs {
+        /// Only of this stream.
+        stream: Option<String>,
+    },
+    /// Declares the plans of a stream of ours.
+    PlanSet {
+        /// Its name.
+        stream: String,
+        /// All of them.
+        plans: Plans,
     },
     /// Loads the policies as they are on disk and says what is wrong with them.
     PolicyCheck,

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench_args::BenchVerb;
 use super::parse::{parse_seconds, parse_start};
+use super::plan_args::PlanVerb;
 use crate::admin::StartAt;
 
 /// Exchange signed events with partners, and keep proof of it on both sides.
@@ -118,6 +119,9 @@ pub(crate) enum Noun {
     /// Look at requests to erase, decide them, set legal holds
     #[command(subcommand, arg_required_else_help = true)]
     Erasure(ErasureVerb),
+    /// Declare the plans that streams are offered under
+    #[command(subcommand, arg_required_else_help = true)]
+    Plan(PlanVerb),
     /// Check, test and explain policies
     #[command(subcommand, arg_required_else_help = true)]
     Policy(PolicyVerb),
@@ -448,12 +452,15 @@ pub(crate) enum PartnerVerb {
         /// Hold the joiner until `partner confirm`
         #[arg(long)]
         confirm: bool,
-        /// How many events may be ahead of the last receipt [default: as configured]
+        /// The plan of the stream that the agreement is made under (`countersign plan ls`) [default: one without limits]
+        #[arg(long, value_name = "PLAN", conflicts_with = "consume")]
+        plan: Option<String>,
+        /// How many events may be ahead of the last receipt [default: as the plan says, or as configured]
         #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
         exposure: Option<u64>,
-        /// Whether copies are erased when the producer erases, or a person decides
-        #[arg(long, default_value = "obey", value_parser = ["obey", "ask"], value_name = "obey|ask")]
-        erasure: String,
+        /// Whether copies are erased when the producer erases, or a person decides [default: as the plan says, or obey]
+        #[arg(long, value_parser = ["obey", "ask"], value_name = "obey|ask")]
+        erasure: Option<String>,
     },
     /// Show the terms behind a link, and accept them
     #[command(

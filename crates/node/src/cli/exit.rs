@@ -67,6 +67,7 @@ impl From<ErrorCode> for Exit {
             | C::NodeRequired
             | C::NodeRunning
             | C::NotInBuild
+            | C::PlanInvalid
             | C::PolicyInvalid
             | C::StorageStopped
             | C::StreamExists => Self::Failure,

@@ -9,6 +9,7 @@ mod exit;
 mod output;
 mod parse;
 mod parts;
+mod plan_args;
 mod render;
 mod run;
 

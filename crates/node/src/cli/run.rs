@@ -6,6 +6,7 @@ use clap_complete::generate;
 use countersign_audit::{EVENT_PROOF, GROWTH_PROOF};
 use countersign_crypto::{OsEntropy, SigningKey};
 use countersign_event::control::Retention;
+use countersign_event::documents::{PLAN_BYTES_MAX, PLANS_MAX, Plans};
 use countersign_exchange::Clock as _;
 use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
 use serde_json::Value;
@@ -15,10 +16,11 @@ use super::args::{
     Noun, PartnerVerb, PolicyVerb, ReceiptVerb, StreamVerb, WitnessVerb,
 };
 use super::parts::CommandResult;
+use super::plan_args::PlanVerb;
 use super::{Cli, Column, Exit, Global, JoinArgs, Output, Parts, Shape, SubscribeArgs, View};
 use crate::admin::{Accept, Command, Node, Reply, with_node};
 use crate::clock::SystemClock;
-use crate::commands::gap_note;
+use crate::commands::{gap_note, parse_plans, plan_value};
 use crate::config::{Config, FlagValue, Loaded};
 use crate::data_dir::{self, DataDir, Environment};
 use crate::errors::{CommandError, ErrorCode};
@@ -75,6 +77,16 @@ async fn dispatch(
         Noun::Config(ConfigVerb::Explain { sample }) => explain(&place(), sample, output),
         Noun::Demo(args) => parts.demo(&args, output).await,
         Noun::Evidence(EvidenceVerb::Verify(args)) => parts.evidence_verify(&args, output).await,
+        Noun::Plan(PlanVerb::Check { file }) => {
+            let plans = read_plans(&file)?;
+            let values: Vec<Value> = plans
+                .plans
+                .iter()
+                .map(|plan| plan_value(None, plan))
+                .collect();
+            output.value(&CHECKED_PLANS, &values.into())?;
+            Ok(Exit::Ok)
+        }
         Noun::Init(args) => {
             let settings = Config::load(None, environment, &flags(&args.doors))?;
             let options = InitOptions {
@@ -397,6 +409,11 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
             LedgerVerb::Verify => (Command::LedgerVerify, View::FIELDS),
         },
         Noun::Partner(verb) => partner(verb)?,
+        Noun::Plan(PlanVerb::Set { stream, file }) => {
+            let plans = read_plans(&file)?;
+            (Command::PlanSet { stream, plans }, PLANS)
+        }
+        Noun::Plan(PlanVerb::Ls { stream }) => (Command::PlanLs { stream }, PLANS),
         Noun::Ping(args) => {
             let (partner, count) = (args.partner, args.count);
             (Command::Ping { partner, count }, View::TABLE)
@@ -565,6 +582,7 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
         | Noun::Demo(_)
         | Noun::Evidence(EvidenceVerb::Verify(_))
         | Noun::Init(_)
+        | Noun::Plan(PlanVerb::Check { .. })
         | Noun::Publish(_)
         | Noun::Serve(_)
         | Noun::Subscribe(_) => {
@@ -614,6 +632,7 @@ fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
             period,
             for_key,
             confirm,
+            plan,
             exposure,
             erasure,
         } => {
@@ -624,8 +643,9 @@ fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
                 period_s: period,
                 for_key,
                 confirm,
+                plan,
                 exposure_events: exposure,
-                obey: erasure == "obey",
+                obey: erasure.map(|erasure| erasure == "obey"),
             };
             (command, View::FIELDS)
         }
@@ -675,12 +695,27 @@ fn proof_extension<'a>(
     }
 }
 
-/// The node may run in another folder.
 /// The largest file that is taken for a signed note.
 const NOTE_FILE_MAX: u64 = 65_536;
 
-/// A signed note from a file or standard input.
+/// The largest file of plans: as many as a stream may have, each as long as it may be, and as much again for white space and remarks.
+const PLAN_FILE_MAX: u64 = 2 * (PLANS_MAX * PLAN_BYTES_MAX) as u64;
+
 fn read_note(path: &Path) -> Result<String, CommandError> {
+    read_text(path, NOTE_FILE_MAX, "a signed checkpoint")
+}
+
+fn read_plans(path: &Path) -> Result<Plans, CommandError> {
+    let text = read_text(path, PLAN_FILE_MAX, "a file of plans")?;
+    let is_json = path.extension() == Some(OsStr::new("json"));
+    parse_plans(&text, is_json).map_err(|error| {
+        let message = format!("`{}`: {}", path.display(), error.message);
+        CommandError::new(error.code, message)
+    })
+}
+
+/// What a file or standard input holds.
+fn read_text(path: &Path, bytes_max: u64, what: &str) -> Result<String, CommandError> {
     let io = |error: std::io::Error| {
         CommandError::new(
             ErrorCode::Io,
@@ -690,19 +725,20 @@ fn read_note(path: &Path) -> Result<String, CommandError> {
     let mut text = String::new();
     let read = if path == Path::new("-") {
         std::io::stdin()
-            .take(NOTE_FILE_MAX + 1)
+            .take(bytes_max + 1)
             .read_to_string(&mut text)
     } else {
         let file = std::fs::File::open(path).map_err(io)?;
-        file.take(NOTE_FILE_MAX + 1).read_to_string(&mut text)
+        file.take(bytes_max + 1).read_to_string(&mut text)
     };
-    if read.map_err(io)? as u64 > NOTE_FILE_MAX {
-        let what = format!("`{}` is too large for a signed checkpoint", path.display());
+    if read.map_err(io)? as u64 > bytes_max {
+        let what = format!("`{}` is too large for {what}", path.display());
         return Err(CommandError::new(ErrorCode::Malformed, what));
     }
     Ok(text)
 }
 
+/// The node may run in another folder.
 fn absolute(path: &Path) -> Result<String, CommandError> {
     let absolute = std::path::absolute(path).map_err(|error| {
         CommandError::new(
@@ -768,6 +804,8 @@ const EVENTS: View = table!["sequence" "sequence", "time" "time", "type" "type",
 const LEDGER: View =
     table!["time" "time", "kind" "kind", "partner" "partner", "stream" "stream", "summary" "what"];
 const PARTNERS: View = table!["name" "name", "title" "organization", "authority" "authority", "state" "state", "fingerprint" "fingerprint"];
+const CHECKED_PLANS: View = table!["plan" "plan", "rate" "rate", "quota" "quota", "history" "history", "exposure_events" "exposure", "erasure" "erasure", "digest" "digest"];
+const PLANS: View = table!["stream" "stream", "plan" "plan", "rate" "rate", "quota" "quota", "history" "history", "exposure_events" "exposure", "erasure" "erasure", "digest" "digest"];
 const RECEIPTS: View = table!["time" "time", "partner" "partner", "stream" "stream", "number" "number", "size" "size", "events" "events", "data_bytes" "data", "level" "level"];
 const WITNESSES: View = table!["stream" "stream", "cosigned" "cosigned", "witness" "witness", "size" "size", "time" "time", "state" "state"];
 const STREAMS: View =

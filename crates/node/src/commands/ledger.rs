@@ -218,6 +218,13 @@ fn summary(record: &LedgerRecord) -> String {
             }
         }
         .to_owned(),
+        LedgerRecord::Plans { plans, .. } => {
+            let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
+            match names.is_empty() {
+                true => "offered under no plan of its own".to_owned(),
+                false => format!("offered under the plans {}", names.join(", ")),
+            }
+        }
         LedgerRecord::PolicySet { files, .. } => format!("{} policy files in force", files.len()),
         LedgerRecord::Receipt {
             envelope,

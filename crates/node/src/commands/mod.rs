@@ -4,12 +4,14 @@ mod access;
 mod erasure;
 mod ledger;
 mod partners;
+mod plans;
 mod status;
 mod streams;
 mod witness;
 
 pub(crate) use access::policies_differ;
 pub(crate) use erasure::{gap_line, gap_note};
+pub(crate) use plans::{parse_plans, plan_value};
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -171,6 +173,7 @@ impl LocalNode {
             | Command::AgreementLs
             | Command::AgreementTerminate { .. }
             | Command::Ping { .. } => self.on_partner(command, out).await,
+            Command::PlanLs { .. } | Command::PlanSet { .. } => self.on_plan(command, out).await,
             Command::AppAdd { .. }
             | Command::AppLs
             | Command::AppRemove { .. }

@@ -25,8 +25,9 @@ struct InviteCommand {
     period_s: Option<u64>,
     for_key: Option<String>,
     confirm: bool,
+    plan: Option<String>,
     exposure_events: Option<u64>,
-    obey: bool,
+    obey: Option<bool>,
 }
 
 impl LocalNode {
@@ -43,6 +44,7 @@ impl LocalNode {
                 period_s,
                 for_key,
                 confirm,
+                plan,
                 exposure_events,
                 obey,
             } => {
@@ -53,6 +55,7 @@ impl LocalNode {
                     period_s,
                     for_key,
                     confirm,
+                    plan,
                     exposure_events,
                     obey,
                 };
@@ -123,6 +126,7 @@ impl LocalNode {
                 let state = state.ok_or_else(|| unknown_agreement(&agreement))?;
                 let mut value = self.agreement_value(&state);
                 value["plan"] = serde_json::to_value(&state.agreement.plan).map_err(internal)?;
+                value["plan_digest"] = hex::encode(state.agreement.plan.digest()).into();
                 value["producer"] = state.agreement.producer.authority.to_string().into();
                 value["consumer"] = state.agreement.consumer.authority.to_string().into();
                 value["from"] = state.agreement.from.to_rfc3339().into();
@@ -246,6 +250,7 @@ impl LocalNode {
     async fn invite(&self, invite: InviteCommand) -> Result<Value, CommandError> {
         let usage = |error: &dyn std::fmt::Display| CommandError::new(ErrorCode::Usage, error);
         let stream = invite.stream.parse().map_err(|error| usage(&error))?;
+        let plan = self.invited_plan(&invite)?;
         let for_key = match invite.for_key {
             None => None,
             Some(text) => Some(fingerprint_of(&text).ok_or_else(|| {
@@ -262,18 +267,7 @@ impl LocalNode {
             } else {
                 Side::Producer
             },
-            plan: Plan {
-                exposure_events: invite
-                    .exposure_events
-                    .unwrap_or(self.config.exposure_events)
-                    .max(1),
-                erasure: if invite.obey {
-                    Erasure::Obey
-                } else {
-                    Erasure::Ask
-                },
-                ..Plan::default()
-            },
+            plan,
             expires_in: Duration::from_secs(invite.expires_s),
             until: invite
                 .period_s
@@ -296,6 +290,24 @@ impl LocalNode {
             "fingerprint": invitation.organization,
             "expires": Timestamp(invitation.expires.saturating_mul(1_000_000)).to_rfc3339(),
         }))
+    }
+
+    /// The plan named, or one without limits; what the command line says beside it comes first.
+    fn invited_plan(&self, invite: &InviteCommand) -> Result<Plan, CommandError> {
+        let mut plan = match &invite.plan {
+            None => Plan {
+                exposure_events: self.config.exposure_events.max(1),
+                ..Plan::default()
+            },
+            Some(name) => self.plan_of(&invite.stream, name)?,
+        };
+        if let Some(exposure) = invite.exposure_events {
+            plan.exposure_events = exposure.max(1);
+        }
+        if let Some(obey) = invite.obey {
+            plan.erasure = if obey { Erasure::Obey } else { Erasure::Ask };
+        }
+        Ok(plan)
     }
 
     async fn terms(&self, link: &str) -> Result<Value, CommandError> {
@@ -474,6 +486,10 @@ fn terms_value(
         "plan": agreement.plan.name,
         "exposure_events": agreement.plan.exposure_events,
         "erasure": agreement.plan.erasure,
+        "rate": agreement.plan.rate,
+        "quota": agreement.plan.quota,
+        "history": agreement.plan.history,
+        "plan_digest": hex::encode(agreement.plan.digest()),
         "from": agreement.from.to_rfc3339(),
         "until": agreement.until.map(Timestamp::to_rfc3339),
         "agreement": agreement.id.to_string(),

@@ -148,6 +148,7 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
         | LedgerRecord::InvitationStep { .. }
         | LedgerRecord::KeyStatement { .. }
         | LedgerRecord::LogAccess { .. }
+        | LedgerRecord::Plans { .. }
         | LedgerRecord::PolicySet { .. }
         | LedgerRecord::Revocation { .. }
         | LedgerRecord::Token { .. } => None,

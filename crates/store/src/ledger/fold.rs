@@ -317,7 +317,8 @@ impl Fold<'_> {
                 self.node_log()?;
                 Ok(())
             }
-            LedgerRecord::LogAccess { stream: about, .. } => {
+            LedgerRecord::LogAccess { stream: about, .. }
+            | LedgerRecord::Plans { stream: about, .. } => {
                 *stream = Some(about);
                 self.node_log()?;
                 Ok(())

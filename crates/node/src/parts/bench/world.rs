@@ -234,8 +234,9 @@ async fn invite(admin: &AdminClient, stream: &str) -> Result<String, CommandErro
         period_s: None,
         for_key: None,
         confirm: false,
+        plan: None,
         exposure_events: None,
-        obey: true,
+        obey: None,
     };
     text(&admin.channel().await?.call(&invite).await?, "link")
 }

@@ -67,8 +67,9 @@ pub(super) async fn join(cast: &Cast, teller: &mut Teller<'_>) -> Result<Value, 
         period_s: None,
         for_key: None,
         confirm: false,
+        plan: None,
         exposure_events: None,
-        obey: true,
+        obey: None,
     };
     let invitation = cast.producer.call(&invite).await?;
     let link = text(&invitation, "link")?;
