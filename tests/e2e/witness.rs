@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use countersign_crypto::{Hash, SigningKey, sha256};
 use countersign_tlog::add_checkpoint::AddCheckpoint;
@@ -32,7 +33,8 @@ fn hand_in(root: &Root, node: &Node, from: u32, to: u32) -> Option<i32> {
     });
     fs::write(&file, lines).unwrap();
     let file = file.to_str().unwrap();
-    let wrap = ["--type", "test.made", "--id-from", "id"];
+    // A stream that is frozen is frozen: nobody waits for it here.
+    let wrap = ["--type", "test.made", "--id-from", "id", "--attempts", "0"];
     let words = [&["publish", STREAM, file][..], &wrap].concat();
     node.run(&words).status.code()
 }
@@ -197,7 +199,7 @@ fn a_witness_that_is_killed_never_cosigns_two_roots_of_one_size() {
                 (root, request.encode())
             })
             .collect();
-        let node = &witness;
+        let (node, answered) = (&witness, &AtomicUsize::new(0));
         let answers: Vec<(Hash, Option<u16>)> = std::thread::scope(|scope| {
             let asking: Vec<_> = bodies
                 .chunks(10)
@@ -205,14 +207,18 @@ fn a_witness_that_is_killed_never_cosigns_two_roots_of_one_size() {
                     scope.spawn(move || {
                         let ask = |(root, body): &(Hash, String)| {
                             let got = node.post("/witness/add-checkpoint", body.as_bytes());
+                            answered.fetch_add(1, Ordering::SeqCst);
                             (*root, got.map(|got| got.status))
                         };
                         bodies.iter().map(ask).collect::<Vec<_>>()
                     })
                 })
                 .collect();
-            // Somewhere between the first request and the last answer.
+            // Somewhere between the first request and the last answer; in every second round after a first answer at least.
             for _ in 0..round * 30 {
+                std::thread::yield_now();
+            }
+            while round % 2 == 1 && answered.load(Ordering::SeqCst) == 0 {
                 std::thread::yield_now();
             }
             let pid = fs::read_to_string(root.path().join("witness/lock")).unwrap();
@@ -357,6 +363,126 @@ fn a_directory_from_a_backup_forks_nothing() {
         producer.serve();
         assert_eq!(hand_in(&root, &producer, 30, 31), Some(0));
     }
+}
+
+/// Everything of a directory but where it lives is put back into the files that are there, as some backup programs do: at its start the node is at home. The
+/// first reader that speaks freezes it, and that outlives a restart, at home or not.
+#[test]
+fn a_freeze_outlives_a_restart_at_home() {
+    let root = Root::new();
+    let mut producer = serving(&root, "Producer");
+    let mut one = serving(&root, "One");
+    let mut two = serving(&root, "Two");
+    producer.json(&["stream", "create", STREAM]);
+    producer.share(STREAM, &one);
+    producer.share(STREAM, &two);
+    assert_eq!(hand_in(&root, &producer, 0, 5), Some(0));
+    let stream = format!("producer/{STREAM}");
+    holds(&one, &stream, 6);
+    producer.terminate();
+    two.terminate();
+    let (data, backup) = (root.path().join("producer"), root.path().join("backup"));
+    copy(&data, &backup);
+    producer.serve();
+    assert_eq!(hand_in(&root, &producer, 5, 11), Some(0));
+    holds(&one, &stream, 12);
+    producer.terminate();
+    one.terminate();
+    for entry in fs::read_dir(&data).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name();
+        if name == "place" {
+            continue;
+        }
+        if entry.file_type().unwrap().is_dir() {
+            fs::remove_dir_all(entry.path()).unwrap();
+        } else {
+            fs::remove_file(entry.path()).unwrap();
+        }
+        if backup.join(&name).exists() {
+            copy(&backup.join(&name), &entry.path());
+        }
+    }
+    // Nobody is there to tell: it is at home, and does not know.
+    producer.serve();
+    assert!(info(&producer, STREAM).get("frozen").is_none());
+    assert_eq!(size(&producer, STREAM), 6);
+    one.serve();
+    wait_until("the first reader has spoken", || {
+        let why = info(&producer, STREAM)["frozen"].as_str()?.to_owned();
+        why.contains("Two").then_some(())
+    });
+    holds(&producer, STREAM, 12);
+    // The one that knew more is away, and so is the one that has not spoken: that it is older is known all the same.
+    one.terminate();
+    producer.kill();
+    producer.serve();
+    assert!(info(&producer, STREAM)["frozen"].is_string());
+    assert_eq!(hand_in(&root, &producer, 20, 21), Some(8));
+    one.serve();
+    two.serve();
+    wait_until("everybody has spoken", || {
+        info(&producer, STREAM)
+            .get("frozen")
+            .is_none()
+            .then_some(())
+    });
+    assert_eq!(hand_in(&root, &producer, 20, 21), Some(0));
+    holds(&two, &stream, 13);
+}
+
+/// While events are handed in as fast as they are taken, another stream takes the place of this one: what was acknowledged is in the old one, up to where the
+/// new one cites it, and nothing comes after that, however much was waiting to be written.
+#[test]
+fn what_waits_when_a_stream_is_frozen_is_not_taken() {
+    let root = Root::new();
+    let producer = serving(&root, "Producer");
+    producer.json(&["stream", "create", STREAM]);
+    let file = root.path().join("many.ndjson");
+    let lines = (0..60_000u32).fold(String::new(), |mut lines, n| {
+        writeln!(lines, "{{\"id\":\"{n}\"}}").unwrap();
+        lines
+    });
+    fs::write(&file, lines).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    let (published, cited) = std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| {
+            let words = [
+                "publish",
+                STREAM,
+                &file,
+                "--type",
+                "test.made",
+                "--id-from",
+                "id",
+                "--batch",
+                "16",
+                "--attempts",
+                "0",
+            ];
+            producer.run(&words)
+        });
+        wait_until("it is being published", || {
+            (producer.entries(STREAM)? > 100).then_some(())
+        });
+        let cited = producer.json(&["stream", "create", "next", "--cites", STREAM]);
+        (publishing.join().unwrap(), cited)
+    });
+    assert_eq!(published.status.code(), Some(8), "{published:?}");
+    let said = String::from_utf8_lossy(&published.stderr).into_owned();
+    let stored: u64 = said
+        .split_whitespace()
+        .zip(said.split_whitespace().skip(1))
+        .find_map(|(number, word)| (word == "events").then(|| number.parse().ok())?)
+        .unwrap_or_else(|| panic!("{said}"));
+    let held = size(&producer, STREAM);
+    let cited = info(&producer, "next")["cites"]["size"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{cited}"));
+    assert_eq!(cited, held, "nothing came after what is cited");
+    // The genesis entry is no event. What was stored and not acknowledged in time may be there too.
+    assert!(stored < held, "{said}");
+    assert!(held < 60_001);
 }
 
 /// With `--assurance witnessed` nothing is handed on that only its own log vouches for: what another reader has cosigned is, and no more.

@@ -1,6 +1,8 @@
 //! Every door asks the same judge.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign_crypto::{Hash, PublicKey};
 use countersign_event::documents::{
@@ -101,6 +103,19 @@ pub enum PeerError {
         /// The fingerprint.
         key: String,
     },
+}
+
+/// What partners ask that is no request for events: what is known of a log, entries of their own back, and what nobody understands.
+const QUESTIONS: [&str; 3] = ["compare", "fetch-back", "request"];
+
+/// How often a refusal of one kind of question to one partner goes to the ledger.
+const QUESTION_RECORDED_EVERY: Duration = Duration::from_secs(3600);
+
+/// Refused questions: when one was last recorded, and how many were not. Bounded by the partners there are.
+#[derive(Debug, Default)]
+pub(crate) struct RefusedQuestions {
+    last: HashMap<(Authority, &'static str), Duration>,
+    pub(crate) unrecorded: u64,
 }
 
 impl Exchange {
@@ -343,12 +358,29 @@ impl Exchange {
     /// Partners' refusals are in their ledger log; those of strangers are counted only.
     pub(crate) fn note_refusal(self: &Arc<Self>, peer: &Peer, refused: &Refused) {
         match self.partner_of(peer) {
-            Some(authority) => {
+            Some(authority) if self.records_refusal(&authority, &refused.refusal.asked) => {
                 let envelope = String::from_utf8(refused.envelope.to_json()).unwrap_or_default();
                 self.record_lazily(Some(authority), LedgerRecord::Refusal { envelope });
             }
+            Some(_) => {}
             None => self.count_refused_stranger(),
         }
+    }
+
+    /// Whether a refusal of this kind goes to a partner's ledger. Questions cost nothing to ask: once an hour for each kind of them, and the others are counted.
+    fn records_refusal(&self, partner: &Authority, asked: &str) -> bool {
+        let Some(question) = QUESTIONS.iter().find(|question| **question == asked) else {
+            return true;
+        };
+        let now = self.clock().uptime();
+        let mut recorded = self.refused_questions();
+        let last = recorded.last.get(&(partner.clone(), *question));
+        if last.is_some_and(|last| now.saturating_sub(*last) < QUESTION_RECORDED_EVERY) {
+            recorded.unrecorded += 1;
+            return false;
+        }
+        recorded.last.insert((partner.clone(), *question), now);
+        true
     }
 
     /// Keeps a refusal that a partner signed. The same words under the same agreement are kept once, however often a subscription is tried.
@@ -394,7 +426,9 @@ impl Exchange {
                 let request =
                     self.policy_request(peer, Action::Discover, log.described(), agreement, "");
                 let (decision, digest) = self.decide(&request);
+                // Why a question was refused is in the refusal, as often as that is recorded.
                 if !decision.allowed
+                    && !QUESTIONS.contains(&asked)
                     && let Some(partner) = self.partner_of(peer)
                 {
                     // The answer says nothing; the full reason is for us.

@@ -8,7 +8,7 @@ pub use publishing::{PUBLISH_WINDOW_BYTES, PublishSession};
 
 use opening::{empty_head, load_registry, open_log};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
@@ -28,6 +28,7 @@ use countersign_store::ledger::{LedgerView, ViewError};
 use countersign_tlog::{Algorithm, Vkey};
 use tokio::sync::watch;
 
+use crate::access::RefusedQuestions;
 use crate::clock::Clock;
 use crate::erasure::{EraseFault, Erasing};
 use crate::identity::Identity;
@@ -104,6 +105,9 @@ pub struct Exchange {
     pub(crate) evidence: Arc<dyn Evidence>,
     statuses: Mutex<HashMap<(String, bool), SubscriptionStatus>>,
     refused_strangers: AtomicU64,
+    refused_questions: Mutex<RefusedQuestions>,
+    /// Logs whose entries are being given back to their owners.
+    pub(crate) giving_back: Arc<Mutex<HashSet<Origin>>>,
     /// Receipts on their way to the ledger, given and got: what follows in a series follows them.
     receipts_under_way: Mutex<HashMap<SeriesKey, (Receipt, Hash)>>,
     /// What is handed out and not receipted, by agreement. Begins anew with the process, but for what a subscriber's own last receipt says.
@@ -298,6 +302,8 @@ impl Exchange {
             evidence,
             statuses: Mutex::new(HashMap::new()),
             refused_strangers: AtomicU64::new(0),
+            refused_questions: Mutex::default(),
+            giving_back: Arc::default(),
             receipts_under_way: Mutex::new(HashMap::new()),
             exposures: Mutex::new(HashMap::new()),
             refusals_got: Mutex::new(HashMap::new()),
@@ -721,6 +727,17 @@ impl Exchange {
 
     pub(crate) fn count_refused_stranger(&self) {
         self.refused_strangers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many questions of partners were refused since the start without a record of their own in the ledger.
+    #[must_use]
+    pub fn refused_unrecorded(&self) -> u64 {
+        self.refused_questions().unrecorded
+    }
+
+    pub(crate) fn refused_questions(&self) -> MutexGuard<'_, RefusedQuestions> {
+        let questions = self.refused_questions.lock();
+        questions.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn erasing(&self) -> &Erasing {

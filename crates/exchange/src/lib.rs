@@ -15,6 +15,7 @@ mod forks;
 mod identity;
 mod log;
 mod onboarding;
+mod outside;
 pub mod pipeline;
 mod plans;
 mod published;
@@ -36,6 +37,7 @@ pub use forks::{Compared, ComparedVerdict, Examined};
 pub use identity::Identity;
 pub use log::{Cites, Log, LogHead, LogSettings};
 pub use onboarding::{InviteOptions, OnboardingError, fingerprint_of};
+pub use outside::{OUTSIDE_WITNESSES_MAX, OutsideWitness, OutsideWitnessError, WitnessId};
 pub use plans::SetPlansError;
 pub use published::{
     MadeToken, Published, PublishedFault, PublishedFile, PublishedPath, PublishedPathError,

@@ -8,9 +8,9 @@
 //! What is fetched back is verified against checkpoints of our own key, and extends what is here. Ledger logs are not shown to others, so that nobody can
 //! say what they have lost.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use countersign_crypto::Hash;
@@ -36,6 +36,8 @@ use crate::{Exchange, ExchangeError, Log, Peer};
 pub(crate) struct Freeze {
     /// Readers that have not said yet what they know.
     waiting: BTreeSet<Authority>,
+    /// Outside witnesses that have not said yet what they know.
+    outside: BTreeSet<String>,
     /// Somebody knows a checkpoint of so many entries, more than are here.
     behind: Option<u64>,
     /// Somebody has a checkpoint of our key that is not of this history.
@@ -51,18 +53,20 @@ impl Freeze {
 
     /// Whether somebody's answer would end it.
     fn asks(&self) -> bool {
-        !self.waiting.is_empty() || self.behind.is_some()
+        !self.waiting.is_empty() || !self.outside.is_empty() || self.behind.is_some()
     }
 
     pub(crate) fn contradict(&mut self) {
         self.contradicted = true;
         self.waiting.clear();
+        self.outside.clear();
         self.behind = None;
     }
 
     pub(crate) fn succeed(&mut self) {
         self.succeeded = true;
         self.waiting.clear();
+        self.outside.clear();
         self.behind = None;
     }
 
@@ -85,15 +89,16 @@ impl Freeze {
                 "others know {size} entries of it, more than are here: the missing ones are fetched back from whoever holds them"
             ));
         }
-        if !self.waiting.is_empty() {
-            let names: Vec<String> = self.waiting.iter().map(name).collect();
+        let partners = self.waiting.iter().map(name);
+        let names: Vec<String> = partners.chain(self.outside.iter().cloned()).collect();
+        if !names.is_empty() {
             parts.push(format!(
                 "this directory is a copy, was moved, or is older than what others know: what {} knows of this log is awaited",
                 names.join(", ")
             ));
         }
         parts.push(
-            "until then it is readable; `countersign stream create NEW --cites STREAM` begins a new one instead, and a revoked partner is not waited for"
+            "until then it is readable; `countersign stream create NEW --cites STREAM` begins a new one instead; a revoked partner is not waited for, nor is a witness that is no more in the settings"
                 .to_owned(),
         );
         parts.join("; ")
@@ -116,6 +121,9 @@ pub enum Heard {
     Unclear,
 }
 
+/// Logs of one owner whose entries are given back at the same time.
+const GIVEN_BACK_AT_ONCE: usize = 2;
+
 /// Covers that are looked at, newest first, for one whose tree is wholly here.
 const COVERS_LOOKED_AT: usize = 64;
 
@@ -134,7 +142,60 @@ impl Exchange {
                 });
             }
         }
+        for witness in self.outside_witnesses() {
+            for log in self.shown_to(&witness.id()) {
+                log.change_freeze(|freeze| {
+                    if !freeze.contradicted && !freeze.succeeded {
+                        freeze.outside.insert(witness.vkey.name().to_owned());
+                    }
+                });
+            }
+        }
+        self.ask_outside_again();
         self.note_frozen();
+    }
+
+    /// An outside witness has answered from where a log stands here: it knows no more.
+    pub(crate) fn outside_knows_no_more(&self, witness: &str, origin: &Origin) {
+        if let Some(log) = self.log(origin).filter(|log| log.is_frozen()) {
+            log.change_freeze(|freeze| {
+                freeze.outside.remove(witness);
+            });
+            self.note_frozen();
+        }
+    }
+
+    /// Takes the note that an outside witness shows as the newest that it has cosigned of a log of ours, after it said that it knows more than is here.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Proof`] where the own tree cannot be read.
+    pub fn hear_outside(
+        self: &Arc<Self>,
+        witness: &str,
+        origin: &Origin,
+        note: &[u8],
+    ) -> Result<Heard, ExchangeError> {
+        let Some(log) = self.log(origin).filter(|log| log.kind() == LogKind::Own) else {
+            return Ok(Heard::Known);
+        };
+        let state = LogState {
+            note: note.to_vec(),
+            root: [0; 32],
+            proof: Vec::new(),
+            held: 0,
+            witnessed: Vec::new(),
+        };
+        let (heard, known) = self.judge_own(&log, &state)?;
+        if let Heard::More { .. } = heard {
+            tracing::warn!(%origin, witness, known, here = log.size(), "an outside witness has cosigned more entries of a stream than are here");
+            self.leave_home();
+            log.change_freeze(|freeze| {
+                freeze.outside.remove(witness);
+                freeze.lacks(known);
+            });
+            self.note_frozen();
+        }
+        Ok(heard)
     }
 
     /// The first sign that this directory is older than what others know: it is forgotten where it lives, so that the next start knows, and every
@@ -480,12 +541,39 @@ impl Exchange {
                 .refuse(peer, "fetch-back", &request.origin, code, reason)
                 .into());
         };
+        let Some(giving) = self.begin_giving_back(copy.origin()) else {
+            let reason = format!(
+                "entries of this log are on their way already, or of {GIVEN_BACK_AT_ONCE} others; ask again when they are there"
+            );
+            let code = RefusalCode::Busy;
+            return Err(self
+                .refuse(peer, "fetch-back", &request.origin, code, reason)
+                .into());
+        };
         let head = self.provable_head(&copy);
         Ok(FetchedBack {
             exchange: Arc::clone(self),
             head,
             next: request.from,
             copy,
+            _giving: giving,
+        })
+    }
+
+    /// Reading a log from its beginning is the most that a frame of a few bytes can make us do: one at a time for each log, a few for each owner.
+    fn begin_giving_back(&self, origin: &Origin) -> Option<GivingBack> {
+        let mut logs = self
+            .giving_back
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let authority = origin.authority();
+        let of_owner = logs.iter().filter(|log| log.authority() == authority);
+        if of_owner.count() >= GIVEN_BACK_AT_ONCE || !logs.insert(origin.clone()) {
+            return None;
+        }
+        Some(GivingBack {
+            origin: origin.clone(),
+            logs: Arc::clone(&self.giving_back),
         })
     }
 }
@@ -519,6 +607,21 @@ pub struct FetchedBack {
     copy: Arc<Log>,
     head: Option<SignedHead>,
     next: u64,
+    _giving: GivingBack,
+}
+
+/// A log's place among those whose entries are being given back.
+#[derive(Debug)]
+struct GivingBack {
+    origin: Origin,
+    logs: Arc<Mutex<HashSet<Origin>>>,
+}
+
+impl Drop for GivingBack {
+    fn drop(&mut self) {
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        logs.remove(&self.origin);
+    }
 }
 
 impl FetchedBack {

@@ -21,7 +21,7 @@ use countersign_tlog::{
     verify_consistency,
 };
 
-use crate::{Exchange, ExchangeError};
+use crate::{Exchange, ExchangeError, OutsideWitness};
 
 /// The largest body taken: hundreds of times what a log of ours sends.
 pub const ADD_CHECKPOINT_BODY_MAX: usize = 65_536;
@@ -48,6 +48,8 @@ pub struct WitnessSettings {
     pub quorum: usize,
     /// Witnesses of others' streams whose word counts, besides those that partners list.
     pub trusted: Vec<Vkey>,
+    /// Witnesses of our streams that are no partners, each with a name of its own.
+    pub outside: Vec<OutsideWitness>,
 }
 
 impl Default for WitnessSettings {
@@ -58,6 +60,7 @@ impl Default for WitnessSettings {
             logs: Vec::new(),
             quorum: 1,
             trusted: Vec::new(),
+            outside: Vec::new(),
         }
     }
 }
@@ -130,9 +133,9 @@ pub enum WitnessAnswer {
     Cosigned(String),
     /// Malformed.
     Malformed(String),
-    /// Not signed by a trusted key of the log.
+    /// Not signed by a trusted key of the log, which is one of the settings.
     NotSigned(String),
-    /// The log is not witnessed here.
+    /// The log is not witnessed here, or is a partner's, whose key has not signed this.
     UnknownLog(String),
     /// It does not begin where we stand: our size.
     Stale(u64),
@@ -495,15 +498,24 @@ impl Exchange {
             return Err(malformed(&"the size is beyond 2^63 - 1"));
         }
         let unknown = || {
-            WitnessAnswer::UnknownLog("the origin is of no log that is witnessed here".to_owned())
+            WitnessAnswer::UnknownLog(
+                "no key of a log that is witnessed here has signed this".to_owned(),
+            )
         };
         let origin: Origin = checkpoint.origin.parse().map_err(|_| unknown())?;
         let vkeys = self.log_vkeys(&origin);
         if vkeys.is_empty() || origin.authority() == *self.identity().authority() {
             return Err(unknown());
         }
-        note.verify(&vkeys)
-            .map_err(|error| WitnessAnswer::NotSigned(error.to_string()))?;
+        // Whoever is no partner learns by a bad signature which logs the settings name, which it may, and not who our partners are.
+        note.verify(&vkeys).map_err(|error| {
+            let mut named = self.witness().settings.logs.iter();
+            if named.any(|vkey| vkey.name() == origin.as_str()) {
+                WitnessAnswer::NotSigned(error.to_string())
+            } else {
+                unknown()
+            }
+        })?;
         if request.old > checkpoint.size {
             return Err(malformed(&"the older size is greater than the newer"));
         }

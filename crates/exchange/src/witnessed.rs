@@ -6,13 +6,15 @@
 //!
 //! Nothing here is waited for by appending or delivery. What is sent and what came back lives in memory; the newest witnessed note is kept.
 
+mod reading;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_crypto::{Hash, PublicKey};
 use countersign_event::documents::Role;
-use countersign_event::names::{Authority, Origin};
+use countersign_event::names::{Authority, Origin, StreamName};
 use countersign_store::checkpoints::{KeptNote, Why};
 use countersign_store::journal::LogKind;
 use countersign_tlog::add_checkpoint::AddCheckpoint;
@@ -21,13 +23,14 @@ use countersign_tlog::{
     Algorithm, Checkpoint, Note, NoteSignature, Vkey, consistency_proof, cosignature_v1,
 };
 
-use crate::witness::{ADD_CHECKPOINTS_MAX, witness_name};
+use crate::outside::{OutsideWitness, WitnessId};
+use crate::witness::witness_name;
 use crate::{Exchange, ExchangeError, Log};
 
 /// A log's head is shown to witnesses at most so often.
 pub const SUBMIT_EVERY: Duration = Duration::from_secs(1);
 
-/// After a no that will not change by itself, a witness is asked again about that log so much later.
+/// After an answer that contradicts a log, its witness is asked again about it so much later; after other troubles at the latest then.
 const DECLINED_FOR: Duration = Duration::from_secs(60);
 
 /// Heads of a log that still wait for lines: a witness that takes longer than so many seconds is behind with older ones.
@@ -82,7 +85,7 @@ pub(crate) struct Submissions {
 struct LogProgress {
     /// The newest last.
     candidates: VecDeque<Candidate>,
-    witnesses: HashMap<Authority, Progress>,
+    witnesses: HashMap<WitnessId, Progress>,
 }
 
 #[derive(Debug)]
@@ -91,8 +94,8 @@ struct Candidate {
     /// With the log's own line.
     note: String,
     chosen: Duration,
-    /// One for each witness, whatever name it takes.
-    lines: BTreeMap<Authority, NoteSignature>,
+    /// One for each witness, whatever name it takes, with the key that verifies it.
+    lines: BTreeMap<WitnessId, (PublicKey, NoteSignature)>,
 }
 
 #[derive(Debug, Default)]
@@ -105,6 +108,8 @@ struct Progress {
     /// It has said since its last cosignature where it stands.
     learnt: bool,
     not_before: Duration,
+    /// How often in a row it was of no help.
+    failures: u32,
     /// Why it did not cosign the last time; empty where it did.
     trouble: String,
 }
@@ -115,7 +120,7 @@ pub struct WitnessStanding {
     /// Which log.
     pub origin: Origin,
     /// Who.
-    pub witness: Authority,
+    pub witness: WitnessId,
     /// The newest size that it has cosigned since this node's start; 0 = none.
     pub cosigned: u64,
     /// Why it did not cosign the last time; empty where it did, or was not asked yet.
@@ -123,15 +128,19 @@ pub struct WitnessStanding {
 }
 
 impl Exchange {
-    /// The requests that are due to a witness now, of the logs that it is shown, at most [`ADD_CHECKPOINTS_MAX`]; each is under way until its answer is taken or
-    /// given up.
+    /// The requests that are due to a witness now, of the logs that it is shown, at most `most`; each is under way until its answer is taken or given up.
     #[must_use]
-    pub fn submissions(&self, witness: &Authority, shown: &[Arc<Log>]) -> Vec<Submission> {
+    pub fn submissions(
+        &self,
+        witness: &WitnessId,
+        shown: &[Arc<Log>],
+        most: usize,
+    ) -> Vec<Submission> {
         let now = self.clock().uptime();
         let key = self.identity().log_key.public();
         let mut due = Vec::new();
         for log in shown {
-            if due.len() == ADD_CHECKPOINTS_MAX {
+            if due.len() == most {
                 break;
             }
             let chosen = self.with_submissions(|all| choose(all, log, witness, &key, now));
@@ -168,10 +177,14 @@ impl Exchange {
         due
     }
 
-    /// Which of our logs a witness is shown, as agreements say now: a partner the streams that it reads. Ledger logs are not shown: what a restored copy of one has lost can be had
+    /// Which of our logs a witness is shown now: a partner the streams that it reads as agreements say, an outside one those of the settings. Ledger logs are not shown: what a restored copy of one has lost can be had
     /// back from nobody, and its next entry would be a fork.
     #[must_use]
-    pub fn shown_to(&self, witness: &Authority) -> Vec<Arc<Log>> {
+    pub fn shown_to(&self, witness: &WitnessId) -> Vec<Arc<Log>> {
+        let witness = match witness {
+            WitnessId::Partner(partner) => partner,
+            WitnessId::Outside(name) => return self.shown_outside(name),
+        };
         let mut origins: Vec<Origin> = {
             let registry = self.registry();
             let now = self.clock().now();
@@ -190,9 +203,35 @@ impl Exchange {
             .collect()
     }
 
+    fn shown_outside(&self, name: &str) -> Vec<Arc<Log>> {
+        let Some(witness) = self.outside_witness(name) else {
+            return Vec::new();
+        };
+        let is_shown = |log: &Arc<Log>| {
+            let stream = log.origin().stream();
+            let named = |stream: &StreamName| witness.streams.contains(stream);
+            log.kind() == LogKind::Own
+                && (witness.streams.is_empty() || stream.as_ref().is_some_and(named))
+        };
+        let mut logs: Vec<_> = self.logs().into_iter().filter(is_shown).collect();
+        logs.sort_by(|a, b| a.origin().cmp(b.origin()));
+        logs
+    }
+
+    /// The witnesses that are asked over HTTP.
+    #[must_use]
+    pub fn outside_witnesses(&self) -> &[OutsideWitness] {
+        &self.witness().settings.outside
+    }
+
+    fn outside_witness(&self, name: &str) -> Option<&OutsideWitness> {
+        let mut outside = self.outside_witnesses().iter();
+        outside.find(|witness| witness.vkey.name() == name)
+    }
+
     /// Whether a witness has cosigned all that there is.
     #[must_use]
-    pub fn has_shown(&self, witness: &Authority, shown: &[Arc<Log>]) -> bool {
+    pub fn has_shown(&self, witness: &WitnessId, shown: &[Arc<Log>]) -> bool {
         let cosigned = |all: &Submissions, log: &Log| {
             let progress = all.logs.get(log.origin())?;
             Some(progress.witnesses.get(witness)?.cosigned)
@@ -205,23 +244,24 @@ impl Exchange {
     }
 
     /// Takes the answers to what [`Exchange::submissions`] gave, in its order; missing ones were not answered. `vkey` is the verifier that the witness says
-    /// it cosigns under.
+    /// it cosigns under. Whether it says, of one of them, that it knows more than is here, or otherwise.
     ///
     /// # Errors
     /// [`ExchangeError::Checkpoints`] where a witnessed note cannot be kept.
     pub async fn take_cosignatures(
         &self,
-        witness: &Authority,
+        witness: &WitnessId,
         vkey: &str,
         submissions: &[Submission],
         answers: &[Said],
-    ) -> Result<(), ExchangeError> {
+    ) -> Result<bool, ExchangeError> {
         let now = self.clock().uptime();
         let vkey = Vkey::parse(vkey).ok();
         let admitted = vkey.filter(|vkey| self.admits_witness(witness, vkey));
         let quorum = self.witness().settings.quorum.max(1);
         let mut newly = Vec::new();
         let mut ahead = false;
+        let mut doubted = false;
         for (index, submission) in submissions.iter().enumerate() {
             let said = answers.get(index);
             let outcome = match (&admitted, said) {
@@ -229,9 +269,13 @@ impl Exchange {
                 (None, _) => Outcome::Alarm(
                     "the key that it cosigns under is none, or speaks in the name of an organization whose key statement does not list it".to_owned(),
                 ),
-                (Some(_), Some(said)) => judge(said, submission, self.log(&submission.origin).map_or(0, |log| log.size())),
+                (Some(vkey), Some(said)) => {
+                    let held = self.log(&submission.origin).map_or(0, |log| log.size());
+                    judge(said, submission, vkey, held)
+                }
             };
-            let witnessed = self.with_submissions(|all| {
+            let cosigned = matches!(outcome, Outcome::Line(_));
+            let settled = self.with_submissions(|all| {
                 if let Outcome::Alarm(_) | Outcome::Ahead(_) = outcome {
                     all.alarms += 1;
                 }
@@ -245,9 +289,17 @@ impl Exchange {
                     now,
                 )
             });
-            let Settled { witnessed, alarm } = witnessed;
+            let Settled { witnessed, alarm } = settled;
+            doubted |= alarm.is_some();
+            // A line that does not verify is an alarm too.
+            if cosigned
+                && alarm.is_none()
+                && let WitnessId::Outside(name) = witness
+            {
+                self.outside_knows_no_more(name, &submission.origin);
+            }
             if let Some(alarm) = alarm {
-                tracing::error!(origin = %submission.origin, ?witness, alarm, "a witness contradicts this log");
+                tracing::error!(origin = %submission.origin, %witness, alarm, "a witness contradicts this log");
             }
             if let Some(head) = witnessed
                 && let Some(log) = self.log(&submission.origin)
@@ -260,7 +312,7 @@ impl Exchange {
             self.doubt();
         }
         if newly.is_empty() {
-            return Ok(());
+            return Ok(doubted);
         }
         let at = self.clock().now().0 / 1_000_000;
         let notes: Vec<_> = newly
@@ -275,23 +327,50 @@ impl Exchange {
             })
             .collect();
         self.witness().checkpoints.keep(&notes, at).await?;
-        Ok(())
+        Ok(doubted)
     }
 
-    /// The session or request is over: what was under way is sent again.
-    pub fn give_up_submissions(&self, witness: &Authority) {
+    /// The session or request is over: what was under way is sent again. `why` is shown to people, where something went wrong.
+    pub fn give_up_submissions(&self, witness: &WitnessId, why: Option<&str>) {
         self.with_submissions(|all| {
             for log in all.logs.values_mut() {
-                if let Some(progress) = log.witnesses.get_mut(witness) {
-                    progress.under_way = false;
+                let Some(progress) = log.witnesses.get_mut(witness) else {
+                    continue;
+                };
+                if let Some(why) = why.filter(|_| progress.under_way) {
+                    why.clone_into(&mut progress.trouble);
+                }
+                progress.under_way = false;
+            }
+        });
+    }
+
+    /// What an outside witness has cosigned is asked for anew: this directory may be older than that.
+    pub(crate) fn ask_outside_again(&self) {
+        self.with_submissions(|all| {
+            for log in all.logs.values_mut() {
+                for (witness, progress) in &mut log.witnesses {
+                    if matches!(witness, WitnessId::Outside(_)) {
+                        progress.cosigned = 0;
+                    }
                 }
             }
         });
     }
 
     /// A name in a partner's authority has to be one that its key statement lists; any other is its own choice, and an outside one was configured.
-    fn admits_witness(&self, witness: &Authority, vkey: &Vkey) -> bool {
+    fn admits_witness(&self, witness: &WitnessId, vkey: &Vkey) -> bool {
         if vkey.algorithm() != Algorithm::CosignatureV1 {
+            return false;
+        }
+        let outside = self.outside_witness(vkey.name());
+        let witness = match witness {
+            WitnessId::Partner(partner) => partner,
+            WitnessId::Outside(name) => {
+                return outside.is_some_and(|known| name == vkey.name() && known.vkey == *vkey);
+            }
+        };
+        if outside.is_some_and(|known| known.vkey != *vkey) {
             return false;
         }
         let registry = self.registry();
@@ -320,7 +399,7 @@ impl Exchange {
         let mut all = self.with_submissions(|all| {
             let of_log = |(origin, log): (&Origin, &LogProgress)| {
                 let origin = origin.clone();
-                let one = move |(witness, progress): (&Authority, &Progress)| WitnessStanding {
+                let one = move |(witness, progress): (&WitnessId, &Progress)| WitnessStanding {
                     origin: origin.clone(),
                     witness: witness.clone(),
                     cosigned: progress.cosigned,
@@ -348,7 +427,7 @@ struct Chosen {
     old: u64,
 }
 
-fn give_up(all: &mut Submissions, origin: &Origin, witness: &Authority, not_before: Duration) {
+fn give_up(all: &mut Submissions, origin: &Origin, witness: &WitnessId, not_before: Duration) {
     let log = all.logs.get_mut(origin);
     if let Some(progress) = log.and_then(|log| log.witnesses.get_mut(witness)) {
         progress.under_way = false;
@@ -360,7 +439,7 @@ fn give_up(all: &mut Submissions, origin: &Origin, witness: &Authority, not_befo
 fn choose(
     all: &mut Submissions,
     log: &Log,
-    witness: &Authority,
+    witness: &WitnessId,
     key: &PublicKey,
     now: Duration,
 ) -> Option<Chosen> {
@@ -414,7 +493,7 @@ enum Outcome {
     Alarm(String),
 }
 
-fn judge(said: &Said, submission: &Submission, held: u64) -> Outcome {
+fn judge(said: &Said, submission: &Submission, vkey: &Vkey, held: u64) -> Outcome {
     let text = || {
         let text = String::from_utf8_lossy(&said.body);
         text.chars()
@@ -426,7 +505,11 @@ fn judge(said: &Said, submission: &Submission, held: u64) -> Outcome {
         200 => {
             // One line is what our own witnesses give; others may give more, for several keys of theirs.
             let body = std::str::from_utf8(&said.body).unwrap_or_default();
-            match body.lines().find_map(NoteSignature::parse) {
+            let lines = || body.lines().filter_map(NoteSignature::parse);
+            match lines()
+                .find(|line| line.names(vkey))
+                .or_else(|| lines().next())
+            {
                 Some(line) => Outcome::Line(line),
                 None => Outcome::Alarm("it answered without a cosignature".to_owned()),
             }
@@ -439,15 +522,18 @@ fn judge(said: &Said, submission: &Submission, held: u64) -> Outcome {
             match size {
                 Some(size) if size > held => Outcome::Ahead(size),
                 Some(size) if size != submission.old => Outcome::Stale(size),
-                Some(_) | None => Outcome::Alarm(format!(
-                    "it refused the size that it named itself: {}",
-                    text()
-                )),
+                Some(size) => {
+                    Outcome::Alarm(format!("it refused the size that it named itself: {size}"))
+                }
+                None => {
+                    Outcome::Alarm("it refused, and does not say which size it holds".to_owned())
+                }
             }
         }
         422 => Outcome::Alarm(text()),
         429 | 500..=599 => Outcome::Trouble(text(), 2 * SUBMIT_EVERY),
-        status => Outcome::Trouble(format!("{status}: {}", text()), DECLINED_FOR),
+        // Also who does not know us yet: a partner that is joining may hear of a stream before it has stored the agreement.
+        status => Outcome::Trouble(format!("{status}: {}", text()), 2 * SUBMIT_EVERY),
     }
 }
 
@@ -458,7 +544,7 @@ struct Settled {
 
 fn settle(
     all: &mut Submissions,
-    (witness, vkey): (&Authority, Option<&Vkey>),
+    (witness, vkey): (&WitnessId, Option<&Vkey>),
     submission: &Submission,
     outcome: Outcome,
     quorum: usize,
@@ -493,16 +579,18 @@ fn settle(
             asked.cosigned = submission.size;
             asked.not_before = Duration::ZERO;
             asked.learnt = false;
+            asked.failures = 0;
             asked.trouble.clear();
-            let taken = candidate
-                .lines
-                .iter()
-                .any(|(other, known)| other != witness && known.name() == vkey.name());
+            // The signed bytes do not hold the name: who relays another's line under a name of its own is no second witness.
+            let taken = candidate.lines.iter().any(|(other, (key, known))| {
+                other != witness && (known.name() == vkey.name() || key == vkey.key())
+            });
             if taken {
-                asked.trouble = "another witness cosigns under that name".to_owned();
+                asked.trouble = "another witness cosigns under that name or key".to_owned();
                 return settled;
             }
             if candidate.lines.len() < LINES_MAX {
+                let line = (*vkey.key(), line);
                 candidate.lines.insert(witness.clone(), line);
             }
             if candidate.lines.len() >= quorum {
@@ -525,7 +613,8 @@ fn settle(
         }
         (Outcome::Trouble(why, wait), _) => {
             asked.trouble = why;
-            asked.not_before = now + wait;
+            asked.not_before = now + (wait * (1 << asked.failures.min(5))).min(DECLINED_FOR);
+            asked.failures = asked.failures.saturating_add(1);
         }
         (Outcome::Alarm(why), _) => {
             asked.trouble.clone_from(&why);
@@ -540,7 +629,7 @@ fn settle(
 
 fn witnessed_of(candidate: &Candidate) -> WitnessedHead {
     let mut note = candidate.note.clone();
-    for line in candidate.lines.values() {
+    for (_, line) in candidate.lines.values() {
         note.push_str(&line.encode());
     }
     WitnessedHead {
@@ -550,7 +639,7 @@ fn witnessed_of(candidate: &Candidate) -> WitnessedHead {
         witnesses: candidate
             .lines
             .values()
-            .map(|line| line.name().to_owned())
+            .map(|(_, line)| line.name().to_owned())
             .collect(),
     }
 }
@@ -591,83 +680,5 @@ impl Exchange {
             });
         }
         Ok(())
-    }
-}
-
-impl Exchange {
-    /// Copies of a partner's streams of which somebody here waits for more to be witnessed.
-    #[must_use]
-    pub fn awaited_witnessed(&self, producer: &Authority) -> Vec<Origin> {
-        let logs = self.logs().into_iter();
-        let awaited = logs.filter(|log| {
-            let newest = log.witnessed().map_or(0, |witnessed| witnessed.size);
-            log.kind() == LogKind::Copy
-                && log.awaits_witnesses()
-                && newest < log.size()
-                && log.origin().authority() == *producer
-        });
-        awaited.map(|log| log.origin().clone()).collect()
-    }
-
-    /// Takes the newest cosigned note that a producer shows for its stream. It counts as far as the copy reaches, and where enough witnesses whose word counts
-    /// here have signed it: those that partners list, and those of the settings; the producer itself and this node are none.
-    pub fn take_witnessed(self: &Arc<Self>, origin: &Origin, note: &[u8]) {
-        let Some(copy) = self.log(origin).filter(|log| log.kind() == LogKind::Copy) else {
-            return;
-        };
-        let Ok(parsed) = Note::parse(note) else {
-            return;
-        };
-        let Ok(checkpoint) = Checkpoint::parse_text(parsed.text()) else {
-            return;
-        };
-        let named = checkpoint.origin == origin.as_str() && checkpoint.size <= copy.size();
-        if !named || parsed.verify(&self.log_vkeys(origin)).is_err() {
-            return;
-        }
-        let witnesses = self.counted_witnesses(&origin.authority());
-        // One false line in the name of a witness that we know spoils the note.
-        let Ok(signers) = parsed.verify(&witnesses) else {
-            return;
-        };
-        let mut names: Vec<String> = signers.iter().map(|vkey| vkey.name().to_owned()).collect();
-        names.sort();
-        names.dedup();
-        if names.len() < self.witness().settings.quorum.max(1) {
-            return;
-        }
-        let text = String::from_utf8_lossy(note).into_owned();
-        if let Some(found) = self.against_copy(origin, &checkpoint, &text) {
-            self.note_fork(origin, found);
-            return;
-        }
-        copy.publish_witnessed(WitnessedHead {
-            size: checkpoint.size,
-            root: checkpoint.root,
-            note: text,
-            witnesses: names,
-        });
-    }
-
-    fn counted_witnesses(&self, producer: &Authority) -> Vec<Vkey> {
-        let own = self.identity().witness_key.public();
-        let now = self.clock().now();
-        let registry = self.registry();
-        let partners = registry.partners.values().filter(|partner| {
-            partner.statement.authority != *producer && partner.revoked.is_none()
-        });
-        let listed = partners.flat_map(|partner| {
-            let name = witness_name(&partner.statement.authority);
-            let keys = partner.statement.keys_for(Role::Witness);
-            let in_force = keys.filter(|key| key.until.is_none_or(|until| now < until));
-            let vkeys =
-                in_force.filter_map(|key| Vkey::new(&name, Algorithm::CosignatureV1, key.key).ok());
-            vkeys.collect::<Vec<_>>()
-        });
-        let trusted = self.witness().settings.trusted.iter().cloned();
-        listed
-            .chain(trusted)
-            .filter(|vkey| *vkey.key() != own)
-            .collect()
     }
 }

@@ -6,6 +6,7 @@
 //! `exchange`).
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use countersign_crypto::{Hash, sha256};
@@ -56,6 +57,12 @@ impl Why {
     }
 }
 
+/// How long one note of each hour is kept, in seconds: 90 days, or 2,160 notes of a log that grows all the time.
+const HOURLY_SECONDS: i64 = 90 * 86_400;
+
+/// Hourly notes of all logs together: about 100 MB.
+const HOURLY_MAX: u64 = 100_000;
+
 /// A signed note of a log, with what it says.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KeptNote {
@@ -102,12 +109,17 @@ pub struct Checkpoints {
     /// INVARIANT: the only connection that ever writes.
     writer: Mutex<SqliteConnection>,
     readers: SqlitePool,
+    /// Hourly notes, or a few more: counted at the start and when there seem to be too many.
+    hourly: AtomicU64,
+    hourly_max: u64,
 }
 
 /// The turn of whoever compares and stores: until it ends, nobody else's begins.
 #[derive(Debug)]
 pub struct Turn<'a> {
     writer: tokio::sync::MutexGuard<'a, SqliteConnection>,
+    hourly: &'a AtomicU64,
+    hourly_max: u64,
 }
 
 impl Checkpoints {
@@ -116,6 +128,10 @@ impl Checkpoints {
     /// # Errors
     /// [`CheckpointsError`].
     pub async fn open(path: &Path) -> Result<Self, CheckpointsError> {
+        Self::open_with(path, HOURLY_MAX).await
+    }
+
+    async fn open_with(path: &Path, hourly_max: u64) -> Result<Self, CheckpointsError> {
         let mut writer = options(path).create_if_missing(true).connect().await?;
         let check: String = sqlx::query("PRAGMA quick_check(1)")
             .fetch_one(&mut writer)
@@ -149,9 +165,12 @@ impl Checkpoints {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_lazy_with(options(path).read_only(true));
+        let hourly = count_hourly(&mut writer).await?;
         Ok(Self {
             writer: Mutex::new(writer),
             readers,
+            hourly: AtomicU64::new(hourly),
+            hourly_max,
         })
     }
 
@@ -164,7 +183,11 @@ impl Checkpoints {
         // A turn whose task was dropped may have left its transaction open.
         let _ = sqlx::query("ROLLBACK").execute(&mut *writer).await;
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *writer).await?;
-        Ok(Turn { writer })
+        Ok(Turn {
+            writer,
+            hourly: &self.hourly,
+            hourly_max: self.hourly_max,
+        })
     }
 
     /// What was cosigned last for a log.
@@ -334,6 +357,8 @@ impl Turn<'_> {
             .await?;
             if of_hour.is_some() {
                 why &= !Why::HOURLY.0;
+            } else {
+                self.make_room(origin, at).await?;
             }
         }
         if why & Why::WITNESSED.0 != 0 {
@@ -366,6 +391,42 @@ impl Turn<'_> {
         Ok(())
     }
 
+    /// Another hourly note of a log is about to be kept: those that have had their time go, and the oldest of all where there are too many.
+    async fn make_room(&mut self, origin: &str, at: i64) -> Result<(), CheckpointsError> {
+        sqlx::query("UPDATE kept SET why = why & ~? WHERE origin = ? AND why & ? <> 0 AND at < ?")
+            .bind(Why::HOURLY.0)
+            .bind(origin)
+            .bind(Why::HOURLY.0)
+            .bind(at.saturating_sub(HOURLY_SECONDS))
+            .execute(&mut *self.writer)
+            .await?;
+        if self.hourly.fetch_add(1, Ordering::Relaxed) >= self.hourly_max {
+            let there = count_hourly(&mut self.writer).await?;
+            let mut left = there;
+            if there >= self.hourly_max {
+                let dropped = (self.hourly_max / 10).max(1);
+                sqlx::query(
+                    "UPDATE kept SET why = why & ~? WHERE rowid IN (SELECT rowid FROM kept WHERE why & ? <> 0 ORDER BY at LIMIT ?)",
+                )
+                .bind(Why::HOURLY.0)
+                .bind(Why::HOURLY.0)
+                .bind(integer(dropped)?)
+                .execute(&mut *self.writer)
+                .await?;
+                sqlx::query("DELETE FROM kept WHERE why = 0")
+                    .execute(&mut *self.writer)
+                    .await?;
+                left = there.saturating_sub(dropped);
+            }
+            self.hourly.store(left + 1, Ordering::Relaxed);
+        }
+        sqlx::query("DELETE FROM kept WHERE origin = ? AND why = 0")
+            .bind(origin)
+            .execute(&mut *self.writer)
+            .await?;
+        Ok(())
+    }
+
     /// Ends the turn: when this returns, what was stored survives a power loss.
     ///
     /// # Errors
@@ -383,6 +444,14 @@ impl Turn<'_> {
         sqlx::query("ROLLBACK").execute(&mut *self.writer).await?;
         Ok(())
     }
+}
+
+async fn count_hourly(connection: &mut SqliteConnection) -> Result<u64, CheckpointsError> {
+    let row = sqlx::query("SELECT COUNT(*) FROM kept WHERE why & ? <> 0")
+        .bind(Why::HOURLY.0)
+        .fetch_one(connection)
+        .await?;
+    Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -419,4 +488,89 @@ fn cosigned_of(row: &SqliteRow) -> Result<Cosigned, CheckpointsError> {
         line: row.try_get(3)?,
         at: u64::try_from(at).map_err(|_| CheckpointsError::Damaged)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    fn note(size: u64) -> KeptNote {
+        KeptNote {
+            size,
+            root: sha256(&size.to_be_bytes()),
+            note: format!("note {size}"),
+        }
+    }
+
+    async fn keep(file: &Checkpoints, origin: &str, size: u64, why: Why, hour: u64) {
+        let one = (origin.to_owned(), note(size), why);
+        file.keep(&[one], hour * 3600 + 7).await.unwrap();
+    }
+
+    async fn sizes(file: &Checkpoints, origin: &str, why: Why) -> Vec<u64> {
+        let kept = file.kept(origin, why).await.unwrap();
+        kept.iter().map(|note| note.size).collect()
+    }
+
+    #[tokio::test]
+    async fn hourly_notes_go_after_ninety_days_and_what_else_is_kept_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Checkpoints::open(&folder.path().join("c")).await.unwrap();
+        keep(&file, "a", 1, Why::HOURLY, 0).await;
+        keep(&file, "a", 2, Why::HOURLY.and(Why::REFUSED), 1).await;
+        keep(&file, "a", 3, Why::HOURLY, 1).await;
+        keep(&file, "b", 1, Why::HOURLY, 0).await;
+        assert_eq!(
+            sizes(&file, "a", Why::HOURLY).await,
+            [1, 2],
+            "one of each hour"
+        );
+        let hours = 90 * 24;
+        keep(&file, "a", 4, Why::HOURLY.and(Why::WITNESSED), hours).await;
+        assert_eq!(sizes(&file, "a", Why::HOURLY).await, [1, 2, 4]);
+        keep(&file, "a", 5, Why::HOURLY, hours + 2).await;
+        assert_eq!(sizes(&file, "a", Why::HOURLY).await, [4, 5]);
+        assert_eq!(
+            sizes(&file, "a", Why(7)).await,
+            [2, 4, 5],
+            "refused ones stay"
+        );
+        assert_eq!(sizes(&file, "b", Why(7)).await, [1]);
+    }
+
+    #[tokio::test]
+    async fn hourly_notes_of_all_logs_together_are_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("c");
+        let file = Checkpoints::open_with(&path, 50).await.unwrap();
+        let count = async |file: &Checkpoints| {
+            let mut count = 0;
+            for log in 0..40 {
+                count += sizes(file, &format!("log{log}"), Why::HOURLY).await.len();
+            }
+            count
+        };
+        for hour in 0..5 {
+            for log in 0..40 {
+                keep(&file, &format!("log{log}"), hour + 1, Why::HOURLY, hour).await;
+                assert!(count(&file).await <= 50);
+            }
+        }
+        // The newest of each log are there.
+        for log in 0..40 {
+            assert_eq!(
+                sizes(&file, &format!("log{log}"), Why::HOURLY).await.last(),
+                Some(&5)
+            );
+        }
+        // Also after a restart.
+        file.close().await.unwrap();
+        let file = Checkpoints::open_with(&path, 50).await.unwrap();
+        for log in 0..40 {
+            keep(&file, &format!("log{log}"), 9, Why::HOURLY, 9).await;
+        }
+        assert!(count(&file).await <= 50);
+    }
 }

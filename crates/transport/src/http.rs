@@ -102,6 +102,22 @@ async fn metrics(State(exchange): State<Arc<Exchange>>) -> impl IntoResponse {
     }
     gauge(
         &mut out,
+        "countersign_witness_cosigned_entries",
+        "The newest size that a witness has cosigned since the start, by own log.",
+    );
+    for standing in exchange.witness_standings() {
+        line(
+            &mut out,
+            "countersign_witness_cosigned_entries",
+            &[
+                ("origin", standing.origin.as_str()),
+                ("witness", &label(&standing.witness.to_string())),
+            ],
+            standing.cosigned,
+        );
+    }
+    gauge(
+        &mut out,
         "countersign_log_forked",
         "Logs that are known to have signed two histories.",
     );
@@ -176,6 +192,16 @@ async fn metrics(State(exchange): State<Arc<Exchange>>) -> impl IntoResponse {
         &[],
         exchange.refused_strangers(),
     );
+    let _ = writeln!(
+        out,
+        "# HELP countersign_refused_questions_total Questions of partners refused since the start without a record of their own in the ledger.\n# TYPE countersign_refused_questions_total counter"
+    );
+    line(
+        &mut out,
+        "countersign_refused_questions_total",
+        &[],
+        exchange.refused_unrecorded(),
+    );
     (
         [(
             header::CONTENT_TYPE,
@@ -201,7 +227,12 @@ fn gauge(out: &mut String, name: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
 }
 
-/// Label values are names of ours, which hold no quotes, backslashes or line ends.
+/// A name of somebody else's choice, as a label's value has to be written.
+fn label(name: &str) -> String {
+    name.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+/// Label values hold no quotes, backslashes or line ends that are not escaped.
 fn line(out: &mut String, name: &str, labels: &[(&str, &str)], value: u64) {
     let labels: Vec<String> = labels
         .iter()

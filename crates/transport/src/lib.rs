@@ -13,12 +13,15 @@ mod erasing;
 mod frames;
 pub mod http;
 mod join;
+mod outside;
 mod partners;
 mod publish;
 mod server;
+mod web;
 mod witness;
 
 pub use frames::{FrameGone, FrameSink, FrameSource};
 pub use join::{JoinFailure, join};
 pub use publish::serve_publish;
 pub use server::{Server, ServerOptions, ping};
+pub use web::{Dial, Fetched, Web, WebError, WebOptions};

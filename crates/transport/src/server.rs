@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::frames::{FrameGone, gone, next};
-use crate::{deliver, erasing, join, partners, publish, witness};
+use crate::{deliver, erasing, join, outside, partners, publish, witness};
 
 /// How long a stream may be open before its first frame is whole.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
@@ -144,6 +144,10 @@ async fn run(shared: Arc<Shared>) {
     tasks.spawn(partners::keep_subscribed(Arc::clone(&shared)));
     tasks.spawn(watch_clock(Arc::clone(&shared)));
     tasks.spawn(erasing::work_on_erasures(Arc::clone(&shared)));
+    for witness in shared.exchange.outside_witnesses() {
+        let submitting = outside::submit_outside(Arc::clone(&shared.exchange), witness.clone());
+        tasks.spawn(submitting);
+    }
     let mut stopping = shared.stopping.subscribe();
     loop {
         tokio::select! {

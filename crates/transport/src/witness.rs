@@ -8,6 +8,7 @@ use countersign_client::quic::{Connection, FrameWriter};
 use countersign_event::names::{Authority, Origin};
 use countersign_exchange::{
     ADD_CHECKPOINTS_MAX, Examined, Exchange, ExchangeError, Heard, Log, Peer, Said, Submission,
+    WitnessId,
 };
 use countersign_protocol::delivery::BatchMessage;
 use countersign_protocol::{
@@ -36,23 +37,26 @@ pub(crate) async fn submit_to_partner(
     connection: Connection,
 ) {
     let mut access = exchange.watch_access();
+    let witness = WitnessId::Partner(partner);
     loop {
         access.mark_unchanged();
-        let shown = exchange.shown_to(&partner);
+        let shown = exchange.shown_to(&witness);
         tokio::select! {
-            () = submit_all(&exchange, &partner, &connection, &shown) => {}
+            () = submit_all(&exchange, &witness, &connection, &shown) => {}
             // Agreements begin and end: what is shown is looked at again.
             changed = access.changed() => if changed.is_err() { break },
             _ = connection.closed() => break,
         }
+        // What was under way ended with the loop above, whether or not the witness has answered.
+        exchange.give_up_submissions(&witness, None);
     }
-    exchange.give_up_submissions(&partner);
+    exchange.give_up_submissions(&witness, None);
 }
 
 /// For ever, as long as the same streams are shown.
 async fn submit_all(
     exchange: &Arc<Exchange>,
-    partner: &Authority,
+    witness: &WitnessId,
     connection: &Connection,
     shown: &[Arc<Log>],
 ) {
@@ -62,18 +66,18 @@ async fn submit_all(
     let mut backoff = LOOK;
     loop {
         let mut heads = shown[0].watch();
-        let due = exchange.submissions(partner, shown);
+        let due = exchange.submissions(witness, shown, ADD_CHECKPOINTS_MAX);
         let full = due.len() == ADD_CHECKPOINTS_MAX;
         if due.is_empty() {
             // One stream is waited for, where it has nothing more to show; of several it is looked which have grown.
-            if shown.len() == 1 && exchange.has_shown(partner, shown) {
+            if shown.len() == 1 && exchange.has_shown(witness, shown) {
                 let _ = timeout(REST, heads.changed()).await;
             } else {
                 sleep(LOOK).await;
             }
             continue;
         }
-        let asked = timeout(ANSWER, submit(exchange, partner, connection, &due)).await;
+        let asked = timeout(ANSWER, submit(exchange, witness, connection, &due)).await;
         match asked.map_err(gone).and_then(|asked| asked) {
             // A message takes so many; the rest goes at once after it.
             Ok(()) => {
@@ -83,8 +87,8 @@ async fn submit_all(
                 }
             }
             Err(error) => {
-                tracing::debug!(%partner, %error, "a partner did not cosign");
-                exchange.give_up_submissions(partner);
+                tracing::debug!(%witness, %error, "a partner did not cosign");
+                exchange.give_up_submissions(witness, None);
                 sleep(backoff).await;
                 backoff = (backoff * 2).min(BACKOFF_MAX);
             }
@@ -94,7 +98,7 @@ async fn submit_all(
 
 async fn submit(
     exchange: &Arc<Exchange>,
-    witness: &Authority,
+    witness: &WitnessId,
     connection: &Connection,
     due: &[Submission],
 ) -> Result<(), FrameGone> {
@@ -116,7 +120,8 @@ async fn submit(
         .map(said)
         .collect();
     let taken = exchange.take_cosignatures(witness, &cosigned.vkey, due, &answers);
-    taken.await.map_err(gone)
+    taken.await.map_err(gone)?;
+    Ok(())
 }
 
 /// One request, one answer.

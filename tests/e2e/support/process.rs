@@ -127,6 +127,16 @@ impl Node {
         node
     }
 
+    /// A setting for it and its commands from now on.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Address of its HTTP door.
+    pub(crate) fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+
     /// From now on its data directory is this one.
     pub(crate) fn move_to(&mut self, data: &Path) {
         data.clone_into(&mut self.data);

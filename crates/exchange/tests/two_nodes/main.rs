@@ -16,6 +16,7 @@ mod hostile;
 mod identity;
 mod ledger;
 mod onboarding;
+mod outside;
 mod power_loss;
 mod publish;
 mod restored;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use countersign_event::documents::{AgreementId, Plan, Side};
 use countersign_exchange::pipeline::append::AppendError;
-use countersign_exchange::{ExchangeError, Heard, StreamOptions};
+use countersign_exchange::{ADD_CHECKPOINTS_MAX, ExchangeError, Heard, StreamOptions, WitnessId};
 use countersign_protocol::{AskLog, FetchBack, LogState};
 
 use super::support::{Node, Wire, join, partners};
@@ -260,10 +260,11 @@ async fn what_nobody_holds_is_waited_for() {
     producer.publish(STREAM, 1, 3).await.unwrap();
     let older = producer.disk.after_kill();
     producer.publish(STREAM, 4, 3).await.unwrap();
-    let id = one.authority().clone();
-    let due = producer
-        .exchange
-        .submissions(&id, &producer.exchange.shown_to(&id));
+    let id = WitnessId::Partner(one.authority().clone());
+    let due =
+        producer
+            .exchange
+            .submissions(&id, &producer.exchange.shown_to(&id), ADD_CHECKPOINTS_MAX);
     let bodies: Vec<&[u8]> = due.iter().map(|one| one.body.as_bytes()).collect();
     assert_eq!(one.exchange.add_checkpoints(&bodies).await[0].status(), 200);
     producer.go_back_to(older).await;
@@ -324,6 +325,11 @@ async fn what_our_key_did_not_sign_says_nothing() {
     };
     let peer = producer.at(&one);
     let mut fetched = one.exchange.open_fetch_back(&peer, &request).unwrap();
+    // One at a time.
+    match one.exchange.open_fetch_back(&peer, &request) {
+        Err(ExchangeError::Refused(refused)) => assert_eq!(refused.code(), "busy"),
+        other => panic!("{other:?}"),
+    }
     let (message, bulk) = fetched.next_batch().unwrap().unwrap();
     let mut bulk = bulk.concat();
     let last = bulk.len() - 1;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use countersign_crypto::{Entropy as _, Hash, SeededEntropy, sha256};
 use countersign_event::documents::{Plan, Side};
 use countersign_event::names::Origin;
-use countersign_exchange::{Examined, Said, WitnessAnswer, WitnessSettings, witness_name};
+use countersign_exchange::{
+    ADD_CHECKPOINTS_MAX, Examined, Said, WitnessAnswer, WitnessId, WitnessSettings, witness_name,
+};
 use countersign_protocol::{AskLog, LogState};
 use countersign_tlog::add_checkpoint::AddCheckpoint;
 use countersign_tlog::checkpoint::sign_checkpoint;
@@ -125,14 +127,13 @@ async fn each_answer_of_the_specification_has_its_case() {
     let odd = History::new("example.org/log", 3, 3, 0).request(org, 0, 3);
     assert_eq!(ask(&witness, &odd).await.status(), 404);
 
-    // Signed by somebody else, and by the right key with one bit changed.
-    assert_eq!(
-        ask(&witness, &log.request(&stranger, 0, 10)).await.status(),
-        403
-    );
+    // Signed by somebody else, and by the right key with one bit changed: the same answer, so that nobody learns who is a partner.
+    let strangers_answer = ask(&witness, &strangers).await;
+    let by_another = ask(&witness, &log.request(&stranger, 0, 10)).await;
+    assert_eq!(by_another, strangers_answer);
     let good = log.request(org, 0, 10);
     let bent = good.replacen("\n10\n", "\n11\n", 1);
-    assert_eq!(ask(&witness, &bent).await.status(), 403);
+    assert_eq!(ask(&witness, &bent).await, strangers_answer);
 
     // The first time: any size, from nothing.
     let from_nothing = ask(&witness, &log.request(org, 3, 10)).await;
@@ -522,10 +523,11 @@ async fn what_is_known_of_a_log_is_for_its_owner() {
 
 /// Submits what is due and hands back what the other one says.
 async fn submit(producer: &Node, witness: &Node) -> usize {
-    let id = witness.authority().clone();
-    let due = producer
-        .exchange
-        .submissions(&id, &producer.exchange.shown_to(&id));
+    let id = WitnessId::Partner(witness.authority().clone());
+    let due =
+        producer
+            .exchange
+            .submissions(&id, &producer.exchange.shown_to(&id), ADD_CHECKPOINTS_MAX);
     let bodies: Vec<&[u8]> = due.iter().map(|one| one.body.as_bytes()).collect();
     let answers = witness.exchange.add_checkpoints(&bodies).await;
     let said: Vec<Said> = answers
@@ -608,12 +610,14 @@ async fn a_stream_is_witnessed_when_enough_have_cosigned_it() {
 #[tokio::test]
 async fn a_lying_witness_counts_for_nothing() {
     let (producer, witness, _) = partners(60, "orders", 1000).await;
-    let id = witness.authority().clone();
+    let id = WitnessId::Partner(witness.authority().clone());
     let lie = async |vkey: &str, said: Said| {
         producer.clock.advance(Duration::from_secs(120));
-        let due = producer
-            .exchange
-            .submissions(&id, &producer.exchange.shown_to(&id));
+        let due = producer.exchange.submissions(
+            &id,
+            &producer.exchange.shown_to(&id),
+            ADD_CHECKPOINTS_MAX,
+        );
         assert_eq!(due.len(), 1);
         producer
             .exchange
@@ -717,9 +721,10 @@ async fn a_lying_witness_counts_for_nothing() {
     .await;
     drop(due);
     producer.clock.advance(Duration::from_secs(120));
-    let due = producer
-        .exchange
-        .submissions(&id, &producer.exchange.shown_to(&id));
+    let due =
+        producer
+            .exchange
+            .submissions(&id, &producer.exchange.shown_to(&id), ADD_CHECKPOINTS_MAX);
     let chosen = vkey(&witness.org, "night-heron");
     let said = line_by(&witness.org, "night-heron", &due[0].body);
     producer
@@ -732,6 +737,57 @@ async fn a_lying_witness_counts_for_nothing() {
         ["night-heron"]
     );
     assert!(producer.exchange.witness_alarms() >= 6);
+}
+
+/// Of a log that the settings name everybody may know that it is witnessed: there a bad signature is called one.
+#[tokio::test]
+async fn a_log_of_the_settings_is_known_to_be_witnessed() {
+    let stranger = Org::new(78, "Stranger");
+    let origin = format!("{}/streams/quakes", stranger.identity.authority());
+    let options = NodeOptions {
+        witness: WitnessSettings {
+            logs: vec![vkey_of(&stranger, &origin)],
+            ..WitnessSettings::default()
+        },
+        ..NodeOptions::default()
+    };
+    let witness = Node::with(Org::new(79, "Witness"), 79, options).await;
+    let log = History::new(&origin, 10, 10, 0);
+    let good = log.request(&stranger, 0, 10);
+    let bent = good.replacen("\n10\n", "\n11\n", 1);
+    assert_eq!(ask(&witness, &bent).await.status(), 403);
+    assert_eq!(
+        ask(&witness, &log.request(&witness.org, 0, 10))
+            .await
+            .status(),
+        403
+    );
+    assert_eq!(ask(&witness, &good).await.status(), 200);
+}
+
+/// A question costs nothing to ask: the ledger keeps one refusal an hour, and the others are counted.
+#[tokio::test]
+async fn refused_questions_do_not_fill_the_ledger() {
+    let (producer, consumer, _) = partners(42, "orders", 1000).await;
+    let peer = consumer.at(&producer);
+    let ask = async |index: u64| {
+        let question = AskLog {
+            origin: producer.origin(&format!("secret-{index}")).to_string(),
+            size: 3,
+        };
+        assert!(producer.exchange.log_state(&peer, &question).await.is_err());
+    };
+    let refused =
+        async || producer.records("refusal").await.len() + producer.records("decision").await.len();
+    let before = refused().await;
+    for index in 0..300 {
+        ask(index).await;
+    }
+    assert_eq!(refused().await, before + 1);
+    assert_eq!(producer.exchange.refused_unrecorded(), 299);
+    producer.clock.advance(Duration::from_secs(3600));
+    ask(0).await;
+    assert_eq!(refused().await, before + 2);
 }
 
 /// Under a chosen name another key cosigns.

@@ -390,6 +390,9 @@ pub struct PublishArgs {
     /// Store everything once more, even if this file was handed in before
     #[arg(long, conflicts_with = "series")]
     pub again: bool,
+    /// How often a busy node is asked again, about a second apart, before this gives up (exit code 8)
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub attempts: u32,
     /// Series under which events are numbered: 32 hexadecimal digits [default: made from the file's path]
     #[arg(long, value_name = "ID")]
     pub series: Option<String>,

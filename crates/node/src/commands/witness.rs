@@ -2,7 +2,7 @@
 
 use countersign_event::names::Origin;
 use countersign_event::time::Timestamp;
-use countersign_exchange::{Compared, Log};
+use countersign_exchange::{Compared, Log, WitnessId};
 use countersign_store::journal::LogKind;
 use serde_json::{Value, json};
 
@@ -25,11 +25,15 @@ impl LocalNode {
     async fn witness_ls(&self, out: &mut Out) -> Result<(), CommandError> {
         let exchange = &self.exchange;
         for standing in exchange.witness_standings() {
-            let who = self.partner_name(&standing.witness);
+            let (who, over) = match &standing.witness {
+                WitnessId::Partner(partner) => (self.partner_name(partner), "session"),
+                WitnessId::Outside(name) => (name.clone(), "http"),
+            };
             out.item(&json!({
                 "stream": self.stream_name(&standing.origin),
                 "cosigned": "by others",
                 "witness": who,
+                "over": over,
                 "size": standing.cosigned,
                 "time": null,
                 "state": if standing.trouble.is_empty() { "ok".to_owned() } else { standing.trouble },

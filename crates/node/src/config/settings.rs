@@ -1,5 +1,7 @@
+use std::collections::HashSet;
 use std::time::Duration;
 
+use countersign_exchange::{OUTSIDE_WITNESSES_MAX, OutsideWitness};
 use countersign_tlog::note::check_name;
 use countersign_tlog::{Algorithm, Vkey};
 use serde_json::{Value, json};
@@ -333,6 +335,26 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| {
             let trusted = config.witness.trusted.iter();
             json!(trusted.map(ToString::to_string).collect::<Vec<_>>())
+        },
+    },
+    Setting {
+        key: "witness.outside",
+        meaning: "Witnesses that are no partners (C2SP tlog-witness), each as `VKEY URL [STREAM …]`: they are shown the heads of the streams named, or of all, and count towards `witness.quorum`; at most 15. A restored directory waits for their answer too. Danger: whoever runs one learns that these streams exist, and how fast they grow.",
+        unit: "",
+        set: |config, raw| {
+            let outside: Vec<OutsideWitness> =
+                raw.list(OUTSIDE_WITNESSES_MAX, ValueFault::OutsideWitness)?;
+            let named = |witness: &OutsideWitness| witness.vkey.name().to_owned();
+            let names: HashSet<String> = outside.iter().map(named).collect();
+            if names.len() != outside.len() {
+                return Err(ValueFault::OutsideWitness);
+            }
+            config.witness.outside = outside;
+            Ok(())
+        },
+        show: |config| {
+            let outside = config.witness.outside.iter();
+            json!(outside.map(ToString::to_string).collect::<Vec<_>>())
         },
     },
     Setting {

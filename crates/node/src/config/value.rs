@@ -57,6 +57,11 @@ pub enum ValueFault {
     /// Not a witness's verifier key.
     #[error("must be verifier keys as `<name>+<id>+<key>`, of type 0x04 for witnesses")]
     WitnessKey,
+    /// Not a witness with its address, or two of one name.
+    #[error(
+        "must be witnesses as `VKEY URL [STREAM …]`, of type 0x04, each with a name of its own"
+    )]
+    OutsideWitness,
     /// Not one of the words.
     #[error("must be `partners` or `nobody`")]
     WitnessServes,

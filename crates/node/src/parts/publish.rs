@@ -140,7 +140,7 @@ async fn hand_in<D: Door>(
         series,
         create: args.create,
     };
-    let session = Session::open(door, open, output).await?;
+    let session = Session::open(door, open, args.attempts, output).await?;
     converter.set_node(&session.ready().origin, session.ready().event_bytes_max);
 
     let mut run = Run {

@@ -20,10 +20,7 @@ pub(super) const BATCH_BYTES: usize = 256 << 10;
 /// Batches on their way at most, whatever the window: the answers to all of them fit the queue below, so that neither side waits for the other.
 const FLIGHT_MAX: usize = 64;
 
-/// How often a busy node is asked again without anything having been stored in between.
-const BUSY_ATTEMPTS_MAX: u32 = 20;
-
-/// The longest wait before one of these attempts. With the exchange's own answer of one second, 20 attempts take 20 seconds.
+/// The longest wait before a busy node is asked again. With the exchange's own answer of one second, 20 attempts take 20 seconds.
 const BUSY_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Where connections to the node come from.
@@ -118,8 +115,15 @@ pub(super) struct Session<'a, D> {
     /// Sent and not acknowledged, the oldest first. Kept to be sent again where the node was busy.
     flight: VecDeque<Sent>,
     flight_bytes: usize,
-    busy_attempts: u32,
+    busy: Busy,
     pub(super) stored: Stored,
+}
+
+/// How often a busy node was asked again without anything having been stored in between, and how often it may be.
+#[derive(Clone, Copy, Debug)]
+struct Busy {
+    attempts: u32,
+    most: u32,
 }
 
 /// One connection. The task that reads it ends with it.
@@ -138,10 +142,15 @@ impl<'a, D: Door> Session<'a, D> {
     pub(super) async fn open(
         door: &'a D,
         open: PublishOpen,
+        attempts_max: u32,
         output: &mut Output,
     ) -> Result<Self, CommandError> {
-        let mut busy_attempts = 0;
-        let (link, ready) = connect(door, &open, &mut busy_attempts, output).await?;
+        let mut busy = Busy {
+            attempts: 0,
+            most: attempts_max,
+        };
+        let (link, ready) = connect(door, &open, &mut busy, output).await?;
+        busy.attempts = 0;
         Ok(Self {
             door,
             open,
@@ -149,7 +158,7 @@ impl<'a, D: Door> Session<'a, D> {
             link,
             flight: VecDeque::new(),
             flight_bytes: 0,
-            busy_attempts: 0,
+            busy,
             stored: Stored::default(),
         })
     }
@@ -236,8 +245,8 @@ impl<'a, D: Door> Session<'a, D> {
         if refused.retry_after_ms == 0 {
             return Err(refusal(&refused));
         }
-        wait_busy(&refused, &mut self.busy_attempts, output).await?;
-        let (link, ready) = connect(self.door, &self.open, &mut self.busy_attempts, output).await?;
+        wait_busy(&refused, &mut self.busy, output).await?;
+        let (link, ready) = connect(self.door, &self.open, &mut self.busy, output).await?;
         self.link = link;
         self.check_continues(&ready)?;
         self.ready = ready;
@@ -289,7 +298,7 @@ impl<'a, D: Door> Session<'a, D> {
             ));
         };
         self.flight_bytes = self.flight_bytes.saturating_sub(sent.body.len());
-        self.busy_attempts = 0;
+        self.busy.attempts = 0;
         let fresh = u64::from(ack.count - ack.duplicates);
         let stored = &mut self.stored;
         stored.published += fresh;
@@ -347,7 +356,7 @@ pub(super) struct Answer(Result<(u8, Bytes), AdminError>);
 async fn connect<D: Door>(
     door: &D,
     open: &PublishOpen,
-    attempts: &mut u32,
+    busy: &mut Busy,
     output: &mut Output,
 ) -> Result<(Link, PublishReady), CommandError> {
     loop {
@@ -362,7 +371,7 @@ async fn connect<D: Door>(
         if refused.retry_after_ms == 0 {
             return Err(refusal(&refused));
         }
-        wait_busy(&refused, attempts, output).await?;
+        wait_busy(&refused, busy, output).await?;
     }
 }
 
@@ -398,19 +407,21 @@ impl Link {
 
 async fn wait_busy(
     refused: &Refused,
-    attempts: &mut u32,
+    busy: &mut Busy,
     output: &mut Output,
 ) -> Result<(), CommandError> {
-    if *attempts >= BUSY_ATTEMPTS_MAX {
+    if busy.attempts >= busy.most {
         return Err(refusal(refused)
             .advise("hand in the same input again later: it goes on where it stopped"));
     }
-    *attempts += 1;
+    busy.attempts += 1;
     let wait = Duration::from_millis(refused.retry_after_ms).min(BUSY_WAIT_MAX);
     let reason = printable(&refused.reason);
     output.note(&format!(
-        "the node does not take more now ({reason}); trying again in {:.1} s, attempt {attempts} of {BUSY_ATTEMPTS_MAX}",
-        wait.as_secs_f64()
+        "the node does not take more now ({reason}); trying again in {:.1} s, attempt {} of {}",
+        wait.as_secs_f64(),
+        busy.attempts,
+        busy.most,
     ));
     tokio::time::sleep(wait).await;
     Ok(())

@@ -280,6 +280,7 @@ fn args() -> PublishArgs {
         time_from: None,
         batch: 1024,
         again: false,
+        attempts: 20,
         series: None,
     }
 }
@@ -543,6 +544,18 @@ async fn a_node_that_stays_busy_is_given_up_with_what_is_stored() {
         "{error}"
     );
     assert_eq!(node.state().opens.len(), 21);
+}
+
+#[tokio::test]
+async fn a_busy_node_is_asked_again_as_often_as_told() {
+    let node = FakeNode::planned((0..100).map(|_| Plan::Refuse(busy())));
+    let once = PublishArgs {
+        attempts: 0,
+        ..args()
+    };
+    let error = run(&once, &node, &lines(0, 10)).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Busy);
+    assert_eq!(node.state().opens.len(), 1);
 }
 
 #[tokio::test]
