@@ -1,12 +1,14 @@
 //! What control entries say: `schemas/entry.md`, "Control entries". Those that a reader has to understand to judge what it is not shown.
 
-use countersign_crypto::{Hash, sha256};
+use countersign_crypto::{Hash, PublicKey, sha256};
 use serde::{Deserialize, Serialize};
 
 use crate::content::EventRef;
 use crate::documents::Digest;
 use crate::json::from_slice_of_objects;
 
+/// The CloudEvents `type` of entry 0.
+pub const GENESIS: &str = "dev.countersign.control.genesis.v1";
 /// The CloudEvents `type` of a tombstone.
 pub const TOMBSTONE: &str = "dev.countersign.control.tombstone.v1";
 /// The CloudEvents `type` of an expiry.
@@ -72,12 +74,49 @@ impl Retention {
     }
 }
 
-/// Changed settings of a stream.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+/// Author keys of one stream.
+pub const AUTHOR_KEYS_MAX: usize = 16;
+
+/// Whose signatures a stream knows in its events, and whether each event has to bear one.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorRule {
+    /// The keys, at most [`AUTHOR_KEYS_MAX`].
+    pub keys: Vec<PublicKey>,
+    /// Whether an event without a signature of one of them is refused.
+    #[serde(default)]
+    pub required: bool,
+}
+
+impl AuthorRule {
+    /// The rule that a control entry with this content sets; `None` where it sets none.
+    #[must_use]
+    pub fn read(event: &EventRef<'_>) -> Option<Self> {
+        #[derive(Deserialize, Serialize)]
+        struct Member {
+            #[serde(default)]
+            author: Option<AuthorRule>,
+        }
+        if !matches!(event.attributes().kind(), GENESIS | SETTINGS) {
+            return None;
+        }
+        let member: Member = from_slice_of_objects(event.data().data).ok()?;
+        member
+            .author
+            .filter(|rule| rule.keys.len() <= AUTHOR_KEYS_MAX)
+    }
+}
+
+/// Changed settings of a stream: what is absent stays as it was.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
+    /// Whose signatures it knows in its events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<AuthorRule>,
     /// How long it keeps content.
-    pub retention: Retention,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
 }
 
 /// A control entry that allows content to be gone.
@@ -140,6 +179,17 @@ mod tests {
         });
         assert!(expiry.covers(0, 7) && expiry.covers(6, 7));
         assert!(!expiry.covers(6, 8) && !expiry.covers(7, 8));
+    }
+
+    #[test]
+    fn settings_say_only_what_changed() {
+        let retention = Some(Retention::default());
+        let settings = Settings {
+            retention,
+            ..Settings::default()
+        };
+        let text = serde_json::to_string(&settings).unwrap_or_default();
+        assert_eq!(text, r#"{"retention":{}}"#);
     }
 
     #[test]

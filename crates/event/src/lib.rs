@@ -15,6 +15,7 @@
 //! and randomness are arguments. Every byte is described in `schemas/entry.md`.
 
 pub mod attributes;
+pub mod author;
 pub mod cloudevents;
 pub mod commitment;
 pub mod content;

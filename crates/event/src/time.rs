@@ -67,6 +67,26 @@ pub fn rfc3339_of_epoch_millis(millis: i64) -> Result<String, TimeError> {
     Ok(rfc3339_of(instant))
 }
 
+/// An RFC 3339 text in UTC with `Z`, its fraction cut off; a leap second stays one.
+///
+/// # Errors
+/// [`TimeError`] for other text, and for instants outside the years that can be expressed.
+pub fn rfc3339_utc_seconds(text: &str) -> Result<String, TimeError> {
+    let fields = Rfc3339::parse(text.as_bytes())?;
+    let is_leap = fields.second == 60;
+    let instant = fields.instant()?;
+    let second = jiff::Timestamp::from_second(instant.as_microsecond().div_euclid(1_000_000))
+        .map_err(|_| TimeError::OutOfRange)?;
+    if second.as_microsecond() < FIRST_MICROSECOND {
+        return Err(TimeError::OutOfRange);
+    }
+    let text = rfc3339_of(second);
+    Ok(match is_leap {
+        true => text.replace(":59Z", ":60Z"),
+        false => text,
+    })
+}
+
 /// 0000-01-01T00:00:00Z: RFC 3339 has no sign for years before it.
 const FIRST_MICROSECOND: i64 = -62_167_219_200_000_000;
 

@@ -36,7 +36,10 @@ impl Exchange {
     ) -> Result<Option<u64>, ExchangeError> {
         let log = self.own_stream(stream)?;
         if self.registry().erasure.retention(log.origin()) != retention {
-            let settings = Settings { retention };
+            let settings = Settings {
+                retention: Some(retention),
+                ..Settings::default()
+            };
             let json = serde_json::to_string(&settings).unwrap_or_default();
             let sealed = self.with_entropy(|entropy| {
                 seal_control_entry(log.origin(), SETTINGS, &json, entropy)
