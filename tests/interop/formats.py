@@ -243,7 +243,7 @@ PAYLOADS = {
                 "rejected": ({"count": number, "digest": digest}, NO_REJECTIONS), "made": time},
     "rejection": {"agreement": ident, "stream": origin, "sequence": number, "leaf": digest, "reason": anything, "made": time},
     "refusal": {"asked": anything, "principal": (authority, None), "about": anything, "code": one_of(
-        "busy", "cursor-mismatch", "invitation-expired", "invitation-used", "malformed", "no-agreement", "not-found", "not-permitted",
+        "author-signature", "busy", "cursor-mismatch", "invitation-expired", "invitation-used", "malformed", "no-agreement", "not-found", "not-permitted",
         "pending", "wrong-identity"), "reason": anything, "policies": (many(anything), []), "advice": (many(anything), []),
         "position": (number, None), "made": time},
     "termination": {"agreement": ident, "stream": origin, "by": authority, "reason": anything, "position": (number, None), "made": time},

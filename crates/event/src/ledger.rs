@@ -45,6 +45,17 @@ pub enum LedgerRecord {
         /// False where the enrolment is taken back.
         enrolled: bool,
     },
+    /// Whose signatures the events of a stream, ours or a partner's, bear from a sequence on. Node log.
+    AuthorRule {
+        /// The log.
+        stream: Origin,
+        /// The first sequence that it holds for.
+        sequence: u64,
+        /// The author keys.
+        keys: Vec<PublicKey>,
+        /// Whether each event has to bear a signature of one of them.
+        required: bool,
+    },
     /// An application's durable cursor moved. Node log.
     Cursor {
         /// The application.
@@ -236,6 +247,7 @@ impl LedgerRecord {
         match self {
             Self::Agreement { .. } => "agreement",
             Self::App { .. } => "app",
+            Self::AuthorRule { .. } => "author-rule",
             Self::Cursor { .. } => "cursor",
             Self::Decision { .. } => "decision",
             Self::ErasureAnswer { .. } => "erasure-answer",

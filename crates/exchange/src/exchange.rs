@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 
 use countersign_crypto::{Entropy, Hash, sha256_of};
 use countersign_event::content::Limits;
+use countersign_event::control::{AuthorRule, GENESIS};
 use countersign_event::documents::{AgreementId, Digest, Receipt, SeriesId};
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -48,8 +49,6 @@ use crate::witnessed::Submissions;
 
 /// What names a series of receipts.
 pub(crate) type SeriesKey = (AgreementId, SeriesId);
-
-const GENESIS: &str = "dev.countersign.control.genesis.v1";
 
 /// Keeps bytes that prove somebody's fault.
 pub trait Evidence: Send + Sync {
@@ -129,6 +128,8 @@ pub struct Exchange {
     pub(crate) unsettle: Box<dyn Fn() + Send + Sync>,
     /// Erasures under way, and who is to be told of them.
     erasing: Erasing,
+    /// Held for reading while a batch is judged by a stream's rule of authors and queued, for writing while a rule changes.
+    author_rules: tokio::sync::RwLock<()>,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -198,6 +199,12 @@ impl From<Refused> for ExchangeError {
 /// Why a stream cannot be made or found.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum StreamError {
+    /// Author keys beyond their limit, or none where a signature is wanted.
+    #[error(
+        "a stream knows at most {} author keys, and at least one where each event has to be signed",
+        countersign_event::control::AUTHOR_KEYS_MAX
+    )]
+    AuthorKeys,
     /// There is one.
     #[error("there is a stream `{name}` already")]
     Exists {
@@ -233,6 +240,8 @@ pub struct StreamOptions {
     pub event_bytes_max: u32,
     /// The stream of ours that it takes the place of.
     pub cites: Option<StreamName>,
+    /// Whose signatures its events bear.
+    pub author: Option<AuthorRule>,
 }
 
 impl Exchange {
@@ -316,6 +325,7 @@ impl Exchange {
             frozen: watch::Sender::new(false),
             unsettle,
             erasing: Erasing::default(),
+            author_rules: tokio::sync::RwLock::new(()),
         });
         exchange.recall_frozen();
         exchange.recall_witnessed().await?;
@@ -394,6 +404,9 @@ impl Exchange {
         {
             return Err(StreamError::Limit.into());
         }
+        if let Some(rule) = &options.author {
+            crate::authors::check_rule(rule)?;
+        }
         let origin = Origin::of_stream(self.identity.authority(), name);
         if self.log(&origin).is_some() {
             return Err(StreamError::Exists { name: name.clone() }.into());
@@ -419,6 +432,7 @@ impl Exchange {
             title: options.title,
             labels: options.labels,
             event_bytes_max: options.event_bytes_max,
+            author: options.author,
         };
         self.add_own_log(LogKind::Own, &origin, settings).await
     }
@@ -499,6 +513,9 @@ impl Exchange {
         }
         if let Some(cites) = &settings.cites {
             genesis["cites"] = serde_json::json!(cites);
+        }
+        if let Some(author) = &settings.author {
+            genesis["author"] = serde_json::json!(author);
         }
         genesis.to_string()
     }
@@ -738,6 +755,10 @@ impl Exchange {
     pub(crate) fn refused_questions(&self) -> MutexGuard<'_, RefusedQuestions> {
         let questions = self.refused_questions.lock();
         questions.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn author_rules(&self) -> &tokio::sync::RwLock<()> {
+        &self.author_rules
     }
 
     pub(crate) fn erasing(&self) -> &Erasing {

@@ -8,6 +8,7 @@
 //! [`pipeline`], one file each. Sockets are in crate `transport`, files and SQL in crate `store`.
 
 mod access;
+mod authors;
 mod clock;
 mod erasure;
 mod exchange;
@@ -27,6 +28,7 @@ mod witness;
 mod witnessed;
 
 pub use access::{Peer, PeerError};
+pub use authors::AuthorBook;
 pub use clock::{CLOCK_JUMP_MAX, Clock, ClockJump};
 pub use erasure::{EraseFault, Erased, ErasureBook, OPEN_REQUESTS_MAX, RequestState, read_allows};
 pub use exchange::{

@@ -1,6 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_crypto::{Hash, Signature};
+use countersign_event::control::AuthorRule;
 use countersign_event::documents::Digest;
 use countersign_event::names::Origin;
 use countersign_protocol::SignedHead;
@@ -41,6 +42,9 @@ pub struct LogSettings {
     /// The log that it takes the place of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cites: Option<Cites>,
+    /// Whose signatures its events bear, until that is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<AuthorRule>,
 }
 
 /// A log that another one takes the place of, as far as it was known when that began.

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use countersign_crypto::{Hash, PublicKey};
+use countersign_event::control::AuthorRule;
 use countersign_event::documents::{
     Agreement, AgreementId, Document, KeyStatement, Plans, Receipt, SeriesId, Termination,
 };
@@ -13,6 +14,7 @@ use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
 use countersign_event::time::Timestamp;
 
+use crate::authors::AuthorBook;
 use crate::erasure::ErasureBook;
 
 /// Another organization.
@@ -152,6 +154,8 @@ pub struct Registry {
     pub erasure: ErasureBook,
     /// The plans that streams of ours are offered under.
     pub plans: HashMap<Origin, Plans>,
+    /// Whose signatures the events of streams bear.
+    pub authors: AuthorBook,
 }
 
 impl Registry {
@@ -184,6 +188,18 @@ impl Registry {
                 } else {
                     self.apps.remove(key);
                 }
+            }
+            LedgerRecord::AuthorRule {
+                stream,
+                sequence,
+                keys,
+                required,
+            } => {
+                let rule = AuthorRule {
+                    keys: keys.clone(),
+                    required: *required,
+                };
+                self.authors.apply(stream, *sequence, rule);
             }
             LedgerRecord::Cursor {
                 app,

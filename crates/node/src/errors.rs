@@ -39,6 +39,8 @@ error_codes! {
     AdminVersion = "admin-version",
     /// The content is gone already.
     AlreadyErased = "already-erased",
+    /// An event is not what its author signed, or not signed as the stream wants it.
+    AuthorSignature = "author-signature",
     /// Too much at once; try again.
     Busy = "busy",
     /// The clock jumped ahead.

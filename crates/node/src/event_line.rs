@@ -1,13 +1,15 @@
 //! An event as it is shown: one line of JSON, the same from a node and from a reader without one.
 
 use countersign_crypto::Hash;
+use countersign_event::author::{self, Author};
 use countersign_event::cloudevents::to_json_line;
 use countersign_event::content::EventRef;
+use countersign_event::control::AuthorRule;
 use countersign_event::time::Timestamp;
 use serde_json::Value;
 
 /// Members that say where an event lies. They stand before attributes of the same name: the position is what readers go on from.
-const PLACE: [&str; 4] = ["control", "leaf", "logtime", "sequence"];
+const PLACE: [&str; 5] = ["authorsignature", "control", "leaf", "logtime", "sequence"];
 
 /// Where an event lies in its log.
 #[derive(Clone, Copy, Debug)]
@@ -20,11 +22,16 @@ pub(crate) struct EventPlace {
 
 /// The CloudEvent with its position (`sequence`), the log's time (`logtime`) and its leaf hash (`leaf`). The payload is the producer's text, digit by
 /// digit: it never becomes a value of ours and back.
+///
+/// `authorsignature` is there where an author signed the event: the key's id and `verified` for a key that the stream names in `rule`, else `unknown key`, or
+/// what is wrong.
 pub(crate) fn event_line(
     place: &EventPlace,
     event: &EventRef<'_>,
+    rule: Option<&AuthorRule>,
 ) -> Result<String, serde_json::Error> {
     let json = to_json_line(event, &[]);
+    let author = author_text(event, rule);
     let (time, leaf) = (place.time.to_rfc3339(), hex::encode(place.leaf));
     if PLACE
         .iter()
@@ -37,6 +44,10 @@ pub(crate) fn event_line(
         if place.control {
             item["control"] = true.into();
         }
+        // An attribute of that name is not taken for a signature.
+        if author.is_some() || item.get("authorsignature").is_some() {
+            item["authorsignature"] = author.unwrap_or_else(|| "none".to_owned()).into();
+        }
         return Ok(item.to_string());
     }
     let control = if place.control {
@@ -47,9 +58,26 @@ pub(crate) fn event_line(
     // An event has members, so that a comma follows; the writer emits UTF-8.
     let members = String::from_utf8_lossy(json.strip_prefix(b"{").unwrap_or(&json));
     let sequence = place.sequence;
+    let author = match author {
+        Some(text) => format!("\"authorsignature\":{},", Value::from(text)),
+        None => String::new(),
+    };
     Ok(format!(
-        "{{\"sequence\":{sequence},\"logtime\":\"{time}\",\"leaf\":\"{leaf}\",{control}{members}"
+        "{{\"sequence\":{sequence},\"logtime\":\"{time}\",\"leaf\":\"{leaf}\",{control}{author}{members}"
     ))
+}
+
+fn author_text(event: &EventRef<'_>, rule: Option<&AuthorRule>) -> Option<String> {
+    let keys = rule.map_or(&[][..], |rule| &rule.keys);
+    match author::verify(event, keys) {
+        Ok(Author::Unsigned) => None,
+        Ok(Author::Verified { key, covers }) => {
+            let key = key.fingerprint();
+            Some(format!("{key} verified ({})", covers.word()))
+        }
+        Ok(Author::Unknown { keyid, .. }) => Some(format!("{keyid} unknown key")),
+        Err(fault) => Some(format!("wrong: {fault}")),
+    }
 }
 
 #[cfg(test)]
@@ -73,7 +101,7 @@ mod tests {
             leaf: [1; 32],
             control: false,
         };
-        event_line(&place, &event.as_ref()).unwrap()
+        event_line(&place, &event.as_ref(), None).unwrap()
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub use claims::{CLAIMS_MAX, Claim};
 use bytes::Bytes;
 use countersign_crypto::{Hash, PublicKey, Signature};
 use countersign_event::content::{ContentError, EventRef, SealedHead, open_content};
-use countersign_event::control::Allows;
+use countersign_event::control::{Allows, AuthorRule};
 use countersign_event::entry::{ENTRY_BYTES, Flags, Kind};
 use countersign_event::time::Timestamp;
 use countersign_tlog::checkpoint::verify_signature;
@@ -34,6 +34,8 @@ pub const BATCH_ENTRIES_MAX: u32 = 65_536;
 const TAG_WHOLE: u8 = 0;
 const TAG_ERASED: u8 = 1;
 const SALT_BYTES: u64 = 64;
+/// Of the entry's byte of kind and flags.
+const AUTHOR_SIGNED_BIT: u8 = 0x20;
 const DESCRIPTOR_BYTES_MIN: usize = 5;
 
 /// Entries [first, first + count) with their content, and what proves them.
@@ -248,6 +250,7 @@ pub struct VerifiedBatch {
     data_bytes: u64,
     claims: Vec<Claim>,
     allows: Vec<(u64, Allows)>,
+    rules: Vec<(u64, AuthorRule)>,
 }
 
 impl VerifiedBatch {
@@ -321,6 +324,21 @@ impl VerifiedBatch {
     #[must_use]
     pub fn allows(&self) -> &[(u64, Allows)] {
         &self.allows
+    }
+
+    /// The rules of authors that genesis and settings entries in it set, by their sequence.
+    #[must_use]
+    pub fn author_rules(&self) -> &[(u64, AuthorRule)] {
+        &self.rules
+    }
+
+    /// Whether an entry in it says that an author signed.
+    #[must_use]
+    pub fn is_author_signed(&self) -> bool {
+        let (entries, _) = self.entries.as_chunks::<ENTRY_BYTES>();
+        entries
+            .iter()
+            .any(|entry| entry[1] & AUTHOR_SIGNED_BIT != 0)
     }
 }
 
@@ -539,6 +557,7 @@ impl LogReader {
             added: Claims::default(),
             claims: Vec::new(),
             allows: Vec::new(),
+            rules: Vec::new(),
         };
         rebuild.all(first, count, &bulk[..descriptor_bytes], &content)?;
         let Cover::Checkpoint { head, consistency } = &message.cover;
@@ -567,6 +586,7 @@ impl LogReader {
             data_bytes,
             claims,
             allows,
+            rules,
             ..
         } = rebuild;
         for claim in claims.iter().filter(|claim| claim.by >= end) {
@@ -591,6 +611,7 @@ impl LogReader {
             data_bytes,
             claims,
             allows,
+            rules,
         })
     }
 
@@ -650,6 +671,7 @@ struct Rebuild<'a> {
     added: Claims,
     claims: Vec<Claim>,
     allows: Vec<(u64, Allows)>,
+    rules: Vec<(u64, AuthorRule)>,
 }
 
 impl Rebuild<'_> {
@@ -756,6 +778,8 @@ impl Rebuild<'_> {
         let says = Allows::read(event);
         self.judge_claims(sequence, says.as_ref())?;
         self.allows.extend(says.map(|says| (sequence, says)));
+        self.rules
+            .extend(AuthorRule::read(event).map(|rule| (sequence, rule)));
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use countersign_event::documents::RefusalCode;
 use countersign_exchange::pipeline::append::{AppendError, Appended};
+use countersign_exchange::pipeline::ingest::IngestError;
 use countersign_exchange::{Exchange, ExchangeError, Peer, PublishSession};
 use countersign_protocol::{Message as _, PublishAck, PublishBatch, PublishOpen, Refused};
 use tokio::sync::mpsc;
@@ -130,6 +131,7 @@ async fn refuse_for(
         ExchangeError::Stream(countersign_exchange::StreamError::Unknown { .. }) => {
             RefusalCode::NotFound
         }
+        ExchangeError::Ingest(IngestError::Author { .. }) => RefusalCode::AuthorSignature,
         _ => RefusalCode::Malformed,
     };
     refuse(exchange, peer, sink, stream, code, error.to_string()).await

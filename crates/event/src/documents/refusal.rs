@@ -8,6 +8,8 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RefusalCode {
+    /// An event is not what its author signed, or not signed as the stream wants it.
+    AuthorSignature,
     /// Too much at once; try again later.
     Busy,
     /// The log here does not continue the cursor that was shown.

@@ -214,7 +214,7 @@ prop_compose! {
         (asked, about, reason) in (words(), words(), words()),
         principal in of(authority()),
         code in select(vec![
-            RefusalCode::Busy, RefusalCode::CursorMismatch, RefusalCode::InvitationExpired, RefusalCode::InvitationUsed,
+            RefusalCode::AuthorSignature, RefusalCode::Busy, RefusalCode::CursorMismatch, RefusalCode::InvitationExpired, RefusalCode::InvitationUsed,
             RefusalCode::Malformed, RefusalCode::NoAgreement, RefusalCode::NotFound, RefusalCode::NotPermitted,
             RefusalCode::Pending, RefusalCode::WrongIdentity,
         ]),

@@ -57,9 +57,10 @@ pub(super) async fn load_registry(
     view: &LedgerView,
     own: &Authority,
 ) -> Result<Registry, ViewError> {
-    const KINDS: [&str; 15] = [
+    const KINDS: [&str; 16] = [
         "agreement",
         "app",
+        "author-rule",
         "erasure-answer",
         "erasure-request",
         "fault",

@@ -139,7 +139,9 @@ impl PublishSession {
             self.exchange.still_publishes(&self.peer, &self.log)?;
             self.judged.store(generation, Ordering::Relaxed);
         }
-        let drafts = Drafts::from_bulk(bulk, count, &self.limits)?;
+        let _judging = self.exchange.author_rules().read().await;
+        let rule = self.exchange.author_rule(&self.log, u64::MAX);
+        let drafts = Drafts::from_bulk(bulk, count, &self.limits, rule.as_deref())?;
         let sealed = self.exchange.with_entropy(|entropy| seal(&drafts, entropy));
         let publisher = Some((self.publisher, first_number));
         self.exchange

@@ -44,6 +44,7 @@ pub struct Consumption {
     reached: Reached,
     head: u64,
     paused: String,
+    author_fault_told: bool,
     signing: Option<(Envelope, oneshot::Receiver<Result<Appended, AppendError>>)>,
 }
 
@@ -206,6 +207,7 @@ impl Consumption {
             reached,
             reader,
             paused: String::new(),
+            author_fault_told: false,
             signing: None,
         };
         consumption.note_status(false);
@@ -322,6 +324,17 @@ impl Consumption {
         let copy = self.copy_log().await?;
         let (end, root) = (batch.end(), batch.range().root());
         let (events, bytes) = (batch.events(), batch.data_bytes());
+        self.exchange
+            .note_author_rules(&self.stream, &batch)
+            .await?;
+        if !self.author_fault_told
+            && let Some((sequence, fault)) = self.exchange.author_fault(&self.stream, &batch)
+        {
+            // Once a session: the ledger says that it happens, the copy where.
+            self.author_fault_told = true;
+            self.exchange
+                .note_author_fault(&self.stream, sequence, &fault);
+        }
         // Queued in order, awaited later: hashing the next batch overlaps the sync of this one.
         let erasures = self.erasures(&batch);
         let durable = self

@@ -1,7 +1,9 @@
 //! Ingest: bytes that somebody handed in → [`Drafts`], every one of which is a valid event within the limits.
 
 use bytes::Bytes;
+use countersign_event::author::AuthorFault;
 use countersign_event::content::{Event, EventError, EventRef, Limits};
+use countersign_event::control::AuthorRule;
 use countersign_protocol::publish::{
     EVENT_HEADER_BYTES, EventSpan, PublishBatchError, read_events, write_event,
 };
@@ -35,6 +37,14 @@ impl Draft {
 /// Why a batch is refused. All or nothing: no event of it is taken.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum IngestError {
+    /// One event is not what its author signed, or not signed as the stream wants it.
+    #[error("event {index} of the batch is refused: {error}")]
+    Author {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// What is wrong.
+        error: AuthorFault,
+    },
     /// The batch is not one.
     #[error(transparent)]
     Batch(#[from] PublishBatchError),
@@ -52,11 +62,18 @@ pub enum IngestError {
 }
 
 impl Drafts {
-    /// Checks a batch in the clients' binary form.
+    /// Checks a batch in the clients' binary form, its authors' signatures by the stream's rule.
     ///
     /// # Errors
     /// [`IngestError`].
-    pub fn from_bulk(bulk: Bytes, count: u32, limits: &Limits) -> Result<Self, IngestError> {
+    pub fn from_bulk(
+        bulk: Bytes,
+        count: u32,
+        limits: &Limits,
+        rule: Option<&AuthorRule>,
+    ) -> Result<Self, IngestError> {
+        let no_rule = AuthorRule::default();
+        let rule = rule.unwrap_or(&no_rule);
         let spans = read_events(&bulk, count)?;
         if spans.is_empty() {
             return Err(IngestError::Empty);
@@ -65,6 +82,10 @@ impl Drafts {
         for (index, span) in spans.into_iter().enumerate() {
             let event = EventRef::check(span.attributes(&bulk), span.data_part(&bulk), limits)
                 .map_err(|error| IngestError::Event { index, error })?;
+            if rule.required || event.data().author_material.is_some() {
+                rule.judge(&event)
+                    .map_err(|error| IngestError::Author { index, error })?;
+            }
             events.push(Draft::new(span, &event));
         }
         Ok(Self { bulk, events })

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod authors;
 mod deliver;
 mod disk_and_clock;
 mod erasure;

@@ -1,4 +1,4 @@
-use countersign_event::control::Retention;
+use countersign_event::control::{AuthorRule, Retention};
 use countersign_event::documents::Plans;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -231,6 +231,13 @@ pub enum Command {
         /// Anybody, or who shows a token.
         open: bool,
     },
+    /// Sets or shows whose signatures a stream's events bear.
+    StreamAuthors {
+        /// Its name.
+        stream: String,
+        /// Absent = show it.
+        set: Option<AuthorRule>,
+    },
     /// Proves that a stream has only grown between two of its checkpoints.
     StreamConsistency {
         /// Its name, `ORG/STREAM` or origin.
@@ -252,6 +259,8 @@ pub enum Command {
         labels: Vec<String>,
         /// Whether each top-level member of the data is committed to by itself.
         fields: bool,
+        /// Whose signatures its events bear; absent = nobody's are known.
+        author: Option<AuthorRule>,
         /// The stream of ours that it takes the place of.
         cites: Option<String>,
     },

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use countersign_crypto::PublicKey;
 
 use super::bench_args::BenchVerb;
 use super::parse::{parse_seconds, parse_start};
@@ -225,6 +226,12 @@ pub(crate) enum StreamVerb {
         /// Commit to each top-level member of the data by itself, so that members can be withheld later
         #[arg(long)]
         fields: bool,
+        /// Public key, in base64, of an author whose signatures in events (`dssematerial`) are verified; several times for several authors
+        #[arg(long = "author-key", value_name = "KEY", value_parser = PublicKey::from_base64)]
+        author_keys: Vec<PublicKey>,
+        /// Take only events that one of these authors has signed
+        #[arg(long, requires = "author_keys")]
+        require_author: bool,
         /// The stream of yours that it takes the place of: its origin, size and root are cited in the first entry, and it takes no more entries itself
         #[arg(long, value_name = "STREAM")]
         cites: Option<String>,
@@ -260,6 +267,25 @@ pub(crate) enum StreamVerb {
         /// `open`: anybody; `closed`: who shows a partner's token and is permitted to read the stream
         #[arg(value_parser = ["open", "closed"])]
         access: String,
+    },
+    /// Say whose signatures a stream's events bear, or show it
+    #[command(
+        after_help = "The keys given take the place of those before, from the next event on; readers see the change in the log. `app key FILE` makes a key, \
+        `publish --sign-as FILE` signs with it.\n\n\
+        Examples:\n  countersign stream authors quakes --author-key KEY --require-author\n  countersign stream authors quakes --none"
+    )]
+    Authors {
+        /// The stream's name
+        stream: String,
+        /// Public key of an author, in base64; several times for several authors
+        #[arg(long = "author-key", value_name = "KEY", value_parser = PublicKey::from_base64)]
+        author_keys: Vec<PublicKey>,
+        /// Take only events that one of these authors has signed
+        #[arg(long, requires = "author_keys")]
+        require_author: bool,
+        /// No author keys any more
+        #[arg(long, conflicts_with_all = ["author_keys", "require_author"])]
+        none: bool,
     },
     /// Erase one event's content: here at once, at partners as agreed
     #[command(
@@ -384,6 +410,9 @@ pub struct PublishArgs {
     /// Member of the line that becomes the event's time: RFC 3339, or milliseconds since 1970
     #[arg(long, value_name = "MEMBER", requires = "event_type")]
     pub time_from: Option<String>,
+    /// Sign each event as its author, with this private key file (CloudEvents `dssematerial`)
+    #[arg(long, value_name = "KEYFILE")]
+    pub sign_as: Option<PathBuf>,
     /// Events in a batch, at most
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536), value_name = "N")]
     pub batch: u32,
@@ -551,6 +580,12 @@ pub(crate) enum AppVerb {
         /// Its private key file, which is made if it does not exist
         #[arg(long, value_name = "FILE")]
         key_file: Option<PathBuf>,
+    },
+    /// Print the public key of a private key file, which is made if it does not exist; needs no node
+    #[command(after_help = "Example:\n  countersign app key author.pem")]
+    Key {
+        /// The file
+        file: PathBuf,
     },
     /// List applications
     #[command(visible_alias = "list")]

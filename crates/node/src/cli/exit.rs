@@ -74,9 +74,11 @@ impl From<ErrorCode> for Exit {
             C::ConfigSyntax | C::ConfigValue | C::ConfirmationNeeded | C::Usage => Self::Usage,
             C::AdminPeer | C::WrongIdentity => Self::NotAuthenticated,
             C::DataDirMissing | C::NotFound => Self::NotFound,
-            C::CursorMismatch | C::LogDamaged | C::StatementInvalid | C::VerificationFailed => {
-                Self::VerificationFailed
-            }
+            C::AuthorSignature
+            | C::CursorMismatch
+            | C::LogDamaged
+            | C::StatementInvalid
+            | C::VerificationFailed => Self::VerificationFailed,
             C::InvitationExpired
             | C::InvitationUsed
             | C::LegalHold
@@ -99,6 +101,7 @@ impl From<ErrorCode> for Exit {
 impl From<RefusalCode> for ErrorCode {
     fn from(code: RefusalCode) -> Self {
         match code {
+            RefusalCode::AuthorSignature => Self::AuthorSignature,
             RefusalCode::Busy => Self::Busy,
             RefusalCode::CursorMismatch => Self::CursorMismatch,
             RefusalCode::InvitationExpired => Self::InvitationExpired,

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap_complete::generate;
 use countersign_audit::{EVENT_PROOF, GROWTH_PROOF};
-use countersign_crypto::{OsEntropy, SigningKey};
-use countersign_event::control::Retention;
+use countersign_crypto::{OsEntropy, PublicKey, SigningKey};
+use countersign_event::control::{AuthorRule, Retention};
 use countersign_event::documents::{PLAN_BYTES_MAX, PLANS_MAX, Plans};
 use countersign_exchange::Clock as _;
 use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
@@ -72,6 +72,17 @@ async fn dispatch(
                 &mut script,
             );
             output.data(&String::from_utf8_lossy(&script))?;
+            Ok(Exit::Ok)
+        }
+        Noun::App(AppVerb::Key { file }) => {
+            let key = app_key(None, Some(file.clone()))?;
+            let fingerprint = PublicKey::from_base64(&key).map(|key| key.fingerprint());
+            let fingerprint = fingerprint
+                .map_err(|error| CommandError::new(ErrorCode::Internal, error))?
+                .to_string();
+            let file = file.display().to_string();
+            let value = serde_json::json!({ "key": key, "fingerprint": fingerprint, "file": file });
+            output.value(&View::FIELDS, &value)?;
             Ok(Exit::Ok)
         }
         Noun::Config(ConfigVerb::Explain { sample }) => explain(&place(), sample, output),
@@ -363,6 +374,10 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 let key = app_key(key, key_file)?;
                 (Command::AppAdd { app, key }, View::FIELDS)
             }
+            AppVerb::Key { .. } => {
+                let message = "`app key` is no question to a node";
+                return Err(CommandError::new(ErrorCode::Internal, message));
+            }
             AppVerb::Ls => (Command::AppLs, View::TABLE),
             AppVerb::Remove { app } => (Command::AppRemove { app }, View::FIELDS),
         },
@@ -467,6 +482,16 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 let open = access == "open";
                 (Command::StreamAccess { stream, open }, View::FIELDS)
             }
+            StreamVerb::Authors {
+                stream,
+                author_keys,
+                require_author,
+                none,
+            } => {
+                let set = author_rule(author_keys, require_author);
+                let set = set.or_else(|| none.then(AuthorRule::default));
+                (Command::StreamAuthors { stream, set }, View::FIELDS)
+            }
             StreamVerb::Consistency {
                 stream,
                 old,
@@ -521,13 +546,17 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 title,
                 labels,
                 fields,
+                author_keys,
+                require_author,
                 cites,
             } => {
+                let author = author_rule(author_keys, require_author);
                 let command = Command::StreamCreate {
                     stream,
                     title,
                     labels,
                     fields,
+                    author,
                     cites,
                 };
                 (command, View::FIELDS)
@@ -755,6 +784,10 @@ fn absolute(path: &Path) -> Result<String, CommandError> {
 }
 
 /// The public key of an application: as given, from its key file, or of a key that is made there.
+fn author_rule(keys: Vec<PublicKey>, required: bool) -> Option<AuthorRule> {
+    (!keys.is_empty()).then_some(AuthorRule { keys, required })
+}
+
 fn app_key(key: Option<String>, file: Option<PathBuf>) -> Result<String, CommandError> {
     let Some(file) = file else {
         return Ok(key.unwrap_or_default());

@@ -194,6 +194,10 @@ fn summary(record: &LedgerRecord) -> String {
             true => format!("legal hold: {reason}"),
             false => "legal hold released".to_owned(),
         },
+        LedgerRecord::AuthorRule { keys, required, .. } => {
+            let word = if *required { "required" } else { "known" };
+            format!("{} author keys, {word}", keys.len())
+        }
         LedgerRecord::Retention { .. } => "retention set".to_owned(),
         LedgerRecord::Fault { detail, .. } => detail.clone(),
         LedgerRecord::Invitation { id, .. } => format!("invitation {}", &id[..8.min(id.len())]),

@@ -23,6 +23,7 @@ use countersign_client::join::JoinError;
 use countersign_event::documents::{Refusal, RefusalCode};
 use countersign_event::names::Origin;
 use countersign_exchange::pipeline::append::AppendError;
+use countersign_exchange::pipeline::ingest::IngestError;
 use countersign_exchange::{Exchange, ExchangeError, OnboardingError, Partner, Peer, StreamError};
 use countersign_store::checkpoints::CheckpointsError;
 use countersign_transport::{
@@ -145,6 +146,7 @@ impl LocalNode {
     async fn dispatch(&self, command: Command, out: &mut Out) -> Result<(), CommandError> {
         match command {
             Command::StreamAccess { .. }
+            | Command::StreamAuthors { .. }
             | Command::StreamConsistency { .. }
             | Command::StreamCreate { .. }
             | Command::StreamInfo { .. }
@@ -268,6 +270,7 @@ fn refusal_error(refusal: &Refusal) -> CommandError {
 
 fn refusal_code(code: RefusalCode) -> ErrorCode {
     match code {
+        RefusalCode::AuthorSignature => ErrorCode::AuthorSignature,
         RefusalCode::Busy => ErrorCode::Busy,
         RefusalCode::CursorMismatch => ErrorCode::CursorMismatch,
         RefusalCode::InvitationExpired => ErrorCode::InvitationExpired,
@@ -293,6 +296,7 @@ pub(crate) fn exchange_error(error: ExchangeError) -> CommandError {
         ExchangeError::Append(AppendError::Stopped { .. }) => ErrorCode::StorageStopped,
         ExchangeError::Append(_) => ErrorCode::Malformed,
         ExchangeError::Erase(fault) => erasure::erase_error(fault),
+        ExchangeError::Ingest(IngestError::Author { .. }) => ErrorCode::AuthorSignature,
         ExchangeError::Ingest(_) => ErrorCode::EventInvalid,
         ExchangeError::NoLedger => ErrorCode::DataDirIncomplete,
         ExchangeError::Read(countersign_store::journal::ReadError::Damage(_)) => {

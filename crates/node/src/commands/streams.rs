@@ -76,6 +76,7 @@ impl LocalNode {
                 title,
                 labels,
                 fields,
+                author,
                 cites,
             } => {
                 if fields {
@@ -92,6 +93,7 @@ impl LocalNode {
                     labels,
                     event_bytes_max: 0,
                     cites: cites.map_err(|error| CommandError::new(ErrorCode::Usage, error))?,
+                    author,
                 };
                 let log = self
                     .exchange
@@ -99,6 +101,16 @@ impl LocalNode {
                     .await
                     .map_err(exchange_error)?;
                 out.value(&self.stream_value(&log)).await
+            }
+            Command::StreamAuthors { stream, set } => {
+                if let Some(rule) = set {
+                    let done = self.exchange.set_author_rule(&stream, rule).await;
+                    done.map_err(exchange_error)?;
+                }
+                let log = self.log(&self.stream(&stream)?)?;
+                let mut value = json!({ "stream": stream });
+                self.add_authors(&log, &mut value);
+                out.value(&value).await
             }
             Command::StreamInfo { stream } => {
                 let log = self.log(&self.stream(&stream)?)?;
@@ -295,10 +307,29 @@ impl LocalNode {
             value["log_vkey"] = vkey.ok().map(|vkey| vkey.to_string()).into();
         }
         self.add_retention(log, &mut value);
+        self.add_authors(log, &mut value);
         if log.kind() == LogKind::Own {
             self.add_published(log, &mut value);
         }
         value
+    }
+
+    /// Whose signatures the newest events of a stream bear.
+    fn add_authors(&self, log: &Log, value: &mut Value) {
+        let rule = self.exchange.author_rule(log, u64::MAX);
+        let rule = rule.as_deref().filter(|rule| !rule.keys.is_empty());
+        let word = match rule {
+            None => "none known",
+            Some(rule) if rule.required => "required",
+            Some(_) => "known",
+        };
+        value["authors"] = word.into();
+        if let Some(rule) = rule {
+            let keys = rule.keys.iter();
+            value["author_keys"] = keys
+                .map(|key| format!("{} {}", key.fingerprint(), key.to_base64()))
+                .collect();
+        }
     }
 
     /// Where the published log of a stream of ours is, and who may read it.
@@ -372,7 +403,7 @@ impl LocalNode {
                     if let Some(gap) = gap.take() {
                         out.line(gap.line(self, &log)?).await?;
                     }
-                    let Some(line) = line_of(&log, &stored, reading.control)? else {
+                    let Some(line) = self.line_of(&log, &stored, reading.control)? else {
                         continue;
                     };
                     out.line(line).await?;
@@ -476,29 +507,36 @@ impl LocalNode {
         Err(CommandError::new(ErrorCode::CursorMismatch, message)
             .advise("read on from a place of your choice with --from"))
     }
-}
 
-fn line_of(
-    log: &Log,
-    stored: &StoredEntry<'_>,
-    control: bool,
-) -> Result<Option<String>, CommandError> {
-    let entry = Entry::decode(stored.entry).map_err(internal)?;
-    if entry.kind == Kind::Control && !control {
-        return Ok(None);
+    fn line_of(
+        &self,
+        log: &Log,
+        stored: &StoredEntry<'_>,
+        control: bool,
+    ) -> Result<Option<String>, CommandError> {
+        let entry = Entry::decode(stored.entry).map_err(internal)?;
+        if entry.kind == Kind::Control && !control {
+            return Ok(None);
+        }
+        let damaged = |error: countersign_event::content::ContentError| {
+            let (sequence, origin) = (stored.sequence, log.origin());
+            let message = format!("entry {sequence} of `{origin}` is damaged: {error}");
+            CommandError::new(ErrorCode::LogDamaged, message)
+        };
+        let event = check_content(&entry, stored.content, stored.attribute_bytes as usize)
+            .map_err(damaged)?;
+        let place = EventPlace {
+            sequence: stored.sequence,
+            time: entry.time,
+            leaf: countersign_tlog::leaf_hash(stored.entry),
+            control: entry.kind == Kind::Control,
+        };
+        // Looked up where it is needed only.
+        let signed = entry.flags.author_signed;
+        let rule = signed.then(|| self.exchange.author_rule(log, stored.sequence));
+        let rule = rule.flatten();
+        event_line(&place, &event, rule.as_deref())
+            .map(Some)
+            .map_err(internal)
     }
-    let damaged = |error: countersign_event::content::ContentError| {
-        let (sequence, origin) = (stored.sequence, log.origin());
-        let message = format!("entry {sequence} of `{origin}` is damaged: {error}");
-        CommandError::new(ErrorCode::LogDamaged, message)
-    };
-    let event =
-        check_content(&entry, stored.content, stored.attribute_bytes as usize).map_err(damaged)?;
-    let place = EventPlace {
-        sequence: stored.sequence,
-        time: entry.time,
-        leaf: countersign_tlog::leaf_hash(stored.entry),
-        control: entry.kind == Kind::Control,
-    };
-    event_line(&place, &event).map(Some).map_err(internal)
 }

@@ -138,6 +138,7 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
             })
         }
         LedgerRecord::App { .. }
+        | LedgerRecord::AuthorRule { .. }
         | LedgerRecord::Cursor { .. }
         | LedgerRecord::ErasureAnswer { .. }
         | LedgerRecord::ErasureRequest { .. }

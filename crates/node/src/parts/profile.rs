@@ -12,6 +12,7 @@ use countersign_client::profile::{Profile, Subscription};
 use countersign_client::subscriber::{DeliveredEvent, EventBatch, Start, SubscribeError};
 use countersign_client::{Clock, Subscriber, SubscriberOptions};
 use countersign_crypto::OsEntropy;
+use countersign_event::control::AuthorRule;
 use countersign_event::documents::Party;
 use countersign_event::names::Origin;
 use countersign_event::time::Timestamp;
@@ -280,6 +281,8 @@ async fn read(
     let mut left = count.unwrap_or(u64::MAX);
     let mut status = subscriber.status().clone();
     let mut is_watched = true;
+    // A reader without a node keeps no log: it knows the author keys that the entries of this session name.
+    let mut rules = Vec::new();
     loop {
         let batch = tokio::select! {
             batch = subscriber.next() => batch.map_err(ReadEnd::Subscription)?,
@@ -295,7 +298,9 @@ async fn read(
         let Some(batch) = batch else {
             return Ok(());
         };
-        left = print(subscriber, &batch, left, output)?;
+        rules.extend_from_slice(batch.verified().author_rules());
+        left = print(subscriber, &batch, &rules, left, output)?;
+        rules.drain(..rules.len().saturating_sub(1));
         if left == 0 {
             return Ok(());
         }
@@ -306,6 +311,7 @@ async fn read(
 fn print(
     subscriber: &Subscriber,
     batch: &EventBatch,
+    rules: &[(u64, AuthorRule)],
     left: u64,
     output: &mut Output,
 ) -> Result<u64, ReadEnd> {
@@ -323,7 +329,7 @@ fn print(
         }
     }
     for event in batch.events() {
-        let line = json_line(&event).map_err(ReadEnd::Command)?;
+        let line = json_line(&event, rules).map_err(ReadEnd::Command)?;
         if output.is_json() {
             text.push_str(&line);
             text.push('\n');
@@ -345,7 +351,10 @@ fn print(
     Ok(left)
 }
 
-fn json_line(event: &DeliveredEvent<'_>) -> Result<String, CommandError> {
+fn json_line(
+    event: &DeliveredEvent<'_>,
+    rules: &[(u64, AuthorRule)],
+) -> Result<String, CommandError> {
     let content = event.event().map_err(unreadable)?;
     let place = EventPlace {
         sequence: event.sequence,
@@ -353,7 +362,9 @@ fn json_line(event: &DeliveredEvent<'_>) -> Result<String, CommandError> {
         leaf: *event.leaf,
         control: false,
     };
-    event_line(&place, &content).map_err(unreadable)
+    let holds = |(from, _): &&(u64, AuthorRule)| *from <= event.sequence;
+    let rule = rules.iter().rev().find(holds).map(|(_, rule)| rule);
+    event_line(&place, &content, rule).map_err(unreadable)
 }
 
 const EVENTS: View = View {

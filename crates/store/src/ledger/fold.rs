@@ -311,7 +311,8 @@ impl Fold<'_> {
                 int(document.sequence)?;
                 Ok(())
             }
-            LedgerRecord::Hold { stream: about, .. }
+            LedgerRecord::AuthorRule { stream: about, .. }
+            | LedgerRecord::Hold { stream: about, .. }
             | LedgerRecord::Retention { stream: about, .. } => {
                 *stream = Some(about);
                 self.node_log()?;

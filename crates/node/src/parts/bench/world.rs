@@ -151,6 +151,7 @@ impl NodeProcess {
             title: None,
             labels: Vec::new(),
             fields: false,
+            author: None,
             cites: None,
         };
         self.call(create).await.map(|_| ())

@@ -59,6 +59,7 @@ pub(super) async fn publish(
         title: Some("Earthquakes of magnitude 2.5 and above, worldwide".to_owned()),
         labels: vec!["listed".to_owned()],
         fields: false,
+        author: None,
         cites: None,
     };
     producer.call(&create).await?;

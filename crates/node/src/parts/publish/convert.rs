@@ -1,6 +1,8 @@
 //! The text of an event into its binary form: a CloudEvent as it is, or a plain object wrapped into one.
 
+use countersign_crypto::SigningKey;
 use countersign_event::attributes::AttributeError;
+use countersign_event::author::{SignError, sign};
 use countersign_event::cloudevents::{CloudEventError, from_json};
 use countersign_event::content::{Event, EventError, Limits};
 use countersign_event::data::DataError;
@@ -9,6 +11,7 @@ use countersign_event::ndjson::{FieldPath, JsonError, Line, Wrap, WrapFault};
 use super::input::Text;
 use crate::cli::PublishArgs;
 use crate::errors::{CommandError, ErrorCode};
+use crate::keys::read_key;
 
 /// How texts become events.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub(super) struct Converter {
     /// Whether `source` was given, or is the stream's origin.
     has_source: bool,
     limits: Limits,
+    /// The author's key, where events are signed.
+    author: Option<SigningKey>,
 }
 
 impl Converter {
@@ -24,7 +29,7 @@ impl Converter {
     /// its origin.
     ///
     /// # Errors
-    /// [`ErrorCode::Usage`] for a field that cannot be one.
+    /// [`ErrorCode::Usage`] for a field that cannot be one; what reading the author's key reports.
     pub(super) fn new(args: &PublishArgs) -> Result<Self, CommandError> {
         let field = |text: &Option<String>| {
             let parsed = text.as_deref().map(str::parse::<FieldPath>).transpose();
@@ -43,6 +48,7 @@ impl Converter {
             wrap,
             has_source: args.source.is_some(),
             limits: Limits::FORMAT,
+            author: args.sign_as.as_deref().map(read_key).transpose()?,
         })
     }
 
@@ -54,11 +60,22 @@ impl Converter {
         self.limits.data_bytes_max = data_bytes_max as usize;
     }
 
-    /// The event that a text is.
+    /// The event that a text is, signed where an author signs. The signature is the same each time, so that an input can be handed in again.
     ///
     /// # Errors
     /// [`ErrorCode::EventInvalid`] and [`ErrorCode::EventTooLarge`], naming the line.
     pub(super) fn event(&self, text: &Text<'_>) -> Result<Event, CommandError> {
+        let event = self.unsigned_event(text)?;
+        let Some(key) = &self.author else {
+            return Ok(event);
+        };
+        sign(&event.as_ref(), key, &self.limits).map_err(|error| match error {
+            SignError::Event(error) => refused(text, error),
+            error => invalid(text, error),
+        })
+    }
+
+    fn unsigned_event(&self, text: &Text<'_>) -> Result<Event, CommandError> {
         match &self.wrap {
             None => from_json(text.bytes, &self.limits).map_err(|error| {
                 let is_plain = matches!(
