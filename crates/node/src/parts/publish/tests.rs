@@ -279,6 +279,7 @@ fn args() -> PublishArgs {
         id_from: None,
         time_from: None,
         batch: 1024,
+        sign_as: None,
         again: false,
         attempts: 20,
         series: None,
