@@ -49,6 +49,54 @@ fn an_agreement_that_runs_out_ends_a_quiet_subscription() {
 
 /// 1. Two nodes, an agreement, events, receipts. 2. At each step one node is stopped or killed, its database deleted, replaced by an
 ///    older copy, or filled with garbage, and the node started again. 3. The rows are those that were there before.
+/// The same question from both sides: what the operator sees of its own policies, and what a partner's node lets us see of its.
+#[test]
+fn how_policies_would_decide_is_explained_on_both_sides() {
+    let root = Root::new();
+    let mut producer = Node::init(root.path(), "Producer", &[]);
+    let mut consumer = Node::init(root.path(), "Consumer", &[]);
+    producer.serve();
+    consumer.serve();
+    producer.json(&["stream", "create", "quakes"]);
+    producer.share("quakes", &consumer);
+
+    let here = producer.json(&["policy", "explain", "read", "consumer", "quakes"]);
+    assert_eq!(here["policies"], serde_json::json!(["starter/read"]));
+    assert_eq!(here["looked_at"]["context.agreement.active"], true);
+    let words = ["policy", "explain", "read", "us", "producer/quakes"];
+    let there = consumer.json(&words);
+    assert_eq!(there["allowed"], true);
+    assert_eq!(there["asked"], "producer");
+    assert_eq!(there["policy_digest"], here["policy_digest"]);
+    assert_eq!(there["looked_at"]["context.agreement.active"], true);
+    assert!(there["looked_at"].get("resource.origin").is_none());
+
+    // What the operator records is a fact from then on, and no made-up fact counts at a partner's node.
+    let rule = "@id(\"eu\") forbid (principal, action == Action::\"read\", resource) unless { principal has region && principal.region == \"EU\" };";
+    fs::write(producer.data.join("policies/eu.cedar"), rule).unwrap();
+    let no = wait_until("the policy is in force", || {
+        let no = consumer.json(&words);
+        (no["allowed"] == false).then_some(no)
+    });
+    assert_eq!(no["policies"], serde_json::json!(["eu/eu"]));
+    assert_eq!(no["looked_at"]["principal.region"], Value::Null);
+    let made_up = [&words[..], &["--region", "EU"]].concat();
+    assert_eq!(consumer.run(&made_up).status.code(), Some(2));
+    let what_if = [
+        "policy", "explain", "read", "consumer", "quakes", "--region", "EU",
+    ];
+    assert_eq!(producer.json(&what_if)["allowed"], true);
+    producer.json(&["partner", "set", "consumer", "--region", "EU"]);
+    assert_eq!(consumer.json(&words)["allowed"], true);
+    assert_eq!(
+        producer.json(&["partner", "info", "consumer"])["region"],
+        "EU"
+    );
+    // A stream that is not there, or not for us.
+    let hidden = consumer.run(&["policy", "explain", "read", "us", "producer/other"]);
+    assert_eq!(hidden.status.code(), Some(5));
+}
+
 #[test]
 fn the_view_has_the_same_rows_after_its_database_was_deleted_or_replaced() {
     let root = Root::new();

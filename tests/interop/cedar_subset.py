@@ -25,7 +25,7 @@ def environment(facts):
     principal = home if kind == "organization" else (kind.capitalize(), who["fingerprint"])
     stream = "Stream", resource["origin"]
     owner = "Organization", resource["owner"]
-    attributes = {name: organization[name] for name in ("authority", "own", "partner")} | {name: who[name] for name in ("name", "fingerprint")}
+    attributes = {name: organization[name] for name in ("authority", "own", "partner", "region") if organization.get(name) is not None} | {name: who[name] for name in ("name", "fingerprint")}
     members = {name: resource[name] for name in ("name", "origin", "owner", "title", "labels") if resource[name] is not None}
     # What policies may ask of the time is beyond this subset: `now` is left out.
     context = {name: value for name, value in facts["context"].items() if value is not None and name != "now_us"}

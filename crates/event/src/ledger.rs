@@ -209,6 +209,14 @@ pub enum LedgerRecord {
         /// The DSSE envelope.
         envelope: EnvelopeText,
     },
+    /// Where a partner is established, as this node's operator says. Counterparty log.
+    Region {
+        /// Which partner.
+        partner: Authority,
+        /// In the operator's words; none where nothing is to be said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        region: Option<String>,
+    },
     /// One event refused by the consumer. Counterparty log.
     Rejection {
         /// The DSSE envelope.
@@ -263,6 +271,7 @@ impl LedgerRecord {
             Self::Receipt { .. } => "receipt",
             Self::Fault { .. } => "fault",
             Self::Refusal { .. } => "refusal",
+            Self::Region { .. } => "region",
             Self::Rejection { .. } => "rejection",
             Self::Revocation { .. } => "revocation",
             Self::Termination { .. } => "termination",

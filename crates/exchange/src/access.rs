@@ -12,7 +12,8 @@ use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
 use countersign_policy::{
-    Action, Agreement, Context, Decision, Member, Organization, Principal, Request, Stream,
+    Action, Agreement, Context, Credential, Decision, Member, Organization, Principal, Request,
+    Stream,
 };
 use countersign_protocol::Hello;
 use countersign_store::journal::LogKind;
@@ -77,6 +78,9 @@ impl Peer {
         }
     }
 }
+
+/// The most characters of a purpose or plan that the policies are shown.
+pub(crate) const PURPOSE_CHARS_MAX: usize = 200;
 
 /// Why a peer is not who it says it is.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -201,6 +205,13 @@ impl Exchange {
             name: own.statement.name.clone(),
             own: true,
             partner: false,
+            region: None,
+        };
+        let credential = match peer {
+            Peer::App { .. } => Credential::ApplicationKey,
+            Peer::Holder { .. } => Credential::Token,
+            Peer::Local => Credential::Local,
+            Peer::Organization { .. } => Credential::NodeKey,
         };
         let principal = match peer {
             Peer::App { name, key } => Principal::Application(Member {
@@ -233,9 +244,11 @@ impl Exchange {
                     plan_digest: hex(&state.agreement.plan.digest()),
                     streams: [state.agreement.stream.to_string()].into(),
                 }),
+                credential: Some(credential),
                 now_us: now.0,
                 plan: agreement.map(|state| state.agreement.plan.name.clone()),
-                purpose: (!purpose.is_empty()).then(|| purpose.chars().take(200).collect()),
+                purpose: (!purpose.is_empty())
+                    .then(|| purpose.chars().take(PURPOSE_CHARS_MAX).collect()),
             },
         }
     }
@@ -249,6 +262,7 @@ impl Exchange {
             name: statement.name.clone(),
             own: statement.authority == *self.identity().authority(),
             partner: partner.is_some_and(|partner| partner.revoked.is_none()),
+            region: partner.and_then(|partner| partner.region.clone()),
         }
     }
 

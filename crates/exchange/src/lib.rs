@@ -12,6 +12,7 @@ mod authors;
 mod clock;
 mod erasure;
 mod exchange;
+mod explaining;
 mod forks;
 mod identity;
 mod log;

@@ -56,6 +56,9 @@ pub enum OnboardingError {
     /// The node failed.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
+    /// No name of a region.
+    #[error("a region has 1 to 100 characters, none of them a control character")]
+    Region,
     /// There is no such thing, or it is over.
     #[error("there is no {what} `{name}` that this could be done to")]
     Unknown {
@@ -537,6 +540,28 @@ impl Exchange {
         self.record_and_wait(Some(authority.clone()), record)
             .await?;
         Ok(authority)
+    }
+
+    /// Records where a partner is established, for policies to ask; its running subscriptions are judged again.
+    ///
+    /// # Errors
+    /// [`OnboardingError::Region`]; what recording may say.
+    pub async fn set_region(
+        self: &Arc<Self>,
+        partner: &Authority,
+        region: Option<String>,
+    ) -> Result<(), OnboardingError> {
+        let plain = |text: &String| {
+            (1..=100).contains(&text.chars().count()) && !text.contains(char::is_control)
+        };
+        if !region.as_ref().is_none_or(plain) {
+            return Err(OnboardingError::Region);
+        }
+        let record = LedgerRecord::Region {
+            partner: partner.clone(),
+            region,
+        };
+        Ok(self.record_and_wait(Some(partner.clone()), record).await?)
     }
 
     fn open_invitations(&self) -> Vec<String> {

@@ -28,6 +28,8 @@ pub struct Partner {
     pub addresses: Vec<String>,
     /// Why its access as a whole was ended, if it was.
     pub revoked: Option<String>,
+    /// Where it is established, as this node's operator recorded it.
+    pub region: Option<String>,
 }
 
 /// An agreement and whether it still holds.
@@ -268,6 +270,11 @@ impl Registry {
                     partner.revoked = Some(reason.clone());
                 }
             }
+            LedgerRecord::Region { partner, region } => {
+                if let Some(partner) = self.partners.get_mut(partner) {
+                    partner.region.clone_from(region);
+                }
+            }
             LedgerRecord::Termination { envelope } => self.apply_termination(envelope),
             LedgerRecord::Token {
                 partner,
@@ -364,6 +371,7 @@ impl Registry {
                     envelope,
                     addresses: Vec::new(),
                     revoked: None,
+                    region: None,
                 };
                 self.partners.insert(authority, partner);
             }

@@ -9,8 +9,8 @@
 use std::time::Instant;
 
 use countersign_policy::{
-    Action, Agreement, Context, Member, Organization, PolicyLoadError, PolicySet, Principal,
-    Request, Stream,
+    Action, Agreement, Context, Credential, Member, Organization, PolicyLoadError, PolicySet,
+    Principal, Request, Stream,
 };
 
 const DECISIONS: usize = 20_000;
@@ -98,6 +98,7 @@ fn request(number: usize, active: bool) -> Request {
                 plan_digest: "00".repeat(32),
                 streams: [origin].into(),
             }),
+            credential: Some(Credential::NodeKey),
             now_us: 1_790_000_000_000_000 + number as u64,
             plan: None,
             purpose: Some("research".to_owned()),

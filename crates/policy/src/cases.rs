@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Decision;
-use crate::request::{Action, Agreement, Context, Principal, Request, Stream};
+use crate::request::{Action, Agreement, Context, Credential, Principal, Request, Stream};
 use crate::set::PolicySet;
 
 /// The most bytes of a file of cases. Enforced by [`run_cases`] and [`case_policies`].
@@ -107,6 +107,8 @@ struct CaseContext {
     #[serde(default)]
     agreement: Option<Agreement>,
     #[serde(default)]
+    credential: Option<Credential>,
+    #[serde(default)]
     now: Option<String>,
     #[serde(default)]
     plan: Option<String>,
@@ -157,6 +159,7 @@ impl Case {
             resource: self.resource,
             context: Context {
                 agreement: self.context.agreement,
+                credential: self.context.credential,
                 now_us,
                 plan: self.context.plan,
                 purpose: self.context.purpose,

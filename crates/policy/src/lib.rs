@@ -7,7 +7,7 @@
 //!   principal  an organization, one of its nodes or applications
 //!   action     discover · request · read · publish
 //!   resource   a stream
-//!   context    the agreement, the plan, the purpose, the time
+//!   context    the agreement, the plan, the purpose, the credential, the time
 //! ```
 //!
 //! ```
@@ -48,19 +48,23 @@
 mod cases;
 mod decision;
 mod deep;
+mod facts;
 mod fault;
 mod load;
 mod nesting;
+mod reads;
 mod request;
 mod scope;
 mod set;
-mod time;
 
 pub use cases::{CaseFileError, CaseResult, case_policies, run_cases};
 pub use decision::{Decision, Explanation, PolicyId, PolicyNote, Reason};
+pub use facts::Fact;
 pub use fault::{PolicyFault, PolicyLoadError};
 pub use load::{
     NESTING_MAX, OPERATORS_MAX, POLICIES_MAX, POLICY_BYTES_MAX, POLICY_TEXT_BYTES_MAX, SCHEMA,
 };
-pub use request::{Action, Agreement, Context, Member, Organization, Principal, Request, Stream};
+pub use request::{
+    Action, Agreement, Context, Credential, Member, Organization, Principal, Request, Stream,
+};
 pub use set::PolicySet;

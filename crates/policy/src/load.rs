@@ -8,8 +8,8 @@ use countersign_crypto::{Hash, Sha256Stream};
 use crate::decision::{PolicyId, PolicyNote};
 use crate::fault::{PolicyFault, PolicyLoadError, Source};
 use crate::nesting::{Statement, statements};
+use crate::reads::Reads;
 use crate::scope::Scope;
-use crate::time::mentions_time;
 
 /// The schema that every policy is checked against, in Cedar's schema language.
 pub const SCHEMA: &str = include_str!("../../../policies/countersign.cedarschema");
@@ -40,7 +40,6 @@ pub(crate) struct Loaded {
     pub(crate) policies: CedarPolicySet,
     pub(crate) catalog: Vec<Entry>,
     pub(crate) warnings: Vec<PolicyFault>,
-    pub(crate) mentions_time: bool,
     pub(crate) schema: Schema,
 }
 
@@ -49,6 +48,7 @@ pub(crate) struct Entry {
     pub(crate) note: PolicyNote,
     pub(crate) effect: Effect,
     pub(crate) scope: Scope,
+    pub(crate) reads: Reads,
 }
 
 /// Reads and validates policy texts.
@@ -74,7 +74,6 @@ pub(crate) fn load(files: &[(String, String)]) -> Result<Loaded, PolicyLoadError
         policies: cedar_set(&parsed),
         catalog: parsed.iter().map(Parsed::entry).collect(),
         warnings,
-        mentions_time: parsed.iter().any(|one| mentions_time(&one.policy)),
         schema,
         texts,
     })
@@ -98,6 +97,7 @@ impl Parsed {
             },
             effect: self.policy.effect(),
             scope: Scope::of(&self.policy),
+            reads: Reads::of(&self.policy),
         }
     }
 }

@@ -63,6 +63,9 @@ pub struct Organization {
     /// True where it has an agreement with us or has redeemed an invitation.
     #[serde(default)]
     pub partner: bool,
+    /// Where it is established, in the words of this node's operator, who recorded it; none where that was not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
 }
 
 /// A node or an application of an organization.
@@ -138,6 +141,33 @@ pub struct Agreement {
     pub streams: BTreeSet<String>,
 }
 
+/// What proved who asks.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Credential {
+    /// The key of an enrolled application, by TLS.
+    ApplicationKey,
+    /// The right to open this node's own socket.
+    Local,
+    /// The key of a node that its organization's key statement delegates, by TLS.
+    NodeKey,
+    /// A token, which whoever holds it can show.
+    Token,
+}
+
+impl Credential {
+    /// The word in policies.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ApplicationKey => "application-key",
+            Self::Local => "local",
+            Self::NodeKey => "node-key",
+            Self::Token => "token",
+        }
+    }
+}
+
 /// The circumstances of a request.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -145,6 +175,9 @@ pub struct Context {
     /// The agreement under which the request is made, where there is one.
     #[serde(default)]
     pub agreement: Option<Agreement>,
+    /// What proved who asks; none where nobody asks, as in a made-up request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
     /// The time of the request: microseconds since 1970-01-01T00:00:00Z, as in a log entry. Policies see milliseconds.
     pub now_us: u64,
     /// The plan asked for, where a plan is asked for.
@@ -297,6 +330,7 @@ impl Request {
             texts.push(("fingerprint", &member.fingerprint));
             texts.push(("name", &member.name));
         }
+        texts.extend(organization.region.iter().map(|text| ("region", text)));
         texts.extend(self.resource.title.iter().map(|text| ("title", text)));
         texts.extend(self.context.plan.iter().map(|text| ("plan", text)));
         texts.extend(self.context.purpose.iter().map(|text| ("purpose", text)));
@@ -325,8 +359,16 @@ impl Request {
 }
 
 impl Context {
+    /// The time as policies see it; empty where it is out of their range.
+    pub(crate) fn now_text(&self) -> String {
+        datetime_text(self.now_us).unwrap_or_default()
+    }
+
     fn to_cedar(&self) -> Result<Vec<(String, RestrictedExpression)>, RequestError> {
         let mut pairs = vec![("now".to_owned(), datetime(self.now_us)?)];
+        if let Some(credential) = self.credential {
+            pairs.push(("credential".to_owned(), string(credential.name())));
+        }
         if let Some(plan) = &self.plan {
             pairs.push(("plan".to_owned(), string(plan)));
         }
@@ -369,7 +411,7 @@ fn party(
     fingerprint: &str,
     parents: HashSet<EntityUid>,
 ) -> Result<Entity, RequestError> {
-    let attributes = HashMap::from([
+    let mut attributes = HashMap::from([
         ("authority".to_owned(), string(&organization.authority)),
         ("fingerprint".to_owned(), string(fingerprint)),
         ("name".to_owned(), string(name)),
@@ -382,6 +424,9 @@ fn party(
             RestrictedExpression::new_bool(organization.partner),
         ),
     ]);
+    if let Some(region) = &organization.region {
+        attributes.insert("region".to_owned(), string(region));
+    }
     Entity::new(uid, attributes, parents).map_err(|error| RequestError::schema(&error))
 }
 
@@ -416,17 +461,14 @@ fn set(items: &BTreeSet<String>) -> RestrictedExpression {
     RestrictedExpression::new_set(items.iter().map(|item| string(item)))
 }
 
-/// Cedar's `datetime` has milliseconds and a year of four digits.
 fn datetime(now_us: u64) -> Result<RestrictedExpression, RequestError> {
-    let out_of_range = RequestError::TimeOutOfRange { now_us };
-    let Some(time) = i64::try_from(now_us)
-        .ok()
-        .and_then(|now_us| jiff::Timestamp::from_microsecond(now_us).ok())
-    else {
-        return Err(out_of_range);
-    };
+    let text = datetime_text(now_us).ok_or(RequestError::TimeOutOfRange { now_us })?;
+    Ok(RestrictedExpression::new_datetime(text))
+}
+
+/// Cedar's `datetime` has milliseconds and a year of four digits.
+fn datetime_text(now_us: u64) -> Option<String> {
+    let time = jiff::Timestamp::from_microsecond(i64::try_from(now_us).ok()?).ok()?;
     // `%.3f` truncates, so that the time which policies see is never later than the log's.
-    Ok(RestrictedExpression::new_datetime(
-        time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
-    ))
+    Some(time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
 }

@@ -40,9 +40,9 @@ impl PolicySet {
             policies,
             catalog,
             warnings,
-            mentions_time,
             schema,
         } = deep::load(|| load::load(files))?;
+        let mentions_time = catalog.iter().any(|entry| entry.reads.mentions_time());
         Ok(Self {
             texts,
             digest,
@@ -72,6 +72,10 @@ impl PolicySet {
     /// The names of all policies, by file name and place in the file.
     pub fn ids(&self) -> impl Iterator<Item = &PolicyId> {
         self.catalog.iter().map(|entry| &entry.note.id)
+    }
+
+    pub(crate) fn catalog(&self) -> &[Entry] {
+        &self.catalog
     }
 
     /// What validation finds odd but not wrong, such as a policy that can never apply.

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use countersign_policy::{
-    Action, Agreement, Context, Decision, Member, Organization, PolicyId, PolicySet, Principal,
-    Reason, Request, Stream,
+    Action, Agreement, Context, Credential, Decision, Member, Organization, PolicyId, PolicySet,
+    Principal, Reason, Request, Stream,
 };
 
 const ORIGIN: &str = "acme.example/streams/quakes";
@@ -209,6 +209,7 @@ fn every_fact_of_a_request_reaches_the_policies() {
                 name: "Acme".to_owned(),
                 own: true,
                 partner: true,
+                region: Some("EU".to_owned()),
             },
         }),
         action: Action::Publish,
@@ -225,6 +226,7 @@ fn every_fact_of_a_request_reaches_the_policies() {
                 plan_digest: "ab".repeat(32),
                 streams: [ORIGIN.to_owned()].into(),
             }),
+            credential: Some(Credential::ApplicationKey),
             now_us: 1_790_000_000_123_999,
             plan: Some("silver".to_owned()),
             purpose: Some("research".to_owned()),
@@ -236,6 +238,7 @@ fn every_fact_of_a_request_reaches_the_policies() {
         "principal.authority == \"acme.example\"",
         "principal.own",
         "principal.partner",
+        "principal has region && principal.region == \"EU\"",
         "resource.name == \"quakes\"",
         "resource.origin == \"acme.example/streams/quakes\"",
         "resource.owner == \"acme.example\"",
@@ -245,6 +248,7 @@ fn every_fact_of_a_request_reaches_the_policies() {
         "context has agreement && context.agreement.id == \"a1\"",
         "context has agreement && context.agreement.plan == \"gold\"",
         "context has agreement && context.agreement.streams == [resource.origin]",
+        "context has credential && context.credential == \"application-key\"",
         "context has plan && context.plan == \"silver\"",
         "context has purpose && context.purpose == \"research\"",
         // 1,790,000,000.123999 seconds: cut to the millisecond, not rounded.
@@ -253,6 +257,61 @@ fn every_fact_of_a_request_reaches_the_policies() {
         let text = format!("permit (principal, action, resource) when {{ {condition} }};");
         let decision = load(&[&text]).decide(&asked);
         assert!(decision.allowed, "{condition}: {}", decision.explanation);
+    }
+}
+
+/// What `facts_used` says of [`request`] under one policy, each as `name=value`.
+fn facts_of(text: &str) -> Vec<String> {
+    let policies = load(&[text]);
+    let decision = policies.decide(&request());
+    let used = policies.facts_used(&request(), &decision);
+    let shown = used.iter().map(|fact| match &fact.value {
+        Some(value) => format!("{}={value}", fact.name),
+        None => fact.name.clone(),
+    });
+    shown.collect()
+}
+
+#[test]
+fn the_facts_that_a_decision_turned_on_are_named_with_their_values() {
+    for (text, expected) in [
+        // The scope alone.
+        (
+            "permit (principal, action, resource) when { true };",
+            &[][..],
+        ),
+        (
+            r#"permit (principal in Organization::"birch.example", action == Action::"read", resource);"#,
+            &[
+                r#"action="read""#,
+                r#"principal="Organization::\"birch.example\"""#,
+            ],
+        ),
+        // Chains, `has` with one name and with a path, and what is missing.
+        (
+            r#"permit (principal, action, resource) when { context has purpose && context.purpose == "x" && !principal.own };"#,
+            &["context.purpose", "principal.own=false"],
+        ),
+        (
+            "permit (principal, action, resource) when { context has agreement.active && context.agreement.active };",
+            &["context.agreement.active"],
+        ),
+        (
+            r#"permit (principal, action, resource) when { context.now < datetime("2026-01-01T00:00:00Z") || resource.labels.contains(principal.name) };"#,
+            &[
+                r#"context.now="2026-09-21T14:13:20.000Z""#,
+                r#"principal.name="""#,
+                "resource.labels=[]",
+            ],
+        ),
+        // A forbid that holds decides; the permit beside it does not count.
+        (
+            r#"permit (principal, action, resource) when { resource.owner == "acme.example" };
+               forbid (principal, action, resource) unless { principal has region };"#,
+            &["principal.region"],
+        ),
+    ] {
+        assert_eq!(facts_of(text), expected, "{text}");
     }
 }
 

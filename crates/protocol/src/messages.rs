@@ -351,6 +351,36 @@ pub struct LogState {
 }
 message!(LogState = 53);
 
+/// How would you decide about me?
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AskPolicy {
+    /// `discover`, `publish`, `read` or `request`.
+    pub action: String,
+    /// The stream's origin.
+    pub stream: String,
+    /// For which purpose; empty = not said.
+    pub purpose: String,
+    /// Under which plan; empty = that of the active agreement, if there is one.
+    pub plan: String,
+}
+message!(AskPolicy = 70);
+
+/// How the policies would decide, and why.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PolicyAnswer {
+    /// The decision.
+    pub allowed: bool,
+    /// Why, for people.
+    pub because: String,
+    /// The policies that decided, or that might have permitted.
+    pub policies: Vec<String>,
+    /// Digest of the whole policy set.
+    pub digest: Hash,
+    /// Facts about the asker that these policies look at: the name, and the value as JSON text; empty where there is none.
+    pub facts: Vec<(String, String)>,
+}
+message!(PolicyAnswer = 71);
+
 /// The log's owner has lost entries that the other side holds, and wants them back.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct FetchBack {

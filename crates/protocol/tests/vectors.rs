@@ -245,6 +245,35 @@ fn messages_of_every_kind_have_their_golden_bytes() {
 }
 
 #[test]
+fn a_dry_run_of_the_policies_has_its_golden_bytes() {
+    let frames = [
+        frame(
+            "AskPolicy",
+            &AskPolicy {
+                action: "read".to_owned(),
+                stream: ORIGIN.to_owned(),
+                purpose: "research".to_owned(),
+                plan: String::new(),
+            },
+        ),
+        frame(
+            "PolicyAnswer",
+            &PolicyAnswer {
+                allowed: true,
+                because: "permitted by starter/read".to_owned(),
+                policies: vec!["starter/read".to_owned()],
+                digest: [8; 32],
+                facts: vec![
+                    ("context.agreement.active".to_owned(), "true".to_owned()),
+                    ("context.purpose".to_owned(), String::new()),
+                ],
+            },
+        ),
+    ];
+    check("policy.json", &json!(frames.to_vec()));
+}
+
+#[test]
 fn a_publish_batch_has_its_golden_bytes() {
     let mut bulk = Vec::new();
     write_event(&mut bulk, b"attributes", b"data part");

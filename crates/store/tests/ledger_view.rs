@@ -973,6 +973,10 @@ async fn records_that_cannot_be_used_are_kept_counted_and_without_effect() {
         expires: Timestamp(1),
         withdrawn: false,
     };
+    let region = LedgerRecord::Region {
+        partner: world.partner(0),
+        region: Some("EU".to_owned()),
+    };
     let access = LedgerRecord::LogAccess {
         stream: world.stream(),
         open: true,
@@ -983,6 +987,8 @@ async fn records_that_cannot_be_used_are_kept_counted_and_without_effect() {
         (world.node(), &token),
         (world.node(), &access),
         (world.ledger(0), &access),
+        (world.ledger(0), &region),
+        (world.ledger(1), &region),
     ] {
         world.push(ledger, Some(record.clone()));
     }
@@ -993,7 +999,7 @@ async fn records_that_cannot_be_used_are_kept_counted_and_without_effect() {
     let expected = [
         ("duplicate", 1),
         ("envelope", 1),
-        ("misplaced", 5),
+        ("misplaced", 6),
         ("number", 1),
     ];
     assert_eq!(

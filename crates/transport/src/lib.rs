@@ -23,5 +23,5 @@ mod witness;
 pub use frames::{FrameGone, FrameSink, FrameSource};
 pub use join::{JoinFailure, join};
 pub use publish::serve_publish;
-pub use server::{Server, ServerOptions, ping};
+pub use server::{Server, ServerOptions, ask_policy, ping};
 pub use web::{Dial, Fetched, Web, WebError, WebOptions};

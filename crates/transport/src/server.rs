@@ -12,8 +12,8 @@ use countersign_event::documents::{RefusalCode, Role, StatementError};
 use countersign_event::names::Authority;
 use countersign_exchange::{Exchange, ExchangeError, Peer};
 use countersign_protocol::{
-    AddCheckpoints, AskLog, FetchBack, Hello, JoinQuery, Message, Notice, NoticeAck,
-    PROTOCOL_MINOR, Ping, Pong, PublishOpen, Refused, Subscribe,
+    AddCheckpoints, AskLog, AskPolicy, FetchBack, Hello, JoinQuery, Message, Notice, NoticeAck,
+    PROTOCOL_MINOR, Ping, PolicyAnswer, Pong, PublishOpen, Refused, Subscribe,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -435,6 +435,15 @@ async fn dispatch(
             Box::pin(served).await?;
             writer.finish().map_err(gone)
         }
+        AskPolicy::KIND => {
+            let ask = AskPolicy::read(kind, &body).map_err(gone)?;
+            let (kind, body) = match exchange.answer_policy(peer, &ask) {
+                Ok(answer) => (PolicyAnswer::KIND, answer.to_body()),
+                Err(refused) => (Refused::KIND, refused.message().to_body()),
+            };
+            writer.write(kind, &body).await.map_err(gone)?;
+            writer.finish().map_err(gone)
+        }
         Notice::KIND => {
             let notice = Notice::read(kind, &body).map_err(gone)?;
             match Box::pin(exchange.take_notice(peer, &notice.envelope)).await {
@@ -480,6 +489,36 @@ pub async fn ping(
     exchange: &Arc<Exchange>,
     partner: &Authority,
 ) -> Result<Duration, countersign_client::SessionError> {
+    let session = session_with(exchange, partner).await?;
+    let begun = Instant::now();
+    let mut stream = session.request(&Ping { nonce: 1 }).await?;
+    let _pong: Pong = stream.answer("the answer to the ping").await?;
+    let took = begun.elapsed();
+    session.close().await;
+    Ok(took)
+}
+
+/// Asks a partner's node how it would decide about us, on a session of its own.
+///
+/// # Errors
+/// [`countersign_client::SessionError`] where it cannot be reached, is somebody else, or refuses to say.
+pub async fn ask_policy(
+    exchange: &Arc<Exchange>,
+    partner: &Authority,
+    ask: &AskPolicy,
+) -> Result<PolicyAnswer, countersign_client::SessionError> {
+    let session = session_with(exchange, partner).await?;
+    let mut stream = session.request(ask).await?;
+    let answer = stream.answer("the answer about the policies").await;
+    session.close().await;
+    answer
+}
+
+/// A session with a partner's node for one request.
+async fn session_with(
+    exchange: &Arc<Exchange>,
+    partner: &Authority,
+) -> Result<Session, countersign_client::SessionError> {
     let (addresses, organization) = {
         let registry = exchange.registry();
         let known = registry
@@ -501,11 +540,5 @@ pub async fn ping(
         Arc::new(move || clock.now()),
     );
     options.statement = Some(identity.envelope.clone());
-    let session = Session::connect(&options).await?;
-    let begun = Instant::now();
-    let mut stream = session.request(&Ping { nonce: 1 }).await?;
-    let _pong: Pong = stream.answer("the answer to the ping").await?;
-    let took = begun.elapsed();
-    session.close().await;
-    Ok(took)
+    Session::connect(&options).await
 }

@@ -57,7 +57,7 @@ pub(super) async fn load_registry(
     view: &LedgerView,
     own: &Authority,
 ) -> Result<Registry, ViewError> {
-    const KINDS: [&str; 16] = [
+    const KINDS: &[&str] = &[
         "agreement",
         "app",
         "author-rule",
@@ -71,6 +71,7 @@ pub(super) async fn load_registry(
         "log-access",
         "plans",
         "retention",
+        "region",
         "revocation",
         "termination",
         "token",
@@ -79,7 +80,7 @@ pub(super) async fn load_registry(
     let mut rows = Vec::new();
     for kind in KINDS {
         let mut filter = EntryFilter {
-            kind: Some(kind.to_owned()),
+            kind: Some((*kind).to_owned()),
             ..EntryFilter::default()
         };
         loop {

@@ -123,6 +123,7 @@ fn changes_access(record: &LedgerRecord) -> bool {
         LedgerRecord::Agreement { .. }
             | LedgerRecord::App { .. }
             | LedgerRecord::KeyStatement { .. }
+            | LedgerRecord::Region { .. }
             | LedgerRecord::Revocation { .. }
             | LedgerRecord::Termination { .. }
     )

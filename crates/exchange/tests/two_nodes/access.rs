@@ -8,8 +8,8 @@ use countersign_event::documents::{
 };
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::time::Timestamp;
-use countersign_exchange::{ExchangeError, InviteOptions, Refused};
-use countersign_protocol::{PublishOpen, StartAt};
+use countersign_exchange::{ExchangeError, InviteOptions, OnboardingError, Refused};
+use countersign_protocol::{AskPolicy, PolicyAnswer, PublishOpen, StartAt};
 
 use crate::support::*;
 
@@ -427,4 +427,111 @@ async fn nothing_is_handed_out_at_or_above_the_signed_position_however_it_races(
         let (end, position) = reader.await.unwrap();
         assert_eq!(end, position, "round {round}");
     }
+}
+
+/// The fact by this name in an answer, as JSON text.
+fn told<'a>(answer: &'a PolicyAnswer, name: &str) -> Option<&'a str> {
+    let mut facts = answer.facts.iter();
+    facts
+        .find(|fact| fact.0 == name)
+        .map(|fact| fact.1.as_str())
+}
+
+#[tokio::test]
+async fn a_partner_is_told_how_we_would_decide_but_not_what_is_ours() {
+    const POLICY: &str = r#"@id("read") @advice("an agreement, for research") permit (principal, action == Action::"read", resource)
+when { context has agreement && context.agreement.active && resource.labels.contains("x") == false && context has purpose && context.purpose == "research" };
+@id("see") permit (principal, action == Action::"discover", resource) when { resource.name == "s" };"#;
+    let (producer, consumer, _) = partners(231, "s", 10).await;
+    producer.set_policy(POLICY).await;
+    let peer = consumer.at(&producer);
+    let mut ask = AskPolicy {
+        action: "read".to_owned(),
+        stream: producer.origin("s").to_string(),
+        purpose: String::new(),
+        plan: String::new(),
+    };
+    let before = producer.records("decision").await.len();
+    let no = producer.exchange.answer_policy(&peer, &ask).unwrap();
+    assert!(!no.allowed);
+    assert!(
+        no.because.contains("an agreement, for research"),
+        "{}",
+        no.because
+    );
+    assert_eq!(told(&no, "context.purpose"), Some(""));
+    assert_eq!(told(&no, "context.agreement.active"), Some("true"));
+    ask.purpose = "research".to_owned();
+    let yes = producer.exchange.answer_policy(&peer, &ask).unwrap();
+    assert!(yes.allowed, "{}", yes.because);
+    assert_eq!(told(&yes, "context.purpose"), Some("\"research\""));
+    // What concerns the stream stays with its owner, by name and by value.
+    assert!(
+        yes.facts
+            .iter()
+            .all(|(name, _)| !name.starts_with("resource"))
+    );
+    // A dry run leaves no trace among the decisions.
+    assert_eq!(producer.records("decision").await.len(), before);
+
+    // What may not be discovered does not exist, also here.
+    let mut hidden = ask.clone();
+    hidden.stream = producer.origin("t").to_string();
+    producer.create("t").await;
+    let there = producer.exchange.answer_policy(&peer, &hidden).unwrap_err();
+    hidden.stream = producer.origin("never").to_string();
+    let nowhere = producer.exchange.answer_policy(&peer, &hidden).unwrap_err();
+    assert_eq!(there.refusal.code, RefusalCode::NotFound);
+    assert_eq!(nowhere.refusal.code, RefusalCode::NotFound);
+    assert_eq!(
+        there.refusal.reason.replace("/t`", "/never`"),
+        nowhere.refusal.reason
+    );
+
+    ask.action = "own".to_owned();
+    let malformed = producer.exchange.answer_policy(&peer, &ask).unwrap_err();
+    assert_eq!(malformed.refusal.code, RefusalCode::Malformed);
+    ask.action = "read".to_owned();
+    producer.exchange.revoke("Consumer", "").await.unwrap();
+    // A revoked partner is told that, and gets a yes from no policy.
+    match producer.exchange.answer_policy(&peer, &ask) {
+        Ok(answer) => assert!(!answer.allowed),
+        Err(refused) => assert_eq!(refused.refusal.code, RefusalCode::NotFound),
+    }
+}
+
+#[tokio::test]
+async fn a_region_that_the_operator_recorded_reaches_the_policies_and_running_subscriptions() {
+    const EU_ONLY: &str = r#"@id("read") permit (principal, action, resource) when { principal has region && principal.region == "EU" };"#;
+    let (mut producer, consumer, agreement) = partners(232, "s", 10).await;
+    producer.publish("s", 1, 5).await.unwrap();
+    producer.set_policy(EU_ONLY).await;
+    let no = ask(&producer, &consumer, "s", agreement).await;
+    assert_eq!(no.refusal.code, RefusalCode::NotFound);
+    let region = |text: &str| Some(text.to_owned());
+    let set = producer
+        .exchange
+        .set_region(consumer.authority(), region("EU"));
+    set.await.unwrap();
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    wire.pump().await;
+    let set = producer
+        .exchange
+        .set_region(consumer.authority(), region("US"));
+    set.await.unwrap();
+    wire.delivery.recheck();
+    assert!(wire.batch().await.is_none());
+    let ended = wire.ended.take().unwrap();
+    assert_eq!(ended.refusal.code, RefusalCode::NotPermitted);
+    let bad = producer
+        .exchange
+        .set_region(consumer.authority(), region("a\nb"));
+    assert!(matches!(bad.await, Err(OnboardingError::Region)));
+    // It is in the ledger, and so it is there again after a restart.
+    producer.restart().await;
+    let registry = producer.exchange.registry();
+    assert_eq!(
+        registry.partners[consumer.authority()].region.as_deref(),
+        Some("US")
+    );
 }

@@ -5,6 +5,28 @@ use serde_json::Value;
 
 use crate::errors::{CommandError, ErrorCode};
 
+/// A made-up request to the policies.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyQuestion {
+    /// `discover`, `request`, `read` or `publish`.
+    pub action: String,
+    /// Who asks: a partner's name or authority, `us` or `stranger`.
+    pub principal: String,
+    /// The stream.
+    pub stream: String,
+    /// The purpose, if one is stated.
+    pub purpose: Option<String>,
+    /// The plan asked for; absent = that of the active agreement.
+    pub plan: Option<String>,
+    /// Where the principal is established; absent = as recorded.
+    pub region: Option<String>,
+    /// What proves who asks; absent = what usually does.
+    pub credential: Option<String>,
+    /// At what time (RFC 3339); absent = now.
+    pub at: Option<String>,
+}
+
 /// Everything that acts on a node. Names and times are texts as the person gave them; the handler parses them against what it knows.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "name", deny_unknown_fields)]
@@ -151,6 +173,13 @@ pub enum Command {
     },
     /// All partners.
     PartnerLs,
+    /// Records what policies may ask about a partner.
+    PartnerSet {
+        /// Its name or authority.
+        partner: String,
+        /// Where it is established; absent = nothing is said.
+        region: Option<String>,
+    },
     /// Ends all agreements with a partner and refuses it from now on.
     PartnerRevoke {
         /// Its name or authority.
@@ -195,16 +224,8 @@ pub enum Command {
     PolicyCheck,
     /// Decides a made-up request and says why.
     PolicyExplain {
-        /// `discover`, `request`, `read` or `publish`.
-        action: String,
-        /// Who asks: a partner's name or authority, or `stranger`.
-        principal: String,
-        /// The stream.
-        stream: String,
-        /// The purpose, if one is stated.
-        purpose: Option<String>,
-        /// At what time (RFC 3339); absent = now.
-        at: Option<String>,
+        /// What is made up.
+        question: PolicyQuestion,
     },
     /// Runs files of example decisions against the policies.
     PolicyTest {

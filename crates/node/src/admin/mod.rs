@@ -22,7 +22,7 @@ mod socket;
 pub use channel::{Channel, Node, OpenLocal, with_node};
 pub use claim::LOCK_WAIT_MAX;
 pub(crate) use claim::claim_for_serving;
-pub use command::{Accept, Command, Reply, StartAt};
+pub use command::{Accept, Command, PolicyQuestion, Reply, StartAt};
 pub use frame::{
     ADMIN_VERSION, AdminError, AdminFrames, COMMAND_BYTES_MAX, FrameReader, FrameWriter,
     KIND_COMMAND, KIND_REPLY, REPLY_BYTES_MAX,

@@ -518,6 +518,18 @@ pub(crate) enum PartnerVerb {
         #[arg(long, short)]
         yes: bool,
     },
+    /// Record what policies may ask about a partner
+    #[command(after_help = "Example:\n  countersign partner set birch --region EU")]
+    Set {
+        /// Its name or authority
+        partner: String,
+        /// Where it is established: `principal.region` in policies
+        #[arg(long, value_name = "TEXT", required_unless_present = "no_region")]
+        region: Option<String>,
+        /// Forget where it is established
+        #[arg(long, conflicts_with = "region")]
+        no_region: bool,
+    },
     /// Make a token with which a partner's tools read published logs over HTTP, or withdraw one
     #[command(
         after_help = "The token is shown once. Whoever holds it reads what the partner is permitted to read: hand it over in private, and use it \
@@ -672,18 +684,30 @@ pub(crate) enum PolicyVerb {
         files: Vec<PathBuf>,
     },
     /// Decide a made-up request and say why
-    #[command(after_help = "Example:\n  countersign policy explain read birch acme/quakes")]
+    #[command(
+        after_help = "Nothing of it is recorded. Where `us` asks about a partner's stream, the partner's node says how it would decide, as far as it lets us see.\n\n\
+        Examples:\n  countersign policy explain read birch quakes --purpose research\n  countersign policy explain read us acme/quakes"
+    )]
     Explain {
         /// What is asked
         #[arg(value_parser = ["discover", "request", "read", "publish"])]
         action: String,
-        /// Who asks: a partner's name or authority, or `stranger`
+        /// Who asks: a partner's name or authority, `us` or `stranger`
         principal: String,
         /// The stream
         stream: String,
         /// For which purpose
         #[arg(long, value_name = "TEXT")]
         purpose: Option<String>,
+        /// Asking for which plan [default: that of the active agreement]
+        #[arg(long, value_name = "PLAN")]
+        plan: Option<String>,
+        /// As if the principal were recorded as established there
+        #[arg(long, value_name = "TEXT")]
+        region: Option<String>,
+        /// As if this proved who asks
+        #[arg(long, value_name = "CREDENTIAL", value_parser = ["application-key", "local", "node-key", "token"])]
+        credential: Option<String>,
         /// At which time (RFC 3339) [default: now]
         #[arg(long, value_name = "TIME")]
         at: Option<String>,

@@ -177,6 +177,11 @@ fn shown(key: &str, value: &Value) -> String {
                 .collect::<Vec<_>>()
                 .join(", "),
         },
+        (Value::Object(members), _) if !members.is_empty() => members
+            .iter()
+            .map(|(name, value)| format!("{name} = {}", shown(name, value)))
+            .collect::<Vec<_>>()
+            .join(", "),
         (_, Some(number)) if key.ends_with("_bytes") => bytes(number),
         (_, Some(number)) if key.ends_with("_us") => duration_us(number),
         (_, Some(number)) if key.ends_with("_ms") => duration_us(number.saturating_mul(1_000)),

@@ -18,7 +18,7 @@ use super::args::{
 use super::parts::CommandResult;
 use super::plan_args::PlanVerb;
 use super::{Cli, Column, Exit, Global, JoinArgs, Output, Parts, Shape, SubscribeArgs, View};
-use crate::admin::{Accept, Command, Node, Reply, with_node};
+use crate::admin::{Accept, Command, Node, PolicyQuestion, Reply, with_node};
 use crate::clock::SystemClock;
 use crate::commands::{gap_note, parse_plans, plan_value};
 use crate::config::{Config, FlagValue, Loaded};
@@ -440,16 +440,22 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 principal,
                 stream,
                 purpose,
+                plan,
+                region,
+                credential,
                 at,
             } => {
-                let command = Command::PolicyExplain {
+                let question = PolicyQuestion {
                     action,
                     principal,
                     stream,
                     purpose,
+                    plan,
+                    region,
+                    credential,
                     at,
                 };
-                (command, View::FIELDS)
+                (Command::PolicyExplain { question }, View::FIELDS)
             }
             PolicyVerb::Test { files } => {
                 let files = files
@@ -695,6 +701,11 @@ fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
             };
             (command, View::FIELDS)
         }
+        PartnerVerb::Set {
+            partner,
+            region,
+            no_region: _,
+        } => (Command::PartnerSet { partner, region }, View::FIELDS),
         PartnerVerb::Revoke {
             partner, reason, ..
         } => (Command::PartnerRevoke { partner, reason }, View::FIELDS),

@@ -2,15 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use countersign_crypto::PublicKey;
-use countersign_event::names::Origin;
-use countersign_event::time::Timestamp;
-use countersign_exchange::{LogSettings, Peer};
-use countersign_policy::{
-    Action, Context, Organization, PolicySet, Principal, Request, case_policies, run_cases,
-};
+use countersign_policy::{PolicySet, case_policies, run_cases};
 use serde_json::{Value, json};
 
 use super::{LocalNode, exchange_error, internal};
@@ -85,26 +79,7 @@ impl LocalNode {
                 out.value(&json!({ "app": app, "enrolled": false })).await
             }
             Command::PolicyCheck => out.value(&self.check_policies()?).await,
-            Command::PolicyExplain {
-                action,
-                principal,
-                stream,
-                purpose,
-                at,
-            } => {
-                let request = self.made_up_request(&action, &principal, &stream, purpose, at)?;
-                let policies = self.exchange.policies();
-                let decision = policies.decide(&request);
-                out.value(&json!({
-                    "allowed": decision.allowed,
-                    "because": decision.explanation.to_string(),
-                    "policies": decision.determining.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                    "errors": decision.errors,
-                    "policy_digest": hex::encode(policies.digest()),
-                    "facts": request,
-                }))
-                .await
-            }
+            Command::PolicyExplain { question } => self.explain(question, out).await,
             Command::PolicyTest { files } => out.value(&self.test_policies(&files)?).await,
             _ => Err(internal("not a command about access")),
         }
@@ -121,86 +96,6 @@ impl LocalNode {
             "digest": hex::encode(loaded.digest()),
             "in_force": loaded.digest() == self.exchange.policies().digest(),
         }))
-    }
-
-    fn made_up_request(
-        &self,
-        action: &str,
-        principal: &str,
-        stream: &str,
-        purpose: Option<String>,
-        at: Option<String>,
-    ) -> Result<Request, CommandError> {
-        let usage = |message: String| CommandError::new(ErrorCode::Usage, message);
-        let action = Action::ALL
-            .into_iter()
-            .find(|known| known.name() == action)
-            .ok_or_else(|| {
-                usage(format!(
-                    "`{action}` is no action: use discover, publish, read or request"
-                ))
-            })?;
-        let origin = self.stream(stream)?;
-        let settings = self
-            .exchange
-            .log(&origin)
-            .map(|log| log.settings().clone())
-            .unwrap_or_default();
-        let purpose = purpose.unwrap_or_default();
-        let mut request = match principal {
-            "stranger" => self.stranger_request(action, &origin, &settings),
-            "local" => self.exchange.policy_request(
-                &Peer::Local,
-                action,
-                (&origin, &settings),
-                None,
-                &purpose,
-            ),
-            name => {
-                let partner = self.partner(name)?;
-                let authority = partner.statement.authority.clone();
-                let now = self.exchange.clock().now();
-                let agreement = self
-                    .exchange
-                    .registry()
-                    .active_agreement(&authority, &origin, now)
-                    .cloned();
-                let peer = Peer::Organization {
-                    node: partner.statement.organization,
-                    statement: Arc::new(partner.statement),
-                    envelope: Arc::new(partner.envelope),
-                    addresses: Vec::new(),
-                };
-                self.exchange.policy_request(
-                    &peer,
-                    action,
-                    (&origin, &settings),
-                    agreement.as_ref(),
-                    &purpose,
-                )
-            }
-        };
-        if let Some(at) = at {
-            let at = Timestamp::parse_rfc3339(&at).map_err(|error| usage(error.to_string()))?;
-            request.context.now_us = at.0;
-        }
-        Ok(request)
-    }
-
-    fn stranger_request(&self, action: Action, origin: &Origin, settings: &LogSettings) -> Request {
-        let mut request =
-            self.exchange
-                .policy_request(&Peer::Local, action, (origin, settings), None, "");
-        request.principal = Principal::Organization(Organization {
-            authority: "stranger.example".to_owned(),
-            name: "A stranger".to_owned(),
-            ..Organization::default()
-        });
-        request.context = Context {
-            now_us: request.context.now_us,
-            ..Context::default()
-        };
-        request
     }
 
     fn test_policies(&self, files: &[String]) -> Result<Value, CommandError> {

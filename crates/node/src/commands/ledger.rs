@@ -229,6 +229,10 @@ fn summary(record: &LedgerRecord) -> String {
                 false => format!("offered under the plans {}", names.join(", ")),
             }
         }
+        LedgerRecord::Region { region, .. } => match region {
+            Some(region) => format!("recorded as established in {region}"),
+            None => "no region recorded any more".to_owned(),
+        },
         LedgerRecord::PolicySet { files, .. } => format!("{} policy files in force", files.len()),
         LedgerRecord::Receipt {
             envelope,

@@ -2,6 +2,7 @@
 
 mod access;
 mod erasure;
+mod explain;
 mod ledger;
 mod partners;
 mod plans;
@@ -169,6 +170,7 @@ impl LocalNode {
             | Command::PartnerJoin { .. }
             | Command::PartnerLs
             | Command::PartnerRevoke { .. }
+            | Command::PartnerSet { .. }
             | Command::PartnerTerms { .. }
             | Command::PartnerToken { .. }
             | Command::AgreementInfo { .. }
@@ -322,6 +324,7 @@ pub(crate) fn exchange_error(error: ExchangeError) -> CommandError {
 pub(crate) fn onboarding_error(error: OnboardingError) -> CommandError {
     match error {
         OnboardingError::Exchange(error) => exchange_error(error),
+        OnboardingError::Region => CommandError::new(ErrorCode::Usage, error),
         OnboardingError::Addresses => CommandError::new(ErrorCode::ConfigValue, error),
         OnboardingError::Agreement { .. } => {
             CommandError::new(ErrorCode::VerificationFailed, error)

@@ -110,6 +110,15 @@ impl LocalNode {
                 let value = self.token(&partner, expires_s, withdraw).await?;
                 out.value(&value).await
             }
+            Command::PartnerSet { partner, region } => {
+                let partner = self.partner(&partner)?;
+                let authority = &partner.statement.authority;
+                let set = self.exchange.set_region(authority, region.clone()).await;
+                set.map_err(onboarding_error)?;
+                let name = self.partner_name(authority);
+                out.value(&json!({ "partner": name, "region": region }))
+                    .await
+            }
             Command::PartnerRevoke { partner, reason } => {
                 let authority = self
                     .exchange
@@ -397,6 +406,7 @@ impl LocalNode {
             "state": state,
             "fingerprint": partner.statement.organization.fingerprint(),
             "proven": authority.is_fingerprint(),
+            "region": partner.region,
         })
     }
 

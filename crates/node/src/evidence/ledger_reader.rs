@@ -151,6 +151,7 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
         | LedgerRecord::LogAccess { .. }
         | LedgerRecord::Plans { .. }
         | LedgerRecord::PolicySet { .. }
+        | LedgerRecord::Region { .. }
         | LedgerRecord::Revocation { .. }
         | LedgerRecord::Token { .. } => None,
     }

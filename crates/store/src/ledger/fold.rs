@@ -333,6 +333,12 @@ impl Fold<'_> {
                 }
                 Ok(())
             }
+            LedgerRecord::Region { partner, .. } => {
+                if *self.counterparty()? != partner {
+                    return Err(Skip::Misplaced.into());
+                }
+                Ok(())
+            }
             LedgerRecord::PolicySet { digest, files } => {
                 self.node_log()?;
                 sqlx::query(

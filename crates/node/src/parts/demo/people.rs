@@ -13,7 +13,7 @@ use super::cast::{Actor, Cast};
 use super::exchange::{Published, STREAM};
 use super::teller::Teller;
 use super::{broken, ensure};
-use crate::admin::{Accept, Command};
+use crate::admin::{Accept, Command, PolicyQuestion};
 use crate::commands::{internal, session_error};
 use crate::errors::CommandError;
 
@@ -282,13 +282,13 @@ pub(super) async fn refuse(
 
 /// What the producer's policies say of any stranger.
 async fn explained(producer: &Actor, action: &str) -> Result<Value, CommandError> {
-    let explain = Command::PolicyExplain {
+    let question = PolicyQuestion {
         action: action.to_owned(),
         principal: "stranger".to_owned(),
         stream: STREAM.to_owned(),
-        purpose: None,
-        at: None,
+        ..PolicyQuestion::default()
     };
+    let explain = Command::PolicyExplain { question };
     producer.call(&explain).await
 }
 
