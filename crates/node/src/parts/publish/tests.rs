@@ -283,6 +283,7 @@ fn args() -> PublishArgs {
         again: false,
         attempts: 20,
         series: None,
+        sign_as: None,
     }
 }
 
