@@ -461,6 +461,7 @@ impl Organization {
                     until: None,
                 })
                 .collect(),
+            succession: Vec::new(),
         };
         Self {
             organization,

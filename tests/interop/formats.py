@@ -100,8 +100,8 @@ def unaccounted(entries, withheld, allowances):
 class Document:
     """A DSSE envelope. Its payload is looked into at once, to learn who must have signed it; nothing of it counts before."""
     def __init__(self, raw, path):
-        need(len(raw) <= MIB // 4, path, "it is longer than 256 KiB")
-        envelope = parse(raw, path)
+        need(type(raw) is dict or len(raw) <= MIB // 4, path, "it is longer than 256 KiB")
+        envelope = raw if type(raw) is dict else parse(raw, path)    # one within a document is parsed already
         check_form(envelope, ENVELOPE, path)
         need(1 <= len(envelope["signatures"]) <= 4, path, "it has not 1 to 4 signatures")
         self.path, self.raw, self.type = path, envelope["payload"], envelope["payloadType"].encode()
@@ -118,9 +118,26 @@ class Document:
 def read_statement(document):
     payload, key = document.payload, document.payload["organization"]
     need(document.signed_by(key), document.path, "the organization key that it names did not sign it")
-    own = payload["authority"] == fingerprint(key) or not payload["authority"].startswith("key-")
-    need(own, document.path, "its authority is the fingerprint of another key")
+    line = []    # the organization keys, from the first one to this
+    for item in payload["succession"]:
+        link = Document(item, document.path)
+        need(link.kind == "key-succession", document.path, "it has something else in the place of a succession")
+        one = link.payload
+        line = line or [one["from"]]
+        good = one["authority"] == payload["authority"] and one["from"] == line[-1] and one["to"] not in line
+        need(good and link.signed_by(one["from"]) and link.signed_by(one["to"]), document.path, "a succession of its organization key does not hold")
+        line.append(one["to"])
+    payload["line"] = line = line or [key]
+    own = payload["authority"] == fingerprint(line[0]) or not payload["authority"].startswith("key-")
+    need(own and line[-1] == key, document.path, "its authority is the fingerprint of another key")
     return payload
+
+def of_one_line(statement, other):
+    """Whether the organization key of one is, was or became that of the other."""
+    return other["organization"] in statement["line"] or statement["organization"] in other["line"]
+
+def follows(older, newer):
+    return newer["line"][:len(older["line"])] == older["line"]
 
 def read_revocation(document):
     payload, where = read_statement(document), document.path
@@ -229,10 +246,11 @@ NO_REJECTIONS = {"count": 0, "digest": bytes(32)}
 PAYLOADS = {
     "key-statement": {"authority": authority, "name": name, "organization": public_key, "number": number, "made": time, "keys": many(
         {"role": one_of("agreement", "encryption", "log", "node", "receipt", "witness"), "key": public_key, "from": time,
-         "until": (time, FOREVER)}, 64)},
+         "until": (time, FOREVER)}, 64), "succession": (many(lambda item, where: item, 16), [])},
+    "key-succession": {"authority": authority, "from": public_key, "to": public_key, "made": time},
     "key-revocation": {"authority": authority, "organization": public_key, "key": public_key, "role": one_of(
         "agreement", "encryption", "log", "node", "receipt", "witness"), "reason": anything, "made": time, "heads": many(
-        {"origin": origin, "size": number, "root": digest}, 1024)},
+        {"origin": origin, "size": number, "root": digest}, 1024), "succession": (many(lambda item, where: item, 16), [])},
     "agreement": {"id": ident, "producer": PARTY, "consumer": PARTY, "stream": origin, "plan": {
         "name": anything, "exposure_events": number, "erasure": one_of("ask", "obey"), "rate": ({"events_per_second": limit,
         "burst_events": (limit, None)}, None), "quota": ({"period": text("day|month|[1-9][0-9]{0,8}s"), "events": (number, None),

@@ -8,7 +8,7 @@ Needs Python 3.9 and the package `cryptography`. What entries, documents, notes 
 made again where cedar_subset.py lies beside it. Top down: the bundle, its documents, decisions and ledgers; one log.
 """
 import argparse, base64, os, re, struct, sys
-from formats import (DECISION, FACTS, FILE, FOREVER, KEYS, LIMITS, LISTED, MANIFEST, MIB, RECORDED, Bad, Document, Entry, Lacking, authority, check_form, digest, fingerprint, fold, groups, grow, merge, need, number, origin, parse, parse_attributes,
+from formats import (follows, of_one_line, DECISION, FACTS, FILE, FOREVER, KEYS, LIMITS, LISTED, MANIFEST, MIB, RECORDED, Bad, Document, Entry, Lacking, authority, check_form, digest, fingerprint, fold, groups, grow, merge, need, number, origin, parse, parse_attributes,
                      parse_data_part, parse_note, parse_vkey, raw_member, read_allowance, read_folder, read_record, read_revocation, read_statement, read_tar, read_trust, sha256, text, text_of, unaccounted, unbase64, verify_ed25519, vkey_id)
 try:
     import cedar_subset
@@ -108,7 +108,7 @@ class Bundle:
         for document in stated + brought:
             payload, known = read_statement(document), self.statements.setdefault(document.payload["authority"], [])
             same = [other for other in known if other["number"] == payload["number"]]
-            ours = not known or known[0]["organization"] == payload["organization"]
+            ours = all(follows(*sorted((other, payload), key=lambda one: one["number"])) for other in known)
             need(ours and same in ([], [payload]) or document in brought, document.path, "another statement contradicts it")
             if ours and not same:
                 known.append(payload)
@@ -123,10 +123,10 @@ class Bundle:
             if not known:
                 self.missing.append(f"{document.path}: no key statement of {payload['authority']} is here")
                 continue
-            need(known[0]["organization"] == payload["organization"], document.path, "another organization key claims its authority")
+            need(of_one_line(known[-1], payload), document.path, "another organization key claims its authority")
             self.revocations.append(payload)
         for payload in brought:
-            if self.statements.get(payload["authority"], [payload])[0]["organization"] == payload["organization"]:
+            if of_one_line(self.statements.get(payload["authority"], [payload])[-1], payload):
                 self.revocations.append(payload)
 
     def revocations_of(self, authority, role, key):
@@ -154,7 +154,7 @@ class Bundle:
         if log.genesis:
             control, kind, data = log.genesis
             begins = parse(data, where, whole=False) if control and kind == b"dev.countersign.control.genesis.v1" else {}
-            ours = known is None or begins.get("organization") == base64.b64encode(known[0]["organization"]).decode()
+            ours = known is None or begins.get("organization") in [base64.b64encode(key).decode() for key in known[-1]["line"]]
             need(begins.get("origin") == log.origin and "organization" in begins and ours, f"{log.origin}, entry 0", "no genesis of this log")
         revoked = self.is_revoked(log, where)
         if known is None:
@@ -164,8 +164,8 @@ class Bundle:
         need(any(key["key"] == log.key and key["from"] <= log.last_time < key["until"] for key in delegated), where,
              "the key statement in force does not delegate the key that signed it")
         need(not revoked, where, "its key was revoked, and no head that is named vouches for the entries here", Lacking)
-        need(pinned or fingerprint(known[0]["organization"]) in fingerprints, where,
-             f"{fingerprint(known[0]['organization'])} is not among the keys that are trusted", Lacking)
+        need(pinned or any(fingerprint(key) in fingerprints for key in known[-1]["line"]), where,
+             f"{fingerprint(known[-1]['organization'])} is not among the keys that are trusted", Lacking)
 
     # ------------------------------------------------------------------------------------------------------- documents
 
@@ -200,7 +200,7 @@ class Bundle:
         for party in (payload["producer"], payload["consumer"]):
             known = self.statements.get(party["authority"])
             need(known, where, f"no key statement of {party['authority']} is here", Lacking)
-            need(known[0]["organization"] == party["organization"], where, "it names another organization key than the key statement")
+            need(party["organization"] in known[-1]["line"], where, "it names another organization key than the key statement")
             self.check_signed(document, party["authority"], "agreement", begun=False)
         need(self.agreements.setdefault(payload["id"], payload) == payload, where, "another agreement has its id")
 

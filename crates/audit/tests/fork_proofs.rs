@@ -104,6 +104,7 @@ impl Place {
             number,
             made: Timestamp(T0 + 100 * number),
             keys: keys.iter().map(key).collect(),
+            succession: Vec::new(),
         }
         .sign_with(&self.org.organization)
     }

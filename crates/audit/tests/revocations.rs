@@ -75,6 +75,7 @@ impl Case {
             reason: "the machine was lost".to_owned(),
             made: Timestamp(T0 + REVOKED),
             heads,
+            succession: Vec::new(),
         }
     }
 
@@ -167,6 +168,7 @@ impl Case {
             number,
             made: Timestamp(T0 + made),
             keys: keys.iter().map(key).collect(),
+            succession: Vec::new(),
         }
         .sign_with(&self.org().organization)
     }
@@ -304,6 +306,7 @@ fn an_authority_that_is_a_domain_is_spoken_for_by_its_one_key() {
         reason: "who says so".to_owned(),
         made: Timestamp(T0),
         heads: Vec::new(),
+        succession: Vec::new(),
     };
     let by_another = by_another.sign_with(&other.organization);
     let folder = tempfile::tempdir().unwrap();
@@ -334,6 +337,7 @@ fn keys_of_other_roles_end_with_their_revocation() {
             reason: "it was copied".to_owned(),
             made: Timestamp(T0 + made),
             heads: Vec::new(),
+            succession: Vec::new(),
         };
         case.whole(&[revocation.sign_with(&consumer.organization)])
     };

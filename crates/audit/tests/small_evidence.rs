@@ -62,6 +62,7 @@ impl Place {
             number,
             made: Timestamp(T0 + made),
             keys: keys.collect(),
+            succession: Vec::new(),
         }
         .sign_with(&self.org.organization)
     }

@@ -85,6 +85,7 @@ fn world(size: u64) -> World {
             of(Role::Receipt, &org.receipt),
             of(Role::Witness, &witness(1)),
         ],
+        succession: Vec::new(),
     };
     world.documents[0] = statement.sign_with(&org.organization);
     world

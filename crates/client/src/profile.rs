@@ -184,6 +184,7 @@ impl Profile {
                 role(Role::Node, &keys.node),
                 role(Role::Receipt, &keys.receipt),
             ],
+            succession: Vec::new(),
         };
         let envelope = statement.sign_with(&keys.organization);
         // Everybody else will check the same.
@@ -423,6 +424,25 @@ struct Keeper {
 }
 
 impl KeepState for Keeper {
+    fn keep_producer(&mut self, statement: &Envelope) -> io::Result<()> {
+        let verified = KeyStatement::verify(statement).map_err(io::Error::other)?;
+        let mut subscriptions = self.profile.subscriptions();
+        let of_producer = subscriptions
+            .iter_mut()
+            .filter(|one| one.producer.authority == verified.authority)
+            .filter(|one| one.producer.number < verified.number);
+        for one in of_producer {
+            one.producer = verified.clone();
+            one.producer_envelope = statement.clone();
+        }
+        self.profile
+            .save(&subscriptions)
+            .map_err(|error| match error {
+                ProfileError::Io { source, .. } => source,
+                error => io::Error::other(error),
+            })
+    }
+
     fn keep(&mut self, state: &SubscriptionState) -> io::Result<()> {
         let mut subscriptions = self.profile.subscriptions();
         if let Some(one) = subscriptions
@@ -460,7 +480,7 @@ fn subscription_from(json: &SubscriptionJson, ours: &KeyStatement) -> Option<Sub
     let producer = KeyStatement::verify(&producer_envelope).ok()?;
     let agreement: Agreement = producer.open_signed(Role::Agreement, &envelope).ok()?;
     let _: Agreement = ours.open_signed(Role::Agreement, &envelope).ok()?;
-    let parties = agreement.producer.organization == producer.organization
+    let parties = producer.descends_from(&agreement.producer.organization)
         && agreement.consumer.organization == ours.organization;
     parties.then(|| Subscription {
         agreement,

@@ -45,7 +45,7 @@ impl Expected {
         }
     }
 
-    /// A node of the organization with this fingerprint.
+    /// A node of the organization with this fingerprint, or that of an organization key which took that one's place.
     #[must_use]
     pub fn organization(fingerprint: Fingerprint) -> Self {
         Self {
@@ -84,8 +84,10 @@ impl Expected {
             .map_err(|error| StatementError::Document(error.into()))?;
         let statement = KeyStatement::verify(&envelope)?;
         let presented = statement.organization.fingerprint();
+        // The key that is expected, or one that this gave its place to.
+        let mut line = statement.organization_keys().into_iter();
         if let Some(expected) = &self.organization
-            && *expected != presented
+            && !line.any(|key| key.fingerprint() == *expected)
         {
             return Err(IdentityFault::OtherOrganization {
                 expected: expected.clone(),

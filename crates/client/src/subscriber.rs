@@ -16,10 +16,10 @@ mod worker;
 use std::time::Duration;
 
 use bytes::Bytes;
-use countersign_crypto::{Entropy, Hash, PublicKey, SigningKey};
+use countersign_crypto::{Entropy, Hash, SigningKey};
 use countersign_event::cloudevents::to_json_with;
 use countersign_event::content::{EventError, EventRef, Limits, split_content};
-use countersign_event::documents::{Agreement, KeyStatement};
+use countersign_event::documents::{Agreement, KeyStatement, LogKeys};
 use countersign_event::entry::{ENTRY_BYTES, Entry, Kind};
 use countersign_event::time::Timestamp;
 use countersign_protocol::delivery::{BatchFault, Claim, VerifiedBatch};
@@ -167,6 +167,18 @@ pub enum SubscribeError {
     NoLogKey {
         /// The producer.
         authority: String,
+    },
+    /// The producer shows an older key statement than one that is known.
+    #[error(
+        "the node of `{authority}` shows key statement {shown}, and {known} is known: it may be an older copy, or speak with a key that was taken back"
+    )]
+    OlderStatement {
+        /// The producer.
+        authority: String,
+        /// The number known.
+        known: u64,
+        /// The number shown.
+        shown: u64,
     },
     /// Both sides disagree about the last receipt of the series.
     #[error(
@@ -492,10 +504,14 @@ impl<'a> DeliveredEvent<'a> {
     }
 }
 
-fn log_key(producer: &KeyStatement) -> Result<PublicKey, SubscribeError> {
-    use countersign_event::documents::Role;
-    let key = producer.keys_for(Role::Log).next().map(|key| key.key);
-    key.ok_or_else(|| SubscribeError::NoLogKey {
-        authority: producer.authority.to_string(),
-    })
+/// The producer's log keys, as of now.
+fn log_keys(options: &SubscriberOptions) -> Result<LogKeys, SubscribeError> {
+    let (stream, producer) = (&options.agreement.stream, &options.producer);
+    let keys = LogKeys::of(stream, producer, [].iter(), (options.session.clock)());
+    if keys.is_empty() {
+        return Err(SubscribeError::NoLogKey {
+            authority: producer.authority.to_string(),
+        });
+    }
+    Ok(keys)
 }

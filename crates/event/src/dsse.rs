@@ -83,6 +83,21 @@ struct SignatureJson {
     sig: String,
 }
 
+/// As [`Envelope::to_json`]: an envelope within a document.
+impl Serialize for Envelope {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.json().serialize(serializer)
+    }
+}
+
+/// As [`Envelope::from_json`], but for the size: that of the whole is limited.
+impl<'de> Deserialize<'de> for Envelope {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = EnvelopeJson::deserialize(deserializer)?;
+        Self::read(json).map_err(serde::de::Error::custom)
+    }
+}
+
 impl Envelope {
     /// Signs `payload` with `key`.
     #[must_use]
@@ -162,7 +177,11 @@ impl Envelope {
     /// The envelope as JSON.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        let json = EnvelopeJson {
+        serde_json::to_vec(&self.json()).unwrap_or_default()
+    }
+
+    fn json(&self) -> EnvelopeJson {
+        EnvelopeJson {
             payload_type: self.payload_type.clone(),
             payload: STANDARD.encode(&self.payload),
             signatures: self
@@ -173,8 +192,7 @@ impl Envelope {
                     sig: STANDARD.encode(s.signature.to_bytes()),
                 })
                 .collect(),
-        };
-        serde_json::to_vec(&json).unwrap_or_default()
+        }
     }
 
     /// Parses an envelope. Nothing in it is verified yet.
@@ -187,6 +205,10 @@ impl Envelope {
         }
         let json: EnvelopeJson =
             from_slice_of_objects(json).map_err(|_| EnvelopeError::Malformed)?;
+        Self::read(json)
+    }
+
+    fn read(json: EnvelopeJson) -> Result<Self, EnvelopeError> {
         let count = json.signatures.len();
         if count == 0 || count > SIGNATURES_MAX {
             return Err(EnvelopeError::Malformed);

@@ -154,6 +154,11 @@ pub enum LedgerRecord {
         #[serde(default)]
         reason: String,
     },
+    /// A key was taken back. Counterparty log (one's own: node log).
+    KeyRevocation {
+        /// The DSSE envelope.
+        envelope: EnvelopeText,
+    },
     /// A partner's key statement. Counterparty log (one's own: node log).
     KeyStatement {
         /// The DSSE envelope.
@@ -264,6 +269,7 @@ impl LedgerRecord {
             Self::Retention { .. } => "retention",
             Self::Invitation { .. } => "invitation",
             Self::InvitationStep { .. } => "invitation-step",
+            Self::KeyRevocation { .. } => "key-revocation",
             Self::KeyStatement { .. } => "key-statement",
             Self::LogAccess { .. } => "log-access",
             Self::Plans { .. } => "plans",

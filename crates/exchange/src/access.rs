@@ -147,8 +147,12 @@ impl Exchange {
         let envelope = Envelope::from_json(&hello.key_statement)
             .map_err(|error| StatementError::Document(error.into()))?;
         let statement = KeyStatement::verify(&envelope)?;
-        statement.check_delegated(Role::Node, tls_key, self.clock().now())?;
+        let now = self.clock().now();
+        statement.check_delegated(Role::Node, tls_key, now)?;
         self.check_pinned(&statement)?;
+        // What was revoked is no key of its organization any more, whatever statement is shown.
+        self.statement_in_force(&statement)
+            .check_delegated(Role::Node, tls_key, now)?;
         Ok(Peer::Organization {
             statement: Arc::new(statement),
             envelope: Arc::new(envelope),
@@ -157,7 +161,7 @@ impl Exchange {
         })
     }
 
-    /// A name is pinned to the organization key it was first met with; an older statement does not bring back what a newer one dropped.
+    /// A name is pinned to the organization key it was first met with, and to those that this one gave its place to; an older statement does not bring back what a newer one dropped.
     ///
     /// # Errors
     /// [`PeerError::OtherKey`].
@@ -169,11 +173,11 @@ impl Exchange {
             let own = &self.identity().statement;
             // A node key that our newer statement dropped publishes no more under the older one.
             let current =
-                statement.organization == own.organization && statement.number >= own.number;
+                statement.descends_from(&own.organization) && statement.number >= own.number;
             return if current { Ok(()) } else { Err(other_key()) };
         }
         match self.registry().partners.get(&statement.authority) {
-            Some(known) if known.statement.organization != statement.organization => {
+            Some(known) if !statement.descends_from(&known.statement.organization) => {
                 Err(other_key())
             }
             Some(known) if known.statement.number > statement.number => Err(other_key()),

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use countersign_crypto::{Entropy, Hash, sha256_of};
 use countersign_event::content::Limits;
 use countersign_event::control::{AuthorRule, GENESIS};
-use countersign_event::documents::{AgreementId, Digest, Receipt, SeriesId};
+use countersign_event::documents::{AgreementId, Digest, Receipt, Role, SeriesId};
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin, StreamName};
@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use crate::access::RefusedQuestions;
 use crate::clock::Clock;
 use crate::erasure::{EraseFault, Erasing};
-use crate::identity::Identity;
+use crate::identity::{Identities, Identity};
 use crate::log::{Cites, Log, LogSettings};
 use crate::pipeline::append::{AppendError, Writer, WriterParts};
 use crate::pipeline::exposure::Exposure;
@@ -84,7 +84,9 @@ pub struct ExchangeParts {
 
 /// One node's state and doors.
 pub struct Exchange {
-    identity: Identity,
+    identity: Identities,
+    /// One change of keys at a time.
+    changing_keys: tokio::sync::Mutex<()>,
     writer: Writer,
     writer_thread: Mutex<Option<JoinHandle<()>>>,
     reader: JournalReader,
@@ -135,7 +137,7 @@ pub struct Exchange {
 impl std::fmt::Debug for Exchange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Exchange")
-            .field("authority", self.identity.authority())
+            .field("authority", self.identity().authority())
             .finish_non_exhaustive()
     }
 }
@@ -263,13 +265,7 @@ impl Exchange {
             witness,
             unsettle,
         } = parts;
-        let witness = Witness::new(
-            identity.authority(),
-            &identity.witness_key,
-            checkpoints,
-            witness,
-        )
-        .await?;
+        let witness = Witness::new(checkpoints, witness).await?;
         let reader = journal.reader();
         let logs = reader
             .logs()
@@ -288,12 +284,14 @@ impl Exchange {
         let parts = WriterParts {
             journal,
             reader: reader.clone(),
-            log_key: identity.log_key.clone(),
+            signer: identity
+                .signer(|key| registry.is_revoked(identity.authority(), Role::Log, key)),
             clock: Arc::clone(&clock),
         };
         let (writer, thread) = Writer::start(parts)?;
         let exchange = Arc::new(Self {
-            identity,
+            identity: Identities::new(identity),
+            changing_keys: tokio::sync::Mutex::new(()),
             writer,
             writer_thread: Mutex::new(Some(thread)),
             reader,
@@ -335,7 +333,7 @@ impl Exchange {
 
     /// The node's own ledger log; the statement and policies in force are in it.
     async fn begin(self: &Arc<Self>, may_create: bool) -> Result<(), ExchangeError> {
-        let origin = Origin::of_node_ledger(self.identity.authority());
+        let origin = Origin::of_node_ledger(self.identity().authority());
         if self.log(&origin).is_none() {
             if !may_create {
                 return Err(ExchangeError::NoLedger);
@@ -344,10 +342,10 @@ impl Exchange {
                 .await?;
         }
         let statement = self.view.own_statement().await?;
-        if statement.is_none_or(|row| row.number < self.identity.statement.number) {
-            let envelope = String::from_utf8(self.identity.envelope.to_json()).unwrap_or_default();
-            self.record_and_wait(None, LedgerRecord::KeyStatement { envelope })
-                .await?;
+        let newest = statement.map(|row| row.number);
+        if newest.is_none_or(|number| number < self.identity().statement.number) {
+            // The genesis of a first log has the first statement itself.
+            self.state_keys(newest.is_some()).await?;
         }
         self.record_policies().await
     }
@@ -407,7 +405,7 @@ impl Exchange {
         if let Some(rule) = &options.author {
             crate::authors::check_rule(rule)?;
         }
-        let origin = Origin::of_stream(self.identity.authority(), name);
+        let origin = Origin::of_stream(self.identity().authority(), name);
         if self.log(&origin).is_some() {
             return Err(StreamError::Exists { name: name.clone() }.into());
         }
@@ -495,15 +493,15 @@ impl Exchange {
     }
 
     fn genesis(&self, kind: LogKind, origin: &Origin, settings: &LogSettings) -> String {
-        let key = self.identity.log_key.public();
+        let key = self.identity().log_key.public();
         let vkey = Vkey::new(origin.as_str(), Algorithm::Ed25519, key).map(|vkey| vkey.to_string());
         let statement =
-            serde_json::from_slice::<serde_json::Value>(&self.identity.envelope.to_json());
+            serde_json::from_slice::<serde_json::Value>(&self.identity().envelope.to_json());
         let mut genesis = serde_json::json!({
             "origin": origin,
             "kind": if kind == LogKind::Ledger { "ledger" } else { "stream" },
             "data_commitment": "whole",
-            "organization": self.identity.organization().to_base64(),
+            "organization": self.identity().organization().to_base64(),
             "log_key": vkey.unwrap_or_default(),
             "key_statement": statement.unwrap_or_default(),
             "event_bytes_max": self.event_bytes_max(settings),
@@ -540,7 +538,7 @@ impl Exchange {
             name: name.chars().filter(|c| !c.is_control()).take(80).collect(),
         };
         let stream: StreamName = name.parse()?;
-        let origin = Origin::of_stream(self.identity.authority(), &stream);
+        let origin = Origin::of_stream(self.identity().authority(), &stream);
         self.log(&origin)
             .filter(|log| log.kind() == LogKind::Own)
             .ok_or_else(unknown)
@@ -591,10 +589,19 @@ impl Exchange {
         }
     }
 
-    /// Who this node is.
+    /// Who this node is now.
     #[must_use]
     pub fn identity(&self) -> &Identity {
+        self.identity.now()
+    }
+
+    pub(crate) fn identities(&self) -> &Identities {
         &self.identity
+    }
+
+    /// Held while keys are changed: one change at a time.
+    pub async fn changing_keys(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing_keys.lock().await
     }
 
     /// The clock.

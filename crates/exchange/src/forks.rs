@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use countersign_crypto::Hash;
+use countersign_crypto::{Hash, PublicKey};
 use countersign_event::documents::{RefusalCode, Role};
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::Origin;
@@ -10,7 +10,9 @@ use countersign_protocol::{AskLog, LogState, SignedHead};
 use countersign_store::journal::LogKind;
 use countersign_tlog::checkpoint::note_from_signature;
 use countersign_tlog::fork_proof::ForkProof;
-use countersign_tlog::{Checkpoint, Note, TREE_SIZE_MAX, compact_range_at, consistency_proof};
+use countersign_tlog::{
+    Checkpoint, Note, TREE_SIZE_MAX, Vkey, compact_range_at, consistency_proof,
+};
 
 use crate::registry::FORK;
 use crate::witness::Contradiction;
@@ -122,17 +124,11 @@ impl Exchange {
         };
         let log = self.discover(peer, "compare", &ask.origin, agreement.as_ref())?;
         let head = log.head();
-        let Some(signature) = head.signature else {
+        let Some(note) = head.note(log.origin()) else {
             return Err(ExchangeError::Proof(
                 "the log has no signed head".to_owned(),
             ));
         };
-        let checkpoint = Checkpoint {
-            origin: log.origin().to_string(),
-            size: head.size,
-            root: head.root,
-        };
-        let note = note_from_signature(&checkpoint, &self.identity().log_key.public(), signature);
         let (root, proof) = self.growth(&log, ask.size, head.size)?;
         Ok(LogState {
             note: note.into_bytes(),
@@ -167,7 +163,7 @@ impl Exchange {
     ) -> Result<LogState, ExchangeError> {
         let copy = self.log(origin).filter(|log| log.kind() == LogKind::Copy);
         let held = copy.as_ref().map_or(0, |copy| copy.size());
-        let of_copy = copy.as_ref().and_then(|copy| self.newest_note_ever(copy));
+        let of_copy = copy.as_ref().and_then(|copy| self.newest_note(copy));
         let cosigned = self.witness().checkpoints.cosigned(origin.as_str()).await?;
         let cosigned = cosigned.map(|cosigned| (cosigned.latest.size, cosigned.latest.note));
         let newest = of_copy
@@ -192,25 +188,7 @@ impl Exchange {
     /// The newest note of its producer that a copy knows.
     fn newest_note(&self, copy: &Log) -> Option<(u64, String)> {
         let head = copy.head().producer?;
-        Some((head.size, self.note_of(copy.origin(), &head)?))
-    }
-
-    /// The same, also under a key that is no longer in force, and of a partner that was revoked: whoever asks is told what it once signed.
-    fn newest_note_ever(&self, copy: &Log) -> Option<(u64, String)> {
-        let head = copy.head().producer?;
-        let checkpoint = head.checkpoint(copy.origin().as_str());
-        let signature = head.signature()?;
-        let registry = self.registry();
-        let partner = registry.partners.get(&copy.origin().authority())?;
-        let mut keys = partner.statement.keys_for(Role::Log);
-        let signer = keys.find(|key| {
-            countersign_tlog::checkpoint::verify_signature(&checkpoint, &key.key, &signature)
-                .is_ok()
-        })?;
-        Some((
-            head.size,
-            note_from_signature(&checkpoint, &signer.key, signature),
-        ))
+        Some((head.size, self.note_held(copy.origin(), &head)?))
     }
 
     /// A head came that the log's key signed and that contradicts what it signed before: keeps what proves it, as far as the log itself gave it away.
@@ -262,16 +240,25 @@ impl Exchange {
         }
     }
 
-    /// The note of a head, where a key of the log has signed it.
+    /// The note of a head, where a key of the log that counts has signed it.
     pub(crate) fn note_of(&self, origin: &Origin, head: &SignedHead) -> Option<String> {
-        let checkpoint = head.checkpoint(origin.as_str());
-        let signature = head.signature()?;
-        let vkeys = self.log_vkeys(origin);
-        let verifies = |key| {
-            countersign_tlog::checkpoint::verify_signature(&checkpoint, key, &signature).is_ok()
-        };
-        let vkey = vkeys.iter().find(|vkey| verifies(vkey.key()))?;
-        Some(note_from_signature(&checkpoint, vkey.key(), signature))
+        let vkeys = self.log_vkeys(origin, &head.checkpoint(origin.as_str()));
+        note_by(origin, head, vkeys.iter().map(Vkey::key))
+    }
+
+    /// The note of a head that was verified when it came, whatever became of the key since, or of the partner.
+    pub(crate) fn note_held(&self, origin: &Origin, head: &SignedHead) -> Option<String> {
+        let statement = self.statement_of(&origin.authority())?;
+        let stated = statement.keys_for(Role::Log);
+        note_by(origin, head, stated.map(|stated| &stated.key))
+    }
+
+    /// The checkpoint of a note, where a key of the log that counts has signed it.
+    pub(crate) fn opened(&self, origin: &Origin, note: &[u8]) -> Option<Checkpoint> {
+        let note = Note::parse(note).ok()?;
+        let checkpoint = Checkpoint::parse_text(note.text()).ok()?;
+        let vkeys = self.log_vkeys(origin, &checkpoint);
+        note.verify(&vkeys).is_ok().then_some(checkpoint)
     }
 
     /// What a log is asked about, where it seems not to go on from what is held here.
@@ -289,10 +276,7 @@ impl Exchange {
 
     /// Looks at what a log says of itself beside what is held here of it, and keeps what proves a fork.
     pub async fn examine(self: &Arc<Self>, origin: &Origin, state: &LogState) -> Examined {
-        let vkeys = self.log_vkeys(origin);
-        let note = Note::parse(&state.note).ok();
-        let signed = note.filter(|note| note.verify(&vkeys).is_ok());
-        let signed = signed.and_then(|note| Checkpoint::parse_text(note.text()).ok());
+        let signed = self.opened(origin, &state.note);
         let named =
             |came: &Checkpoint| came.origin == origin.as_str() && came.size <= TREE_SIZE_MAX;
         let Some(came) = signed.filter(named) else {
@@ -444,7 +428,7 @@ impl Exchange {
         let Ok(origin) = checkpoint.origin.parse::<Origin>() else {
             return unknown("its origin is not one that a log of Countersign has".to_owned());
         };
-        if let Err(error) = note.verify(&self.log_vkeys(&origin)) {
+        if let Err(error) = note.verify(&self.log_vkeys(&origin, &checkpoint)) {
             return unknown(format!(
                 "{error}: only logs of this node and of its partners are compared"
             ));
@@ -519,4 +503,15 @@ impl Exchange {
     ) -> Result<Vec<(String, countersign_store::checkpoints::Cosigned)>, ExchangeError> {
         Ok(self.witness().checkpoints.all_cosigned().await?)
     }
+}
+
+/// The note of a head under the first of these keys that has signed it.
+fn note_by<'k>(
+    origin: &Origin,
+    head: &SignedHead,
+    keys: impl Iterator<Item = &'k PublicKey>,
+) -> Option<String> {
+    let (key, signature) = head.signed_by(origin.as_str(), keys)?;
+    let checkpoint = head.checkpoint(origin.as_str());
+    Some(note_from_signature(&checkpoint, key, signature))
 }

@@ -15,6 +15,7 @@ mod exchange;
 mod explaining;
 mod forks;
 mod identity;
+mod keys;
 mod log;
 mod onboarding;
 mod outside;
@@ -37,7 +38,8 @@ pub use exchange::{
     PublishSession, StreamError, StreamOptions,
 };
 pub use forks::{Compared, ComparedVerdict, Examined};
-pub use identity::Identity;
+pub use identity::{HeadSignatures, Identity};
+pub use keys::HeldRevocation;
 pub use log::{Cites, Log, LogHead, LogSettings};
 pub use onboarding::{InviteOptions, OnboardingError, fingerprint_of};
 pub use outside::{OUTSIDE_WITNESSES_MAX, OutsideWitness, OutsideWitnessError, WitnessId};

@@ -1,14 +1,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use countersign_crypto::{Hash, Signature};
+use countersign_crypto::Hash;
 use countersign_event::control::AuthorRule;
 use countersign_event::documents::Digest;
 use countersign_event::names::Origin;
 use countersign_protocol::SignedHead;
 use countersign_store::journal::{LogKind, LogNumber};
+use countersign_tlog::Checkpoint;
+use countersign_tlog::checkpoint::{note_from_signature, with_line};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::identity::HeadSignatures;
 use crate::restored::Freeze;
 use crate::witnessed::WitnessedHead;
 
@@ -70,8 +73,8 @@ pub struct LogHead {
     pub last_leaf: Hash,
     /// Its time, µs since 1970; 0 where there is none.
     pub last_time_us: u64,
-    /// Our signature over this checkpoint (own logs).
-    pub signature: Option<Signature>,
+    /// Our signatures over this checkpoint (own logs).
+    pub signature: Option<HeadSignatures>,
     /// The newest head that the producer signed (copies); at least as large as this one.
     pub producer: Option<SignedHead>,
 }
@@ -81,9 +84,29 @@ impl LogHead {
     #[must_use]
     pub fn signed(&self) -> Option<SignedHead> {
         match self.signature {
-            Some(signature) => Some(SignedHead::new(self.size, self.root, signature)),
+            Some(signed) => {
+                let before = signed.before.map(|(_, signature)| signature);
+                let head = SignedHead::new(self.size, self.root, signed.signature);
+                Some(head.and_before(before))
+            }
             None => self.producer.clone(),
         }
+    }
+
+    /// The signed note of a log of ours, with a line for each key that has signed it.
+    #[must_use]
+    pub fn note(&self, origin: &Origin) -> Option<String> {
+        let signed = self.signature?;
+        let checkpoint = Checkpoint {
+            origin: origin.to_string(),
+            size: self.size,
+            root: self.root,
+        };
+        let note = note_from_signature(&checkpoint, &signed.key, signed.signature);
+        Some(match signed.before {
+            Some((key, signature)) => with_line(note, origin.as_str(), &key, signature),
+            None => note,
+        })
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use countersign_crypto::{Fingerprint, Hash, PublicKey};
 use countersign_event::documents::{
-    Agreement, AgreementId, Document as _, ErasureAnswer, ErasureRequest, KeyStatement, Offer,
-    Party, Plan, RefusalCode, Role, Side, Termination,
+    Agreement, AgreementId, Document as _, ErasureAnswer, ErasureRequest, KeyRevocation,
+    KeyStatement, Offer, Party, Plan, RefusalCode, Role, Side, Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -573,7 +573,8 @@ impl Exchange {
         open.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Documents that a partner has to know of: the agreements that we ended, requests to erase and our answers to them. Told at each session; taking one twice changes nothing.
+    /// Documents that a partner has to know of: the agreements that we ended, requests to erase and our answers to them, our newest key statement and what we
+    /// revoked. Told at each session; taking one twice changes nothing.
     #[must_use]
     pub fn notices_for(&self, partner: &Authority) -> Vec<Envelope> {
         let own = self.identity().authority();
@@ -587,10 +588,11 @@ impl Exchange {
             .filter(|ended| ended.by == *own)
             .map(|ended| ended.envelope.clone())
             .chain(self.erasure_notices_for(partner))
+            .chain(self.key_notices())
             .collect()
     }
 
-    /// A partner tells of a termination, or of an erasure.
+    /// A partner tells of a termination, of an erasure, or of keys.
     ///
     /// # Errors
     /// [`ExchangeError::Refused`] where it is not the partner's to say.
@@ -619,9 +621,12 @@ impl Exchange {
                 return self.take_erasure_request(peer, &envelope).await;
             }
             ErasureAnswer::PAYLOAD_TYPE => return self.take_erasure_answer(peer, &envelope).await,
+            KeyRevocation::PAYLOAD_TYPE => return self.take_key_revocation(peer, &envelope).await,
+            KeyStatement::PAYLOAD_TYPE => return self.take_key_statement(peer, &envelope).await,
             _ => {}
         }
-        let end = statement
+        let end = self
+            .statement_in_force(statement)
             .open_dated(Role::Agreement, &envelope, |end: &Termination| end.made)
             .map_err(|_| malformed("not a termination signed by an agreement key of its sender"))?;
         let known = self.registry().agreements.get(&end.agreement).cloned();

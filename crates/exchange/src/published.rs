@@ -16,8 +16,7 @@ use countersign_event::names::{Authority, Origin, StreamName};
 use countersign_event::time::Timestamp;
 use countersign_policy::{Action, Decision};
 use countersign_store::journal::{LogKind, ReadError};
-use countersign_tlog::Checkpoint;
-use countersign_tlog::checkpoint::note_from_signature;
+
 use countersign_tlog::tile::{Tile, TileKind, encode_entry_bundle, width_at};
 
 use crate::registry::AgreementState;
@@ -369,19 +368,13 @@ impl Published {
     pub fn read(&self, file: PublishedFile) -> Result<Option<Vec<u8>>, ReadError> {
         // INVARIANT: the head has been signed, and everything below it is integrated; the journal may be ahead of it.
         let head = self.log.head();
-        let Some(signature) = head.signature else {
+        if head.signature.is_none() {
             return Ok(None);
-        };
+        }
         match file {
             PublishedFile::Checkpoint => {
-                let checkpoint = Checkpoint {
-                    origin: self.log.origin().to_string(),
-                    size: head.size,
-                    root: head.root,
-                };
-                let key = self.exchange.identity().log_key.public();
-                let note = note_from_signature(&checkpoint, &key, signature);
-                Ok(Some(note.into_bytes()))
+                let note = head.note(self.log.origin());
+                Ok(note.map(String::into_bytes))
             }
             PublishedFile::Witnessed => {
                 let witnessed = self.log.witnessed();

@@ -7,13 +7,15 @@ use std::collections::{HashMap, HashSet};
 use countersign_crypto::{Hash, PublicKey};
 use countersign_event::control::AuthorRule;
 use countersign_event::documents::{
-    Agreement, AgreementId, Document, KeyStatement, Plans, Receipt, SeriesId, Termination,
+    Agreement, AgreementId, Document, KeyRevocation, KeyStatement, Plans, Receipt, Role, SeriesId,
+    Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
 use countersign_event::time::Timestamp;
 
+use crate::HeldRevocation;
 use crate::authors::AuthorBook;
 use crate::erasure::ErasureBook;
 
@@ -158,6 +160,10 @@ pub struct Registry {
     pub plans: HashMap<Origin, Plans>,
     /// Whose signatures the events of streams bear.
     pub authors: AuthorBook,
+    /// Every key statement that was ever held, our own and partners', in the order in which they came.
+    pub statements: HashMap<Authority, Vec<Envelope>>,
+    /// Key revocations, our own and partners'.
+    pub revocations: HashMap<Authority, Vec<HeldRevocation>>,
 }
 
 impl Registry {
@@ -245,6 +251,7 @@ impl Registry {
                     invitation.step(step, organization, authority);
                 }
             }
+            LedgerRecord::KeyRevocation { envelope } => self.apply_key_revocation(envelope),
             LedgerRecord::KeyStatement { envelope } => self.apply_statement(envelope),
             LedgerRecord::LogAccess { stream, open } => {
                 if *open {
@@ -355,6 +362,12 @@ impl Registry {
         let Some((statement, envelope)) = peek::<KeyStatement>(envelope) else {
             return;
         };
+        let held = self.statements.entry(statement.authority.clone());
+        let held = held.or_default();
+        let digest = envelope.payload_digest();
+        if held.iter().all(|one| one.payload_digest() != digest) {
+            held.push(envelope.clone());
+        }
         if self.own.as_ref() == Some(&statement.authority) {
             return;
         }
@@ -376,6 +389,32 @@ impl Registry {
                 self.partners.insert(authority, partner);
             }
         }
+    }
+
+    fn apply_key_revocation(&mut self, envelope: &str) {
+        let Some((revocation, envelope)) = peek::<KeyRevocation>(envelope) else {
+            return;
+        };
+        let held = self.revocations.entry(revocation.authority.clone());
+        let held = held.or_default();
+        let digest = envelope.payload_digest();
+        if held
+            .iter()
+            .all(|one| one.envelope.payload_digest() != digest)
+        {
+            held.push(HeldRevocation {
+                revocation,
+                envelope,
+            });
+        }
+    }
+
+    /// Whether an organization has revoked a key for a role.
+    #[must_use]
+    pub fn is_revoked(&self, authority: &Authority, role: Role, key: &PublicKey) -> bool {
+        let held = self.revocations.get(authority).into_iter().flatten();
+        let mut of = held.map(|held| &held.revocation);
+        of.any(|revocation| revocation.role == role && revocation.key == *key)
     }
 
     fn apply_termination(&mut self, envelope: &str) {

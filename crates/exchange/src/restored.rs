@@ -19,10 +19,9 @@ use countersign_event::names::{Authority, Origin};
 use countersign_protocol::delivery::{BatchMessage, Cover, LogReader};
 use countersign_protocol::{AskLog, FetchBack, LogState, SignedHead};
 use countersign_store::journal::LogKind;
-use countersign_tlog::checkpoint::note_from_signature;
 use countersign_tlog::fork_proof::ForkProof;
 use countersign_tlog::{
-    Checkpoint, Note, TREE_SIZE_MAX, compact_range_at, consistency_proof, verify_consistency,
+    Checkpoint, TREE_SIZE_MAX, compact_range_at, consistency_proof, verify_consistency,
 };
 use tokio::sync::watch;
 
@@ -392,10 +391,8 @@ impl Exchange {
     ) -> Result<(Heard, u64), ExchangeError> {
         let origin = log.origin();
         let head = log.head();
-        let note = Note::parse(&state.note).ok();
-        // What our key did not sign says nothing about our log, whoever shows it.
-        let signed = note.filter(|note| note.verify(&self.log_vkeys(origin)).is_ok());
-        let known = signed.and_then(|note| Checkpoint::parse_text(note.text()).ok());
+        // What no key of ours signed says nothing about our log, whoever shows it.
+        let known = self.opened(origin, &state.note);
         let known = known.filter(|known| {
             known.origin == origin.as_str() && (1..=TREE_SIZE_MAX).contains(&known.size)
         });
@@ -445,15 +442,9 @@ impl Exchange {
     ) {
         let head = log.head();
         let came = String::from_utf8_lossy(&state.note).into_owned();
-        let own = Checkpoint {
-            origin: log.origin().to_string(),
-            size: head.size,
-            root: head.root,
-        };
-        let Some(signature) = head.signature else {
+        let Some(own) = head.note(log.origin()) else {
             return;
         };
-        let own = note_from_signature(&own, &self.identity().log_key.public(), signature);
         let proof = if known.size == head.size {
             ForkProof::same_size(&own, &came).ok()
         } else if known.size > head.size {
@@ -482,10 +473,9 @@ impl Exchange {
     pub fn fetching(&self, origin: &Origin) -> Option<(Arc<Log>, LogReader)> {
         let log = self.log(origin).filter(|log| log.kind() == LogKind::Own)?;
         let head = self.reader().head(log.number())?;
-        let key = self.identity().log_key.public();
         let reader = LogReader::resume(
             origin.as_str(),
-            key,
+            self.own_keys_ever(origin),
             head.range,
             head.last_leaf,
             head.last_time_us,

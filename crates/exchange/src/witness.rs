@@ -4,11 +4,11 @@
 //! body ── parse, origin, signature ──► Candidate ── compare with what was cosigned, with the copy ──► cosign ── store, synced ──► answer
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use countersign_crypto::{Hash, SigningKey, sha256};
-use countersign_event::documents::Role;
+use countersign_crypto::{Hash, PublicKey, SigningKey, sha256};
+use countersign_event::documents::Standing;
 use countersign_event::names::{Authority, Origin};
 use countersign_store::checkpoints::{
     Checkpoints, CheckpointsError, Cosigned, KeptNote, Turn, Why,
@@ -65,22 +65,19 @@ impl Default for WitnessSettings {
     }
 }
 
-/// The name and key under which a node cosigns, and what it has cosigned.
+/// How a node witnesses, and what it has cosigned.
 #[derive(Debug)]
 pub(crate) struct Witness {
-    name: String,
-    key: SigningKey,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) settings: WitnessSettings,
     /// What was cosigned beyond the copy held of a log: compared once the copy has come so far.
     ahead: Mutex<HashMap<Origin, KeptNote>>,
+    /// Logs of which a checkpoint under a revoked key was kept and told of.
+    revoked_shown: Mutex<HashSet<Origin>>,
 }
 
 impl Witness {
-    /// `key` is the organization's witness key. Under a chosen name another key cosigns, since the signed bytes do not hold the name.
     pub(crate) async fn new(
-        authority: &Authority,
-        key: &SigningKey,
         checkpoints: Checkpoints,
         settings: WitnessSettings,
     ) -> Result<Self, CheckpointsError> {
@@ -88,20 +85,19 @@ impl Witness {
         let ahead = cosigned.filter_map(|(origin, cosigned)| {
             Some((origin.parse::<Origin>().ok()?, cosigned.latest))
         });
-        let (name, key) = match &settings.name {
-            Some(name) => {
-                let seed = key.derive(&format!("countersign witness name {name}"));
-                (name.clone(), SigningKey::from_seed(&seed))
-            }
-            None => (witness_name(authority), key.clone()),
-        };
         Ok(Self {
-            name,
-            key,
             ahead: Mutex::new(ahead.collect()),
+            revoked_shown: Mutex::default(),
             checkpoints,
             settings,
         })
+    }
+
+    /// Whether this is the first checkpoint of the log under a revoked key since the start.
+    pub(crate) fn is_first_revoked(&self, origin: &Origin) -> bool {
+        let shown = self.revoked_shown.lock();
+        let mut shown = shown.unwrap_or_else(PoisonError::into_inner);
+        shown.insert(origin.clone())
     }
 
     /// To be compared once more, when the copy holds more.
@@ -200,13 +196,25 @@ impl Exchange {
     /// The verifier of our cosignatures.
     #[must_use]
     pub fn witness_vkey(&self) -> Option<Vkey> {
-        let witness = self.witness();
-        Vkey::new(
-            &witness.name,
-            Algorithm::CosignatureV1,
-            witness.key.public(),
-        )
-        .ok()
+        let (name, key) = self.witness_signer();
+        Vkey::new(&name, Algorithm::CosignatureV1, key.public()).ok()
+    }
+
+    /// The name and key under which this node cosigns: the organization's witness key. Under a chosen name another key cosigns, since the signed bytes do not
+    /// hold the name.
+    fn witness_signer(&self) -> (String, SigningKey) {
+        let identity = self.identity();
+        match &self.witness().settings.name {
+            Some(name) => {
+                let about = format!("countersign witness name {name}");
+                let seed = identity.witness_key.derive(&about);
+                (name.clone(), SigningKey::from_seed(&seed))
+            }
+            None => (
+                witness_name(identity.authority()),
+                identity.witness_key.clone(),
+            ),
+        }
     }
 
     /// Answers `add-checkpoint` requests, at most [`ADD_CHECKPOINTS_MAX`]. When it returns, what was cosigned is on the disk.
@@ -244,6 +252,7 @@ impl Exchange {
         candidates: &[Result<Candidate, WitnessAnswer>],
     ) -> Result<Vec<WitnessAnswer>, CheckpointsError> {
         let witness = self.witness();
+        let (name, key) = self.witness_signer();
         let now = self.clock().now().0 / 1_000_000;
         let mut answers = Vec::with_capacity(candidates.len());
         let mut contradictions = Vec::new();
@@ -278,8 +287,7 @@ impl Exchange {
                     let at = now
                         .max(last.unwrap_or(0))
                         .min(cosignature_v1::TIME_SECONDS_MAX);
-                    let line =
-                        cosignature_v1::sign(&candidate.text, &witness.name, &witness.key, at);
+                    let line = cosignature_v1::sign(&candidate.text, &name, &key, at);
                     // INVARIANT: the name was checked when the settings were read.
                     let line = line.map(|line| line.encode()).unwrap_or_default();
                     let latest = KeptNote {
@@ -452,7 +460,7 @@ impl Exchange {
     /// A signed note that a copy holds for a size at or after `size`, as far as its entries reach.
     fn note_beside(&self, copy: &crate::Log, size: u64) -> Option<(String, u64)> {
         let head = self.provable_head(copy).filter(|head| head.size >= size)?;
-        Some((self.note_of(copy.origin(), &head)?, head.size))
+        Some((self.note_held(copy.origin(), &head)?, head.size))
     }
 
     /// Whether an agreement gives us this log to read.
@@ -465,28 +473,29 @@ impl Exchange {
         })
     }
 
-    /// The keys under which a log's checkpoints are accepted here: of our own, of a partner's newest key statement, of the settings.
-    pub(crate) fn log_vkeys(&self, origin: &Origin) -> Vec<Vkey> {
-        let authority = origin.authority();
-        let now = self.clock().now();
-        let of = |key| Vkey::new(origin.as_str(), Algorithm::Ed25519, key).ok();
-        let mut vkeys: Vec<Vkey> = Vec::new();
-        if authority == *self.identity().authority() {
-            let keys = self.identity().statement.keys_for(Role::Log);
-            vkeys.extend(keys.filter_map(|key| of(key.key)));
-        } else if let Some(partner) = self.registry().partners.get(&authority)
-            && partner.revoked.is_none()
-        {
-            let keys = partner.statement.keys_for(Role::Log);
-            let in_force = keys.filter(|key| key.until.is_none_or(|until| now < until));
-            vkeys.extend(in_force.filter_map(|key| of(key.key)));
-        }
-        let named = self.witness().settings.logs.iter();
-        vkeys.extend(named.filter(|vkey| vkey.name() == origin.as_str()).cloned());
-        vkeys
+    /// The keys that count for a checkpoint of a log: of our own or a partner's newest key statement, less what was revoked; and of the settings. Of our own logs
+    /// also keys whose period is over: what they signed is ours.
+    pub(crate) fn log_vkeys(&self, origin: &Origin, checkpoint: &Checkpoint) -> Vec<Vkey> {
+        let own = origin.authority() == *self.identity().authority();
+        let keys = self.log_keys(origin);
+        let counts = |key: &&PublicKey| match keys.judge(key, checkpoint.size, &checkpoint.root) {
+            Standing::Counts => true,
+            Standing::Ended => own,
+            Standing::Revoked | Standing::Unknown => false,
+        };
+        let counting = keys.all().filter(counts);
+        let vkeys =
+            counting.filter_map(|key| Vkey::new(origin.as_str(), Algorithm::Ed25519, *key).ok());
+        vkeys.chain(self.named_vkeys(origin)).collect()
     }
 
-    fn candidate(&self, body: &[u8]) -> Result<Candidate, WitnessAnswer> {
+    /// The keys of a log that the settings name.
+    fn named_vkeys<'s>(&'s self, origin: &'s Origin) -> impl Iterator<Item = Vkey> + 's {
+        let named = self.witness().settings.logs.iter();
+        named.filter(|vkey| vkey.name() == origin.as_str()).cloned()
+    }
+
+    fn candidate(self: &Arc<Self>, body: &[u8]) -> Result<Candidate, WitnessAnswer> {
         let malformed = |why: &dyn std::fmt::Display| WitnessAnswer::Malformed(why.to_string());
         if body.len() > ADD_CHECKPOINT_BODY_MAX {
             return Err(malformed(&"the request is too large"));
@@ -503,19 +512,22 @@ impl Exchange {
             )
         };
         let origin: Origin = checkpoint.origin.parse().map_err(|_| unknown())?;
-        let vkeys = self.log_vkeys(&origin);
-        if vkeys.is_empty() || origin.authority() == *self.identity().authority() {
+        let known =
+            !self.log_keys(&origin).is_empty() || self.named_vkeys(&origin).next().is_some();
+        if !known || origin.authority() == *self.identity().authority() {
             return Err(unknown());
         }
-        // Whoever is no partner learns by a bad signature which logs the settings name, which it may, and not who our partners are.
-        note.verify(&vkeys).map_err(|error| {
-            let mut named = self.witness().settings.logs.iter();
-            if named.any(|vkey| vkey.name() == origin.as_str()) {
-                WitnessAnswer::NotSigned(error.to_string())
-            } else {
-                unknown()
+        let vkeys = self.log_vkeys(&origin, &checkpoint);
+        if let Err(error) = note.verify(&vkeys) {
+            if let Some(revoked) = self.note_revoked(&origin, &checkpoint, &note) {
+                return Err(WitnessAnswer::NotSigned(revoked));
             }
-        })?;
+            // Whoever is no partner learns by a bad signature which logs the settings name, which it may, and not who our partners are.
+            return Err(match self.named_vkeys(&origin).next() {
+                Some(_) => WitnessAnswer::NotSigned(error.to_string()),
+                None => unknown(),
+            });
+        }
         if request.old > checkpoint.size {
             return Err(malformed(&"the older size is greater than the newer"));
         }

@@ -12,13 +12,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_crypto::{Hash, PublicKey};
+use countersign_crypto::Hash;
 use countersign_event::documents::Role;
 use countersign_event::names::{Authority, Origin, StreamName};
 use countersign_store::checkpoints::{KeptNote, Why};
 use countersign_store::journal::LogKind;
 use countersign_tlog::add_checkpoint::AddCheckpoint;
-use countersign_tlog::checkpoint::note_from_signature;
 use countersign_tlog::{
     Algorithm, Checkpoint, Note, NoteSignature, Vkey, consistency_proof, cosignature_v1,
 };
@@ -137,13 +136,12 @@ impl Exchange {
         most: usize,
     ) -> Vec<Submission> {
         let now = self.clock().uptime();
-        let key = self.identity().log_key.public();
         let mut due = Vec::new();
         for log in shown {
             if due.len() == most {
                 break;
             }
-            let chosen = self.with_submissions(|all| choose(all, log, witness, &key, now));
+            let chosen = self.with_submissions(|all| choose(all, log, witness, now));
             let Some(Chosen { size, note, old }) = chosen else {
                 continue;
             };
@@ -440,7 +438,6 @@ fn choose(
     all: &mut Submissions,
     log: &Log,
     witness: &WitnessId,
-    key: &PublicKey,
     now: Duration,
 ) -> Option<Chosen> {
     let progress = all.logs.entry(log.origin().clone()).or_default();
@@ -455,7 +452,7 @@ fn choose(
     });
     if may_choose
         && head.size > 0
-        && let Some(signature) = head.signature
+        && let Some(note) = head.note(log.origin())
     {
         let checkpoint = Checkpoint {
             origin: log.origin().to_string(),
@@ -463,7 +460,7 @@ fn choose(
             root: head.root,
         };
         progress.candidates.push_back(Candidate {
-            note: note_from_signature(&checkpoint, key, signature),
+            note,
             checkpoint,
             chosen: now,
             lines: BTreeMap::new(),

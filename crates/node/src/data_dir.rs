@@ -291,7 +291,9 @@ impl DataDir {
             "receipt",
             "witness",
         ] {
-            keys::check_private(&keys::key_path(&dir.keys_dir(), name))?;
+            for path in keys::key_files(&dir.keys_dir(), name)? {
+                keys::check_private(&path)?;
+            }
         }
         Ok(dir)
     }

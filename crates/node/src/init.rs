@@ -185,6 +185,7 @@ impl NewIdentity {
                     until: None,
                 })
                 .collect(),
+            succession: Vec::new(),
         };
         Self {
             organization,

@@ -7,7 +7,11 @@
 //! keys/agreement.pem      signs agreements, refusals and terminations
 //! keys/receipt.pem        signs receipts
 //! keys/witness.pem        cosigns checkpoints of others
+//! keys/log.7.pem          the log key that key statement 7 has made; so of the other roles
 //! ```
+//!
+//! Of several files of a role the key that the key statement delegates, and that began last, is the one in use. A file is made before the statement that names
+//! its key, so that a crash in between leaves a file that nothing names.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -17,6 +21,7 @@ use std::path::{Path, PathBuf};
 use countersign_crypto::{KeyError, SigningKey};
 use countersign_event::documents::{KeyStatement, Role, StatementError};
 use countersign_event::dsse::{ENVELOPE_BYTES_MAX, Envelope, EnvelopeError};
+use countersign_exchange::Identity;
 use zeroize::Zeroizing;
 
 /// Largest key file that is read. A PKCS#8 version 1 Ed25519 key takes 119 bytes; comments around it are allowed.
@@ -118,6 +123,8 @@ pub struct NodeKeys {
     pub node: SigningKey,
     /// Signs checkpoints.
     pub log: SigningKey,
+    /// Log keys that it has followed, as far as their files are here.
+    pub earlier_log: Vec<SigningKey>,
     /// Signs agreements, refusals and terminations.
     pub agreement: SigningKey,
     /// Signs receipts.
@@ -134,44 +141,104 @@ impl NodeKeys {
     /// [`KeyFileError`].
     pub fn load(keys_dir: &Path, statement_path: &Path) -> Result<Self, KeyFileError> {
         let (statement, envelope) = read_statement(statement_path)?;
-        let organization_path = key_path(keys_dir, "organization");
-        let organization = match read_key(&organization_path) {
-            Ok(key) if key.public() == statement.organization => Some(key),
-            Ok(_) => {
-                return Err(KeyFileError::Mismatch {
-                    path: organization_path,
-                    role: "organization",
-                });
+        let line = statement.organization_keys();
+        let mut organization = None;
+        for (path, key) in read_all(keys_dir, "organization")? {
+            match line.iter().rposition(|known| *known == key.public()) {
+                Some(at) if at + 1 == line.len() => organization = Some(key),
+                // One that gave its place away.
+                Some(_) => {}
+                None => {
+                    return Err(KeyFileError::Mismatch {
+                        path,
+                        role: "organization",
+                    });
+                }
             }
-            Err(KeyFileError::Missing { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        let load = |role: Role| {
+        }
+        let load = |role: Role| -> Result<(SigningKey, Vec<SigningKey>), KeyFileError> {
+            let files = read_all(keys_dir, role.as_str())?;
             let path = key_path(keys_dir, role.as_str());
-            let key = read_key(&path)?;
-            let named = statement
-                .keys_for(role)
-                .any(|delegated| delegated.key == key.public());
-            if named {
-                Ok(key)
-            } else {
-                Err(KeyFileError::Mismatch {
-                    path,
-                    role: role.as_str(),
-                })
+            if files.is_empty() {
+                return Err(KeyFileError::Missing { path });
             }
+            let from = |key: &SigningKey| {
+                let mut stated = statement.keys_for(role);
+                stated
+                    .find(|stated| stated.key == key.public())
+                    .map(|stated| stated.from)
+            };
+            let mut named: Vec<_> = files
+                .into_iter()
+                .filter_map(|(_, key)| Some((from(&key)?, key)))
+                .collect();
+            named.sort_by_key(|(from, _)| *from);
+            let newest = named.pop().map(|(_, key)| key);
+            let earlier = named.into_iter().rev().map(|(_, key)| key).collect();
+            let role = role.as_str();
+            let mismatch = KeyFileError::Mismatch { path, role };
+            Ok((newest.ok_or(mismatch)?, earlier))
         };
+        let (log, earlier_log) = load(Role::Log)?;
         Ok(Self {
-            node: load(Role::Node)?,
-            log: load(Role::Log)?,
-            agreement: load(Role::Agreement)?,
-            receipt: load(Role::Receipt)?,
-            witness: load(Role::Witness)?,
+            node: load(Role::Node)?.0,
+            log,
+            earlier_log,
+            agreement: load(Role::Agreement)?.0,
+            receipt: load(Role::Receipt)?.0,
+            witness: load(Role::Witness)?.0,
             organization,
             statement,
             envelope,
         })
     }
+
+    /// The node's identity, without the organization key.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity {
+            statement: self.statement.clone(),
+            envelope: self.envelope.clone(),
+            node_key: self.node.clone(),
+            log_key: self.log.clone(),
+            earlier_log_keys: self.earlier_log.clone(),
+            agreement_key: self.agreement.clone(),
+            receipt_key: self.receipt.clone(),
+            witness_key: self.witness.clone(),
+        }
+    }
+}
+
+/// The key files of a role: `ROLE.pem`, and `ROLE.N.pem` for the key that statement N has made. By name.
+///
+/// # Errors
+/// [`KeyFileError::Io`] where the folder cannot be read.
+pub fn key_files(keys_dir: &Path, name: &str) -> Result<Vec<PathBuf>, KeyFileError> {
+    let failed = |source| io_error(keys_dir, source);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(keys_dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let file = path.file_name().and_then(|file| file.to_str());
+        let middle = file
+            .and_then(|file| file.strip_prefix(name))
+            .and_then(|rest| rest.strip_suffix(".pem"));
+        let of_role = middle.is_some_and(|middle| {
+            let number = middle.strip_prefix('.').unwrap_or_default();
+            let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+            middle.is_empty() || digits
+        });
+        if of_role {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn read_all(keys_dir: &Path, name: &str) -> Result<Vec<(PathBuf, SigningKey)>, KeyFileError> {
+    let paths = key_files(keys_dir, name)?;
+    let read = |path: PathBuf| Ok((path.clone(), read_key(&path)?));
+    paths.into_iter().map(read).collect()
 }
 
 /// Where the key named `name` lies.

@@ -19,6 +19,7 @@ pub mod errors;
 mod event_line;
 pub mod evidence;
 pub mod init;
+pub mod key_life;
 pub mod keys;
 pub mod open;
 pub mod parts;

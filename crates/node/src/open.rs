@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_crypto::{OsEntropy, sha256};
 use countersign_event::content::Limits;
-use countersign_exchange::{Clock, Evidence, Exchange, ExchangeError, ExchangeParts, Identity};
+use countersign_exchange::{Clock, Evidence, Exchange, ExchangeError, ExchangeParts};
 use countersign_policy::{POLICY_BYTES_MAX, PolicyLoadError, PolicySet};
 use countersign_store::checkpoints::Checkpoints;
 use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
@@ -82,15 +82,7 @@ pub async fn open(dir: &DataDir, config: &Config) -> Result<Arc<Exchange>, OpenN
     for warning in &recovery.warnings {
         tracing::warn!("{warning:?}");
     }
-    let identity = Identity {
-        statement: keys.statement,
-        envelope: keys.envelope,
-        node_key: keys.node,
-        log_key: keys.log,
-        agreement_key: keys.agreement,
-        receipt_key: keys.receipt,
-        witness_key: keys.witness,
-    };
+    let identity = keys.identity();
     // A journal without any log is that of a fresh directory, made by `init`: its ledger begins now, once.
     let may_create = journal.logs().is_empty();
     let standing = place::standing(dir.path()).map_err(OpenNodeError::Place)?;
@@ -219,6 +211,14 @@ impl Evidence for EvidenceDir {
             }
         }
     }
+}
+
+/// Puts other bytes in a file's place: the old ones or the new ones, also through a power loss.
+pub(crate) fn replace_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(std::io::Error::from(std::io::ErrorKind::InvalidInput));
+    };
+    write_whole(folder, &name.to_string_lossy(), bytes)
 }
 
 /// All of it or nothing, also through a power loss.

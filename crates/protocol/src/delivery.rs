@@ -13,12 +13,12 @@ mod claims;
 pub use claims::{CLAIMS_MAX, Claim};
 
 use bytes::Bytes;
-use countersign_crypto::{Hash, PublicKey, Signature};
+use countersign_crypto::Hash;
 use countersign_event::content::{ContentError, EventRef, SealedHead, open_content};
 use countersign_event::control::{Allows, AuthorRule};
+use countersign_event::documents::LogKeys;
 use countersign_event::entry::{ENTRY_BYTES, Flags, Kind};
 use countersign_event::time::Timestamp;
-use countersign_tlog::checkpoint::verify_signature;
 use countersign_tlog::{
     Checkpoint, CompactRange, ProofError, leaf_hash, verify_consistency, verify_inclusion,
 };
@@ -202,6 +202,14 @@ pub enum BatchFault {
         /// Which entry.
         sequence: u64,
     },
+    /// The checkpoint is signed by a key that its organization has revoked, and is not the head that the revocation names.
+    #[error(
+        "the checkpoint of size {size} is signed by a log key that its organization has revoked, and lies beyond the head that the revocation names"
+    )]
+    Revoked {
+        /// Its size.
+        size: u64,
+    },
     /// The checkpoint's signature is wrong.
     #[error("the checkpoint of size {size} is not signed by the log's key")]
     Signature {
@@ -346,7 +354,7 @@ impl VerifiedBatch {
 #[derive(Clone, Debug)]
 pub struct LogReader {
     origin: String,
-    key: PublicKey,
+    keys: LogKeys,
     range: CompactRange,
     last_leaf: Hash,
     last_time: u64,
@@ -367,8 +375,23 @@ const AWAITED_MAX: usize = 256;
 impl LogReader {
     /// A reader of the whole log, from its first entry.
     #[must_use]
-    pub fn from_start(origin: &str, key: PublicKey) -> Self {
-        Self::resume(origin, key, CompactRange::new(), [0; 32], 0, None)
+    pub fn from_start(origin: &str, keys: impl Into<LogKeys>) -> Self {
+        Self::resume(origin, keys, CompactRange::new(), [0; 32], 0, None)
+    }
+
+    /// Heads are judged by other keys from now on: the log's organization has rotated or revoked one, or one has ended.
+    pub fn judge_by(&mut self, keys: LogKeys) {
+        if self.keys != keys {
+            self.keys = keys;
+            // What was verified under the keys before is verified again when it is shown again.
+            self.signature = None;
+        }
+    }
+
+    /// The keys that heads are judged by.
+    #[must_use]
+    pub fn keys(&self) -> &LogKeys {
+        &self.keys
     }
 
     /// A reader that goes on where a copy ends, whose tree it trusts because it verified it before. `newest` is the largest checkpoint
@@ -376,7 +399,7 @@ impl LogReader {
     #[must_use]
     pub fn resume(
         origin: &str,
-        key: PublicKey,
+        keys: impl Into<LogKeys>,
         range: CompactRange,
         last_leaf: Hash,
         last_time: u64,
@@ -384,7 +407,7 @@ impl LogReader {
     ) -> Self {
         Self {
             origin: origin.to_owned(),
-            key,
+            keys: keys.into(),
             range,
             last_leaf,
             last_time,
@@ -413,7 +436,7 @@ impl LogReader {
     /// [`BatchFault`].
     pub fn from_ready(
         origin: &str,
-        key: PublicKey,
+        keys: impl Into<LogKeys>,
         ready: &SubscribeReady,
         newest: Option<&Checkpoint>,
     ) -> Result<Self, BatchFault> {
@@ -439,7 +462,7 @@ impl LogReader {
         } else if ready.last_leaf != [0; 32] || !ready.last_leaf_proof.is_empty() {
             return Err(form("an empty log has no last leaf"));
         }
-        let mut reader = Self::resume(origin, key, range, ready.last_leaf, ready.last_time, None);
+        let mut reader = Self::resume(origin, keys, range, ready.last_leaf, ready.last_time, None);
         let head = reader.verify_head(&ready.head)?;
         if head.size < ready.start {
             return Err(form("the start lies beyond the signed head"));
@@ -639,10 +662,15 @@ impl LogReader {
                 });
             }
         }
-        let signature = Signature::try_from(head.signature.as_slice())
-            .map_err(|_| BatchFault::Signature { size: head.size })?;
-        verify_signature(&checkpoint, &self.key, &signature)
-            .map_err(|_| BatchFault::Signature { size: head.size })?;
+        let counting = self.keys.counting(head.size, &head.root);
+        if head.signed_by(&self.origin, counting).is_none() {
+            let size = head.size;
+            let revoked = head.signed_by(&self.origin, self.keys.revoked());
+            return Err(match revoked {
+                Some(_) => BatchFault::Revoked { size },
+                None => BatchFault::Signature { size },
+            });
+        }
         if let Some(signed) = &self.signed
             && signed.size == checkpoint.size
             && *signed != checkpoint

@@ -1,5 +1,6 @@
-use countersign_crypto::{Hash, Signature};
+use countersign_crypto::{Hash, PublicKey, Signature};
 use countersign_tlog::Checkpoint;
+use countersign_tlog::checkpoint::verify_signature;
 use serde::{Deserialize, Serialize};
 
 use crate::Message;
@@ -119,7 +120,7 @@ pub struct SignedHead {
     pub size: u64,
     /// Root.
     pub root: Hash,
-    /// The log key's signature (64 bytes) over the checkpoint's text.
+    /// The log key's signature (64 bytes) over the checkpoint's text; while two keys overlap the older key's follows (128 bytes).
     pub signature: Vec<u8>,
 }
 
@@ -134,6 +135,14 @@ impl SignedHead {
         }
     }
 
+    /// The same with the signature of the key before, while both sign.
+    #[must_use]
+    pub fn and_before(mut self, signature: Option<Signature>) -> Self {
+        self.signature
+            .extend(signature.iter().flat_map(|signature| signature.to_bytes()));
+        self
+    }
+
     /// The checkpoint of the log `origin` that this head stands for.
     #[must_use]
     pub fn checkpoint(&self, origin: &str) -> Checkpoint {
@@ -144,10 +153,35 @@ impl SignedHead {
         }
     }
 
-    /// The signature, where it has the right length.
+    /// The signatures, one or two, that of the newer key first; none where the length is wrong.
+    pub fn signatures(&self) -> impl Iterator<Item = Signature> {
+        let good = [64, 128].contains(&self.signature.len());
+        let bytes = if good { self.signature.as_slice() } else { &[] };
+        let (signatures, _) = bytes.as_chunks::<64>();
+        signatures.iter().copied().map(Signature::from_bytes)
+    }
+
+    /// The first signature.
     #[must_use]
     pub fn signature(&self) -> Option<Signature> {
-        Signature::try_from(self.signature.as_slice()).ok()
+        self.signatures().next()
+    }
+
+    /// The first of these keys that has signed the head of the log `origin`, and its signature.
+    pub fn signed_by<'k>(
+        &self,
+        origin: &str,
+        keys: impl Iterator<Item = &'k PublicKey>,
+    ) -> Option<(&'k PublicKey, Signature)> {
+        let checkpoint = self.checkpoint(origin);
+        for key in keys {
+            let good =
+                |signature: &Signature| verify_signature(&checkpoint, key, signature).is_ok();
+            if let Some(signature) = self.signatures().find(good) {
+                return Some((key, signature));
+            }
+        }
+        None
     }
 }
 

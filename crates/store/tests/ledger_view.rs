@@ -244,6 +244,7 @@ impl World {
             number,
             made: Timestamp(self.now),
             keys: Vec::new(),
+            succession: Vec::new(),
         };
         text_of(&statement.sign_with(key))
     }

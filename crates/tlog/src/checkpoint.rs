@@ -202,6 +202,14 @@ pub fn note_from_signature(
     finish_note(checkpoint.to_text(), &checkpoint.origin, key, signature)
 }
 
+/// The same with a further key's line below: two keys of a log sign while one follows the other.
+#[must_use]
+pub fn with_line(mut note: String, origin: &str, key: &PublicKey, signature: Signature) -> String {
+    let id = KeyId::of(origin, Algorithm::Ed25519, key);
+    note::write_line(&mut note, origin, id, &signature.to_bytes());
+    note
+}
+
 fn finish_note(mut text: String, origin: &str, key: &PublicKey, signature: Signature) -> String {
     let id = KeyId::of(origin, Algorithm::Ed25519, key);
     text.push('\n');

@@ -117,7 +117,7 @@ async fn pause(exchange: &Exchange, attempt: u32) {
     sleep(wait.unwrap_or(BACKOFF.longest)).await;
 }
 
-/// Tells a partner of the agreements that we ended, of requests to erase and of our answers. It answers the same however often it hears it.
+/// Tells a partner of the agreements that we ended, of requests to erase and of our answers, and of our keys. It answers the same however often it hears it.
 pub(crate) async fn tell_notices(
     exchange: Arc<Exchange>,
     partner: Authority,
@@ -150,7 +150,7 @@ pub(crate) async fn tell_notices(
     }
 }
 
-async fn tell(connection: &Connection, envelope: &[u8]) -> Result<(), FrameGone> {
+pub(crate) async fn tell(connection: &Connection, envelope: &[u8]) -> Result<(), FrameGone> {
     let (mut writer, mut reader) = connection.open_bi().await.map_err(gone)?;
     let notice = Notice {
         envelope: envelope.to_vec(),
@@ -210,11 +210,14 @@ struct Stopped {
     progressed: bool,
     /// Until a person has looked, and restarted the node.
     for_good: bool,
+    /// A head came under a key that its organization has revoked.
+    revoked: bool,
 }
 
 async fn keep_reading(shared: Arc<Shared>, agreement: AgreementId) {
     let mut attempt = 0;
     let mut moved = shared.sessions_moved.subscribe();
+    let mut access = shared.exchange.watch_access();
     let wanted = |(id, _): &(AgreementId, Origin)| *id == agreement;
     while agreements_to_read(&shared.exchange).iter().any(wanted) {
         let mut consumption = match Consumption::open(&shared.exchange, agreement) {
@@ -233,8 +236,18 @@ async fn keep_reading(shared: Arc<Shared>, agreement: AgreementId) {
             }
             continue;
         };
+        access.mark_unchanged();
+        moved.mark_unchanged();
         let stopped = read(&shared.exchange, &mut consumption, &connection).await;
         consumption.disconnected();
+        if stopped.revoked {
+            // Until the producer has said more of its keys, or another session has begun.
+            tokio::select! {
+                _ = access.changed() => {}
+                _ = moved.changed() => {}
+            }
+            continue;
+        }
         if stopped.for_good {
             tracing::error!(stream = %consumption.stream(), "reading has stopped: content was withheld under a false claim; the evidence is kept");
             std::future::pending::<()>().await;
@@ -258,7 +271,16 @@ async fn read(
         Ok(()) => Stopped {
             progressed,
             for_good: false,
+            revoked: false,
         },
+        Err(ReadError::Consume(error @ ConsumeError::Revoked { .. })) => {
+            tracing::error!(stream = %consumption.stream(), %error, "reading stopped");
+            Stopped {
+                progressed,
+                for_good: false,
+                revoked: true,
+            }
+        }
         Err(ReadError::Consume(error)) => {
             tracing::warn!(stream = %consumption.stream(), %error, "reading stopped");
             if error.is_fork()
@@ -270,6 +292,7 @@ async fn read(
             Stopped {
                 progressed,
                 for_good: error.is_false_claim(),
+                revoked: false,
             }
         }
         Err(ReadError::Gone(error)) => {
@@ -277,6 +300,7 @@ async fn read(
             Stopped {
                 progressed,
                 for_good: false,
+                revoked: false,
             }
         }
     }
@@ -323,8 +347,32 @@ async fn subscribe(
         return Err(gone(format!("refused ({}): {}", refused.code, refused.reason)).into());
     }
     let ready = SubscribeReady::read(answer.kind, &answer.body).map_err(gone)?;
-    for envelope in consumption.begin(&ready).await? {
-        send_receipt(&mut writer, &envelope).await?;
+    let followed = follow(
+        exchange,
+        consumption,
+        &ready,
+        (&mut writer, &mut reader),
+        progressed,
+    );
+    let followed = followed.await;
+    if let Err(ReadError::Consume(ConsumeError::Revoked { refused })) = &followed {
+        // It ends the session; whether it arrives changes nothing.
+        let no = refused.message().to_body();
+        let _ = writer.write(Refused::KIND, &no).await;
+        let _ = writer.finish();
+    }
+    followed
+}
+
+async fn follow(
+    exchange: &Arc<Exchange>,
+    consumption: &mut Consumption,
+    ready: &SubscribeReady,
+    (writer, reader): (&mut FrameWriter, &mut FrameReader),
+    progressed: &mut bool,
+) -> Result<(), ReadError> {
+    for envelope in consumption.begin(ready).await? {
+        send_receipt(writer, &envelope).await?;
     }
     let mut tick = interval(RECEIPT_DELAY);
     let mut access = exchange.watch_access();
@@ -332,7 +380,7 @@ async fn subscribe(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            frame = next(&mut reader) => {
+            frame = next(reader) => {
                 let Some(frame) = frame? else { return Ok(()) };
                 match frame.kind {
                     BatchMessage::KIND => {
@@ -347,7 +395,7 @@ async fn subscribe(
                     Ended::KIND => {
                         let ended = Ended::read(frame.kind, &frame.body).map_err(gone)?;
                         note_refusal(exchange, consumption, &ended.refusal);
-                        return close(consumption, &mut writer, &mut reader).await;
+                        return close(consumption, writer, reader).await;
                     }
                     // Acknowledged receipts are in both ledgers; nothing else is to be done.
                     countersign_protocol::ReceiptAck::KIND => {}
@@ -355,7 +403,7 @@ async fn subscribe(
                 }
             }
             receipt = consumption.progress() => if let Some(envelope) = receipt? {
-                send_receipt(&mut writer, &envelope).await?;
+                send_receipt(writer, &envelope).await?;
             },
             // Under a newer agreement another session goes on where this one closes its series.
             _ = access.changed() => {
@@ -363,7 +411,7 @@ async fn subscribe(
                     return Ok(());
                 }
                 if is_superseded(exchange, consumption) {
-                    return close(consumption, &mut writer, &mut reader).await;
+                    return close(consumption, writer, reader).await;
                 }
             }
             _ = tick.tick() => {

@@ -9,6 +9,7 @@ use countersign_client::quic::{
 };
 use countersign_client::session::{Expected, Session, SessionOptions, handshake};
 use countersign_event::documents::{RefusalCode, Role, StatementError};
+use countersign_event::dsse::Envelope;
 use countersign_event::names::Authority;
 use countersign_exchange::{Exchange, ExchangeError, Peer};
 use countersign_protocol::{
@@ -33,6 +34,12 @@ const CLOCK: Duration = Duration::from_millis(500);
 
 /// Close code: the node is going down.
 const CLOSE_SHUTDOWN: u32 = 1;
+
+/// Close code: the peer is not, or no longer, who it was greeted as.
+const CLOSE_IDENTITY: u32 = 3;
+
+/// How long partners may take to hold a document about our keys.
+const ANNOUNCE: Duration = Duration::from_secs(5);
 
 /// How a node listens.
 #[derive(Clone, Debug)]
@@ -106,6 +113,38 @@ impl Server {
         let mut partners: Vec<_> = sessions.keys().cloned().collect();
         partners.sort();
         partners
+    }
+
+    /// Tells every partner that is connected of documents about our keys, and waits until each holds them. Who does not take them within five seconds is
+    /// disconnected, and sees the newest statement when it comes again.
+    pub async fn announce(&self, documents: &[Envelope]) {
+        let sessions: Vec<Connection> = {
+            let sessions = self.shared.sessions.lock();
+            let sessions = sessions.unwrap_or_else(PoisonError::into_inner);
+            sessions.values().cloned().collect()
+        };
+        let mut telling = JoinSet::new();
+        for connection in sessions {
+            let documents = documents.to_vec();
+            telling.spawn(async move {
+                let told = async {
+                    for document in &documents {
+                        partners::tell(&connection, &document.to_json()).await?;
+                    }
+                    Ok::<_, FrameGone>(())
+                };
+                if !matches!(timeout(ANNOUNCE, told).await, Ok(Ok(()))) {
+                    connection.close(CLOSE_SHUTDOWN, "our keys have changed: come again");
+                }
+            });
+        }
+        while telling.join_next().await.is_some() {}
+    }
+
+    /// Speaks TLS with the node key in force, in sessions that begin from now on.
+    pub fn renew_node_key(&self) {
+        let key = self.shared.exchange.identity().node_key.clone();
+        self.shared.endpoint.use_key(key);
     }
 
     /// Open connections of all kinds.
@@ -274,6 +313,10 @@ impl Shared {
         };
         let connection = session.connection().clone();
         connection.admit();
+        // Before anything is read from it: a newer statement may be what its heads are verified by.
+        if let Err(error) = Box::pin(self.exchange.note_partner(&peer)).await {
+            tracing::warn!(%error, "a partner's new key statement could not be stored");
+        }
         self.adopt(partner, &connection);
         tokio::spawn(serve_connection(Arc::clone(self), connection, peer));
         Ok(())
@@ -331,8 +374,14 @@ async fn serve_connection(shared: Arc<Shared>, connection: Connection, peer: Pee
         ));
     }
     let mut streams = JoinSet::new();
+    let mut access = shared.exchange.watch_access();
     loop {
+        if shared.exchange.is_over(&peer) {
+            connection.close(CLOSE_IDENTITY, "this node key was revoked");
+            break;
+        }
         tokio::select! {
+            _ = access.changed() => {}
             stream = connection.accept_bi() => match stream {
                 Ok((writer, reader)) => {
                     connection.grant_streams(streams.len() + 1);

@@ -200,8 +200,7 @@ pub(crate) fn judge_key(
 ) -> Standing {
     if let Some(genesis) = &walked.genesis {
         let organization = keys.of(&log.origin.authority());
-        let key = organization.map(|organization| organization.key.to_base64());
-        if let Some(what) = judge_genesis(log, genesis, key) {
+        if let Some(what) = judge_genesis(log, genesis, organization) {
             found.push(Finding {
                 check: Check::Checkpoint,
                 severity: Severity::False,
@@ -413,7 +412,7 @@ struct GenesisData {
 fn judge_genesis(
     log: &LogEntry,
     genesis: &Genesis,
-    organization: Option<String>,
+    organization: Option<&Organization>,
 ) -> Option<&'static str> {
     if !genesis.control || genesis.event_type != GENESIS_TYPE {
         return Some("the first entry of the log is no genesis entry");
@@ -424,7 +423,9 @@ fn judge_genesis(
     if data.origin != log.origin.as_str() {
         return Some("the genesis entry begins another log");
     }
-    if organization.is_some_and(|key| key != data.organization) {
+    let named = PublicKey::from_base64(&data.organization).ok();
+    let knows = |organization: &Organization| named.is_some_and(|key| organization.knows(&key));
+    if organization.is_some_and(|organization| !knows(organization)) {
         return Some("the genesis entry names another organization key than the key statement");
     }
     None

@@ -304,7 +304,7 @@ fn check_agreement(
     };
     for party in [&claim.producer, &claim.consumer] {
         let organization = organization_of(keys, &party.authority)?;
-        if organization.key != party.organization {
+        if !organization.knows(&party.organization) {
             return is_false(format!(
                 "it names another organization key of {} than its key statement",
                 party.authority

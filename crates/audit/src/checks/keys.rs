@@ -1,5 +1,7 @@
 //! Whose keys these are: key statements, and what is trusted from outside.
 
+use std::cmp::Ordering;
+
 use countersign_crypto::PublicKey;
 use countersign_event::documents::{
     Document, DocumentError, KeyRevocation, KeyStatement, Role, RoleKey,
@@ -16,10 +18,13 @@ use crate::manifest::{KEYS, KEYS_FORMAT, KeysFile, MANIFEST_VERSION, Manifest};
 use crate::report::{Check, Collector, Finding, Severity};
 use crate::trust::Trust;
 
-/// One organization: a key and what it has stated.
+/// One organization: its key, those that the key has followed, and what they have stated.
 pub(crate) struct Organization {
     pub(crate) authority: Authority,
+    /// The newest organization key.
     pub(crate) key: PublicKey,
+    // All its organization keys, the first one first.
+    line: Vec<PublicKey>,
     /// Whether the key is trusted from outside.
     pub(crate) trusted: bool,
     // Ascending by number, at least one.
@@ -109,20 +114,32 @@ fn add(
     document: Option<&DocumentFile>,
     found: &mut Collector<'_>,
 ) {
+    let line = statement.organization_keys();
+    let trusted = line.iter().any(|key| trust.admits_organization(key));
     let known = organizations
         .iter_mut()
         .find(|organization| organization.authority == statement.authority);
     let Some(organization) = known else {
         organizations.push(Organization {
             authority: statement.authority.clone(),
-            trusted: trust.admits_organization(&statement.organization),
+            trusted,
             key: statement.organization,
+            line,
             statements: vec![statement],
             taken_back: Vec::new(),
         });
         return;
     };
-    if organization.key != statement.organization {
+    // Of two statements the one with the higher number comes by a line that begins with the other's: a key that has given its place away states nothing more.
+    let fits = |other: &KeyStatement| {
+        let (other_line, number) = (other.organization_keys(), other.number);
+        match number.cmp(&statement.number) {
+            Ordering::Less => line.starts_with(&other_line),
+            Ordering::Equal => line == other_line,
+            Ordering::Greater => other_line.starts_with(&line),
+        }
+    };
+    if !organization.statements.iter().all(fits) {
         if let Some(document) = document {
             let what = format!(
                 "a second organization key claims the authority {}",
@@ -131,6 +148,11 @@ fn add(
             fault(found, &document.path, what);
         }
         return;
+    }
+    organization.trusted |= trusted;
+    if organization.line.len() < line.len() {
+        organization.key = statement.organization;
+        organization.line = line;
     }
     let same = organization
         .statements
@@ -295,6 +317,11 @@ impl Keys {
 }
 
 impl Organization {
+    /// Whether the key is, or was, the organization key.
+    pub(crate) fn knows(&self, key: &PublicKey) -> bool {
+        self.line.contains(key)
+    }
+
     /// The newest display name: a claim.
     pub(crate) fn name(&self) -> &str {
         self.statements

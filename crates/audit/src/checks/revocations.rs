@@ -32,11 +32,13 @@ pub(crate) fn gather(
     trust: &Trust,
     found: &mut Collector<'_>,
 ) -> Vec<KeyRevocation> {
-    let key_of = |authority: &Authority| {
+    let of = |authority: &Authority| {
         let mut known = organizations.iter();
-        known
-            .find(|organization| organization.authority == *authority)
-            .map(|organization| organization.key)
+        known.find(|organization| organization.authority == *authority)
+    };
+    // By a key that is or was the organization's, or one that has followed since.
+    let is_by = |organization: &Organization, revocation: &KeyRevocation| {
+        organization.knows(&revocation.organization) || revocation.descends_from(&organization.key)
     };
     let mut revocations = Vec::new();
     let revoking = documents
@@ -61,8 +63,8 @@ pub(crate) fn gather(
             }
         };
         let authority = &revocation.authority;
-        match key_of(authority) {
-            Some(key) if key == revocation.organization => revocations.push(revocation),
+        match of(authority) {
+            Some(organization) if is_by(organization, &revocation) => revocations.push(revocation),
             Some(_) => say(
                 Severity::False,
                 format!("a second organization key claims the authority {authority}"),
@@ -75,7 +77,7 @@ pub(crate) fn gather(
     }
     // Whoever brings one along has it from the organization: it counts, too, where nothing here is of that organization.
     let brought = trust.revocations().iter().filter(|revocation| {
-        key_of(&revocation.authority).is_none_or(|key| key == revocation.organization)
+        of(&revocation.authority).is_none_or(|organization| is_by(organization, revocation))
     });
     revocations.extend(brought.cloned());
     revocations

@@ -74,6 +74,7 @@ impl Org {
                 role(Role::Agreement, &self.agreement),
                 role(Role::Receipt, &self.receipt),
             ],
+            succession: Vec::new(),
         }
         .sign_with(&self.organization)
     }

@@ -1,7 +1,7 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use countersign_crypto::SigningKey;
@@ -36,13 +36,14 @@ pub enum Accepting {
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     quinn: quinn::Endpoint,
-    key: SigningKey,
+    key: Arc<RwLock<SigningKey>>,
     limits: Arc<QuicLimits>,
     seats: Seats,
     handshakes: Arc<Semaphore>,
     refused: Arc<AtomicU64>,
     udp_buffers: (usize, usize),
     ipv6: bool,
+    accepting: Accepting,
 }
 
 impl Endpoint {
@@ -77,13 +78,14 @@ impl Endpoint {
             quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).map_err(failed)?;
         Ok(Self {
             quinn,
-            key,
+            key: Arc::new(RwLock::new(key)),
             handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
             limits: Arc::new(limits),
             seats: Seats::default(),
             refused: Arc::default(),
             udp_buffers,
             ipv6: local.is_ipv6(),
+            accepting,
         })
     }
 
@@ -172,6 +174,15 @@ impl Endpoint {
         }
     }
 
+    /// Another key speaks for this side on connections that begin from now on; those that are open stay.
+    pub fn use_key(&self, key: SigningKey) {
+        if self.accepting == Accepting::Yes {
+            let config = server_config(&key, &self.limits);
+            self.quinn.set_server_config(Some(config));
+        }
+        *self.key.write().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+
     /// The address of the socket, with the port that the system chose.
     ///
     /// # Errors
@@ -225,7 +236,10 @@ impl Endpoint {
 
     async fn dial(&self, address: SocketAddr, pin: ServerPin) -> Result<Connection, ConnectError> {
         let limit = self.limits.handshake_time;
-        let (config, fault) = client_config_with_fault(&self.key, pin, &self.limits);
+        let (config, fault) = {
+            let key = self.key.read().unwrap_or_else(PoisonError::into_inner);
+            client_config_with_fault(&key, pin, &self.limits)
+        };
         let connecting = self
             .quinn
             .connect_with(config, address, SERVER_NAME)

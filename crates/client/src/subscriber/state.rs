@@ -4,6 +4,7 @@ use std::io;
 
 use countersign_crypto::{Entropy, Hash, PublicKey, sha256_of};
 use countersign_event::documents::{AgreementId, Digest, SeriesId};
+use countersign_event::dsse::Envelope;
 use countersign_protocol::SignedHead;
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +103,14 @@ pub trait KeepState: Send + 'static {
     /// # Errors
     /// What the system said; the subscription ends then.
     fn keep(&mut self, state: &SubscriptionState) -> io::Result<()>;
+
+    /// Keeps a newer key statement of the producer, which was verified. Without it an older one counts again in the next run.
+    ///
+    /// # Errors
+    /// What the system said; the subscription ends then.
+    fn keep_producer(&mut self, _statement: &Envelope) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Keeps nothing: for readers that need no second run. Their series dies with them.

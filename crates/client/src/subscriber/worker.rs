@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use countersign_crypto::PublicKey;
+use countersign_event::documents::LogKeys;
 use countersign_protocol::delivery::{BatchFault, BatchMessage, Cover, LogReader};
 use countersign_protocol::{
     Ended, Heads, Message, ReceiptAck, ReceiptMessage, StartAt, Subscribe, SubscribeReady,
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::receipts::Receipts;
 use super::{
     Cursor, EventBatch, KeepState, Start, SubscribeError, SubscriberOptions, SubscriberStatus,
-    SubscriptionState, log_key,
+    SubscriptionState, log_keys,
 };
 use crate::error::{RefusedBy, SessionError};
 use crate::quic::RawFrame;
@@ -46,7 +46,6 @@ enum Turn {
 pub(super) struct Worker {
     options: SubscriberOptions,
     channels: Channels,
-    log_key: PublicKey,
     reader: Option<LogReader>,
     receipts: Receipts,
     /// Where the application stands.
@@ -67,7 +66,7 @@ impl Worker {
         if options.start != Start::Resume {
             options.state.begin_series(options.entropy.as_mut());
         }
-        let log_key = log_key(&options.producer)?;
+        log_keys(&options)?;
         let receipts = Receipts::new(
             options.agreement.clone(),
             &options.state,
@@ -75,7 +74,6 @@ impl Worker {
             options.receipt_delay,
         )?;
         let mut worker = Self {
-            log_key,
             reader: None,
             receipts,
             cursor: options.state.cursor,
@@ -166,6 +164,7 @@ impl Worker {
 
     async fn connect(&mut self) -> Result<Link, SubscribeError> {
         let session = Session::connect(&self.options.session).await?;
+        self.adopt_statement(&session)?;
         let mut stream = session.request(&self.request()).await?;
         let frame = stream
             .reader
@@ -199,6 +198,50 @@ impl Worker {
             };
         });
         Ok(link)
+    }
+
+    /// A producer that shows a newer statement than the one known has rotated keys: from now on it is judged by that one.
+    fn adopt_statement(&mut self, session: &Session) -> Result<(), SubscribeError> {
+        let shown = session.peer();
+        let known = &self.options.producer;
+        let same = shown.statement.authority == known.authority
+            && shown.statement.descends_from(&known.organization);
+        if !same || shown.statement.number < known.number {
+            // The right organization, but what it has dropped since may be somebody else's.
+            return Err(SubscribeError::OlderStatement {
+                authority: known.authority.to_string(),
+                known: known.number,
+                shown: shown.statement.number,
+            });
+        }
+        if shown.statement.number > known.number {
+            self.options.producer = shown.statement.clone();
+            let kept = self.options.keep.keep_producer(&shown.envelope);
+            kept.map_err(|error| SubscribeError::Keep { kind: error.kind() })?;
+        }
+        self.renew_keys()
+    }
+
+    /// The log's keys, as of now.
+    fn renew_keys(&mut self) -> Result<(), SubscribeError> {
+        let keys = log_keys(&self.options)?;
+        if let Some(reader) = &mut self.reader {
+            reader.judge_by(keys);
+        }
+        Ok(())
+    }
+
+    /// Before a head is judged: a key may have ended since the last one.
+    fn keep_keys_current(&mut self) -> Result<(), SubscribeError> {
+        let now = (self.options.session.clock)();
+        let end = self
+            .reader
+            .as_ref()
+            .and_then(|reader| reader.keys().next_end());
+        match end {
+            Some(end) if end <= now => self.renew_keys(),
+            _ => Ok(()),
+        }
     }
 
     fn request(&self) -> Subscribe {
@@ -250,7 +293,8 @@ impl Worker {
             .and_then(LogReader::signed)
             .cloned()
             .or(kept);
-        let started = LogReader::from_ready(origin, self.log_key, ready, newest.as_ref());
+        let keys: LogKeys = log_keys(&self.options)?;
+        let started = LogReader::from_ready(origin, keys, ready, newest.as_ref());
         let started = started.map_err(|fault| self.fault(fault, frame))?;
         let asked = match self.request().start {
             StartAt::Cursor { next, leaf } => Some((next, Some(leaf))),
@@ -344,6 +388,7 @@ impl Worker {
     }
 
     fn take_batch(&mut self, frame: &RawFrame) -> Result<(), SubscribeError> {
+        self.keep_keys_current()?;
         let message = BatchMessage::read_bulk(frame.kind, &frame.body);
         let (message, bulk) = message.map_err(|error| self.message(error, frame))?;
         if self.end_was_told {
@@ -371,6 +416,7 @@ impl Worker {
     }
 
     fn take_heads(&mut self, heads: &Heads, frame: &RawFrame) -> Result<(), SubscribeError> {
+        self.keep_keys_current()?;
         if let Some(reader) = &mut self.reader
             && let Err(fault) = reader.note_head(&heads.head)
         {

@@ -74,6 +74,7 @@ impl Org {
                 delegate(Role::Agreement, &agreement),
                 delegate(Role::Receipt, &receipt),
             ],
+            succession: Vec::new(),
         };
         let envelope = statement.sign_with(&organization);
         Self {

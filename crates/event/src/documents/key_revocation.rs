@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use countersign_crypto::{PublicKey, SigningKey, sha256};
 use serde::{Deserialize, Serialize};
 
+use super::key_succession::{SuccessionError, check_line, keys_of_line};
 use super::{Digest, Document, DocumentError, Role};
 use crate::dsse::Envelope;
 use crate::names::{Authority, Origin};
@@ -31,6 +32,9 @@ pub struct KeyRevocation {
     pub made: Timestamp,
     /// Of a log key the last valid heads, each log once, at most [`REVOKED_HEADS_MAX`]. A log that is not named has none.
     pub heads: Vec<RevokedHead>,
+    /// How the organization key came to its place, as in a key statement.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub succession: Vec<Envelope>,
 }
 
 /// Up to where a log under a revoked key is the organization's own.
@@ -59,19 +63,14 @@ pub enum RevocationError {
         /// The log.
         origin: Origin,
     },
-    /// The authority is the fingerprint of another key.
-    #[error(
-        "`{authority}` is the fingerprint of another key than the one that signed the key revocation"
-    )]
-    ForeignAuthority {
-        /// The claimed authority.
-        authority: Authority,
-    },
     /// A head of somebody else's log, of a log twice, of a key that signs no checkpoints, or one too many.
     #[error(
         "the key revocation names a head that it may not: each log of its authority once, at most {REVOKED_HEADS_MAX}, for log keys only"
     )]
     Heads,
+    /// Its organization key does not speak for the authority.
+    #[error(transparent)]
+    Succession(#[from] SuccessionError),
 }
 
 impl Document for KeyRevocation {
@@ -93,10 +92,7 @@ impl KeyRevocation {
         let claimed = Self::peek(envelope)?;
         let revocation = Self::open(envelope, &claimed.organization)?;
         let authority = &revocation.authority;
-        if !authority.admits_first_key(&revocation.organization) {
-            let authority = authority.clone();
-            return Err(RevocationError::ForeignAuthority { authority });
-        }
+        check_line(authority, &revocation.organization, &revocation.succession)?;
         let origins: BTreeSet<&str> = revocation
             .heads
             .iter()
@@ -119,6 +115,12 @@ impl KeyRevocation {
             return Err(RevocationError::EmptyRoot { origin });
         }
         Ok(revocation)
+    }
+
+    /// Whether the organization key is `key`, or has come to its place after it. Only a verified revocation's word counts.
+    #[must_use]
+    pub fn descends_from(&self, key: &PublicKey) -> bool {
+        keys_of_line(&self.organization, &self.succession).contains(key)
     }
 
     /// The head that it names for a log; none is as one of no entries.

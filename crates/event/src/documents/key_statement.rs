@@ -1,6 +1,7 @@
 use countersign_crypto::{PublicKey, SigningKey};
 use serde::{Deserialize, Serialize};
 
+use super::key_succession::{SuccessionError, check_line, keys_of_line};
 use super::{Document, DocumentError};
 use crate::dsse::Envelope;
 use crate::names::Authority;
@@ -81,8 +82,11 @@ pub struct KeyStatement {
     /// When it was made.
     #[serde(with = "super::rfc3339")]
     pub made: Timestamp,
-    /// Every delegated key, at most 64.
+    /// Every delegated key, at most 64; also those whose period is over.
     pub keys: Vec<RoleKey>,
+    /// How the organization key came to its place: one [`KeySuccession`](super::KeySuccession) for each key after the first, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub succession: Vec<Envelope>,
 }
 
 /// Why a key statement is refused.
@@ -91,14 +95,9 @@ pub enum StatementError {
     /// Its envelope, signature or form is wrong.
     #[error(transparent)]
     Document(#[from] DocumentError),
-    /// The authority is the fingerprint of another key.
-    #[error(
-        "`{authority}` is the fingerprint of another key than the one that signed the key statement"
-    )]
-    ForeignAuthority {
-        /// The claimed authority.
-        authority: Authority,
-    },
+    /// Its organization key does not speak for the authority.
+    #[error(transparent)]
+    Succession(#[from] SuccessionError),
     /// No such key is delegated for the role at that time.
     #[error("the key statement of {authority} delegates no {role} key that fits")]
     NotDelegated {
@@ -140,15 +139,24 @@ impl KeyStatement {
         {
             return Err(StatementError::Limit);
         }
-        if !statement
-            .authority
-            .admits_first_key(&statement.organization)
-        {
-            return Err(StatementError::ForeignAuthority {
-                authority: statement.authority,
-            });
-        }
+        check_line(
+            &statement.authority,
+            &statement.organization,
+            &statement.succession,
+        )?;
         Ok(statement)
+    }
+
+    /// The organization keys up to this statement's own, the first one first. Only a verified statement's word counts.
+    #[must_use]
+    pub fn organization_keys(&self) -> Vec<PublicKey> {
+        keys_of_line(&self.organization, &self.succession)
+    }
+
+    /// Whether the organization key is `key`, or has come to its place after it.
+    #[must_use]
+    pub fn descends_from(&self, key: &PublicKey) -> bool {
+        self.organization_keys().contains(key)
     }
 
     /// The delegated keys for `role`, in the order of the statement.

@@ -7,6 +7,8 @@ mod agreement;
 mod erasure;
 mod key_revocation;
 mod key_statement;
+mod key_succession;
+mod log_keys;
 mod offer;
 mod plan;
 mod receipt;
@@ -16,6 +18,8 @@ pub use agreement::{Agreement, AgreementId, Party, Termination};
 pub use erasure::{ErasureAnswer, ErasureId, ErasureRequest, Outcome};
 pub use key_revocation::{KeyRevocation, REVOKED_HEADS_MAX, RevocationError, RevokedHead};
 pub use key_statement::{KeyStatement, Role, RoleKey, StatementError};
+pub use key_succession::{KeySuccession, SUCCESSIONS_MAX, SuccessionError};
+pub use log_keys::{LogKeys, Standing};
 pub use offer::{Offer, Side};
 pub use plan::{
     Erasure, History, PLAN_BYTES_MAX, PLANS_MAX, Period, PeriodError, Plan, Plans, PlansError,

@@ -3,13 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod key_life;
 mod samples;
 mod schema;
 mod vectors;
 
 use countersign_crypto::SigningKey;
 use countersign_event::documents::{
-    Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, Offer, Plans,
+    Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, KeySuccession, Offer,
+    Plans,
     Receipt, Refusal, Rejection, Termination,
 };
 use countersign_event::from_slice_of_objects;
@@ -121,6 +123,11 @@ proptest! {
     #[test]
     fn key_statements_and_their_schema_agree(sample in samples::key_statement()) {
         check::<KeyStatement>("key-statement", &sample);
+    }
+
+    #[test]
+    fn key_successions_and_their_schema_agree(sample in samples::key_succession()) {
+        check::<KeySuccession>("key-succession", &sample);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use countersign_crypto::{PublicKey, SigningKey};
 use countersign_event::documents::{
     Agreement, AgreementId, Digest, Erasure, ErasureAnswer, ErasureId, ErasureRequest, History,
-    KeyRevocation, KeyStatement, Level, Offer, Outcome, Party, Period, Plan, Plans, Quota, Rate,
+    KeyRevocation, KeyStatement, KeySuccession, Level, Offer, Outcome, Party, Period, Plan, Plans, Quota, Rate,
     Receipt, Refusal, RefusalCode, Rejection, Rejections, RevokedHead, Role, RoleKey, SeriesId,
     Side, Termination,
 };
@@ -144,7 +144,18 @@ prop_compose! {
         made in time(),
         keys in prop::collection::vec(role_key(), 0..3),
     ) -> KeyStatement {
-        KeyStatement { authority, name, organization, number, made, keys }
+        KeyStatement { authority, name, organization, number, made, keys, succession: Vec::new() }
+    }
+}
+
+prop_compose! {
+    pub(crate) fn key_succession()(
+        authority in authority(),
+        from in key(),
+        to in key(),
+        made in time(),
+    ) -> KeySuccession {
+        KeySuccession { authority, from, to, made }
     }
 }
 
@@ -156,7 +167,7 @@ prop_compose! {
         made in time(),
         heads in prop::collection::vec(revoked_head(), 0..3),
     ) -> KeyRevocation {
-        KeyRevocation { authority, organization, key, role, reason, made, heads }
+        KeyRevocation { authority, organization, key, role, reason, made, heads, succession: Vec::new() }
     }
 }
 

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use countersign_crypto::{PublicKey, SigningKey, sha256};
 use countersign_event::documents::{
     Agreement, AgreementId, Digest, Document, Erasure, ErasureAnswer, ErasureId, ErasureRequest,
-    History, KeyRevocation, KeyStatement, Level, Offer, Outcome, Party, Period, Plan, Quota, Rate,
+    History, KeyRevocation, KeyStatement, KeySuccession, Level, Offer, Outcome, Party, Period, Plan, Quota, Rate,
     Receipt, Refusal, RefusalCode, Rejection, Rejections, RevocationError, RevokedHead, Role,
     RoleKey, SeriesId, Side, Termination,
 };
@@ -24,6 +24,8 @@ const PRODUCER: u8 = 1;
 const CONSUMER: u8 = 2;
 const AGREEMENT: u8 = 10;
 const RECEIPT: u8 = 20;
+/// The organization key that takes the place of the first one's.
+const SUCCESSOR: u8 = 3;
 
 fn signing(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32])
@@ -69,6 +71,27 @@ pub(crate) fn key_statement() -> KeyStatement {
             key(Role::Agreement, PRODUCER + AGREEMENT, None),
             key(Role::Log, 31, Some(Timestamp(1_800_000_000_000_000))),
         ],
+        succession: Vec::new(),
+    }
+}
+
+fn key_succession() -> KeySuccession {
+    KeySuccession {
+        authority: Authority::of_key(&public(PRODUCER)),
+        from: public(PRODUCER),
+        to: public(SUCCESSOR),
+        made: time(7),
+    }
+}
+
+/// Under the organization key that took the first one's place.
+fn second_statement() -> KeyStatement {
+    KeyStatement {
+        organization: public(SUCCESSOR),
+        number: 2,
+        made: time(7),
+        succession: vec![key_succession().sign_with(&signing(PRODUCER), &signing(SUCCESSOR))],
+        ..key_statement()
     }
 }
 
@@ -89,6 +112,7 @@ fn key_revocation() -> KeyRevocation {
             head(other, 0, Digest(sha256(&[]))),
             head(stream(), 12, Digest([7; 32])),
         ],
+        succession: Vec::new(),
     }
 }
 
@@ -356,6 +380,13 @@ fn documents_of_every_kind_have_their_golden_bytes() {
         "key-statement.json",
         &json!([signed("key-statement", &key_statement(), &[PRODUCER])]),
     );
+    check(
+        "key-succession.json",
+        &json!([
+            signed("key-succession", &key_succession(), &[PRODUCER, SUCCESSOR]),
+            signed("key-statement", &second_statement(), &[SUCCESSOR, PRODUCER]),
+        ]),
+    );
     let of_receipts = KeyRevocation {
         key: public(PRODUCER + RECEIPT),
         role: Role::Receipt,
@@ -451,7 +482,7 @@ fn a_key_revocation_names_heads_of_its_own_logs_once_and_only_for_log_keys() {
     };
     assert!(matches!(
         verify(&foreign),
-        Err(RevocationError::ForeignAuthority { .. })
+        Err(RevocationError::Succession(_))
     ));
     let with = |heads: Vec<RevokedHead>| {
         verify(&KeyRevocation {

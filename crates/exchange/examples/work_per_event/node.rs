@@ -193,6 +193,7 @@ fn identity(seed: u64, name: &str) -> Identity {
         number: 1,
         made: Timestamp(START.0 - 1_000_000),
         keys: roles.iter().zip(&keys).map(role_key).collect(),
+        succession: Vec::new(),
     };
     let [node_key, log_key, agreement_key, receipt_key, witness_key] = keys;
     Identity {
@@ -200,6 +201,7 @@ fn identity(seed: u64, name: &str) -> Identity {
         statement,
         node_key,
         log_key,
+        earlier_log_keys: Vec::new(),
         agreement_key,
         receipt_key,
         witness_key,

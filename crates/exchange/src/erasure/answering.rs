@@ -43,7 +43,8 @@ impl Exchange {
         let Peer::Organization { statement, .. } = peer else {
             return Err(malformed("an application has no notices to give"));
         };
-        let request = statement
+        let request = self
+            .statement_in_force(statement)
             .open_dated(Role::Agreement, envelope, |request: &ErasureRequest| {
                 request.made
             })

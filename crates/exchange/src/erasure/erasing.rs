@@ -232,7 +232,8 @@ impl Exchange {
         let Peer::Organization { statement, .. } = peer else {
             return Err(malformed("an application has no notices to give"));
         };
-        let answer = statement
+        let answer = self
+            .statement_in_force(statement)
             .open_dated(Role::Agreement, envelope, |answer: &ErasureAnswer| {
                 answer.made
             })

@@ -3,11 +3,11 @@
 use countersign_event::documents::Digest;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
+use countersign_event::time::Timestamp;
 use countersign_protocol::delivery::Cover;
 use countersign_store::journal::{JournalReader, LogInfo, LogKind};
 use countersign_store::ledger::{EntryFilter, LedgerView, ViewError};
 use countersign_tlog::Checkpoint;
-use countersign_tlog::checkpoint::signature_of;
 
 use crate::identity::Identity;
 use crate::log::{Log, LogHead};
@@ -24,8 +24,8 @@ pub(super) fn open_log(reader: &JournalReader, identity: &Identity, info: LogInf
         root,
     };
     // Ed25519 is deterministic: signing again what was signed before the stop gives the same checkpoint.
-    let signature =
-        (info.kind != LogKind::Copy).then(|| signature_of(&checkpoint, &identity.log_key));
+    let signature = (info.kind != LogKind::Copy)
+        .then(|| identity.sign_as_of(&checkpoint, Timestamp(head.last_time_us)));
     let producer = head
         .cover
         .and_then(|stored| postcard::from_bytes::<Cover>(&stored.cover).ok())
@@ -67,6 +67,7 @@ pub(super) async fn load_registry(
         "hold",
         "invitation",
         "invitation-step",
+        "key-revocation",
         "key-statement",
         "log-access",
         "plans",

@@ -32,7 +32,7 @@ impl Exchange {
         let generation = self.access_generation();
         if !self.is_own(peer) {
             // Whether there is such a stream is not told by how publishing to it fails.
-            let own = self.identity.authority();
+            let own = self.identity().authority();
             let name = open.stream.parse::<StreamName>().ok();
             let origin = name.map(|name| Origin::of_stream(own, &name).to_string());
             let asked = origin.as_ref().unwrap_or(&open.stream);
@@ -51,7 +51,7 @@ impl Exchange {
         let key = match peer {
             Peer::App { key, .. } => *key.as_bytes(),
             Peer::Holder { statement } => *statement.organization.as_bytes(),
-            Peer::Local => *self.identity.node_key.public().as_bytes(),
+            Peer::Local => *self.identity().first_node_key().as_bytes(),
             Peer::Organization { node, .. } => *node.as_bytes(),
         };
         let publisher = Publisher {
@@ -96,7 +96,7 @@ impl Exchange {
         stream: &str,
     ) -> Result<Arc<Log>, ExchangeError> {
         let name: StreamName = stream.parse().map_err(StreamError::from)?;
-        let origin = Origin::of_stream(self.identity.authority(), &name);
+        let origin = Origin::of_stream(self.identity().authority(), &name);
         self.allow_publish(peer, &origin, &LogSettings::default())?;
         match self.create_stream(&name, StreamOptions::default()).await {
             Err(ExchangeError::Stream(StreamError::Exists { .. })) => Ok(self.own_stream(stream)?),

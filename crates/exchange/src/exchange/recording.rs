@@ -67,7 +67,7 @@ impl Exchange {
         self: &Arc<Self>,
         about: Option<&Authority>,
     ) -> Result<Arc<Log>, ExchangeError> {
-        let own = self.identity.authority();
+        let own = self.identity().authority();
         let origin = about.map_or_else(
             || Origin::of_node_ledger(own),
             |about| Origin::of_ledger(own, about),
@@ -77,7 +77,7 @@ impl Exchange {
     }
 
     fn ledger_log(&self, about: Option<&Authority>) -> Option<Arc<Log>> {
-        let own = self.identity.authority();
+        let own = self.identity().authority();
         let origin = about.map_or_else(
             || Origin::of_node_ledger(own),
             |about| Origin::of_ledger(own, about),
@@ -122,6 +122,7 @@ fn changes_access(record: &LedgerRecord) -> bool {
         record,
         LedgerRecord::Agreement { .. }
             | LedgerRecord::App { .. }
+            | LedgerRecord::KeyRevocation { .. }
             | LedgerRecord::KeyStatement { .. }
             | LedgerRecord::Region { .. }
             | LedgerRecord::Revocation { .. }

@@ -16,7 +16,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use countersign_crypto::SigningKey;
 use countersign_protocol::delivery::VerifiedBatch;
 use countersign_store::journal::{Birth, Erasure, Journal, JournalReader, LogNumber};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -24,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::duplicates::Publisher;
 use super::seal::SealedBatch;
 use crate::clock::{Clock, ClockJump};
+use crate::identity::LogSigner;
 use crate::log::Log;
 
 /// Bytes waiting for the writer, all logs together. Whoever brings more waits; memory is bounded by this and by one commit.
@@ -178,6 +178,10 @@ enum Question {
         reply: erase::ErasedReply,
     },
     ConfirmClock,
+    Rekey {
+        signer: LogSigner,
+        reply: oneshot::Sender<()>,
+    },
     Flush {
         reply: oneshot::Sender<()>,
     },
@@ -200,8 +204,8 @@ pub struct WriterParts {
     pub journal: Journal,
     /// A reader of it.
     pub reader: JournalReader,
-    /// The key of our logs.
-    pub log_key: SigningKey,
+    /// The keys of our logs.
+    pub(crate) signer: LogSigner,
     /// The clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -363,6 +367,14 @@ impl Writer {
     /// A person says that the clock is right.
     pub fn confirm_clock(&self) {
         self.send(Work::Ask(Question::ConfirmClock));
+    }
+
+    /// Other keys sign from now on: when it returns, no further checkpoint is signed by those before alone.
+    pub(crate) async fn rekey(&self, signer: LogSigner) {
+        let (reply, receiver) = oneshot::channel();
+        self.send(Work::Ask(Question::Rekey { signer, reply }));
+        // A writer that is gone signs nothing.
+        let _ = receiver.await;
     }
 
     /// Commits what was queued before, also what would wait for something to ride on.

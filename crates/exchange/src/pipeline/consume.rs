@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use countersign_crypto::{Hash, PublicKey, sha256_of};
 use countersign_event::control::Allows;
-use countersign_event::documents::{AgreementId, Erasure as Term, Role, SeriesId};
+use countersign_event::documents::{AgreementId, Erasure as Term, LogKeys, Role, SeriesId};
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use super::append::{AppendError, Appended};
 use super::receipt::{Reached, ReceiptSeries};
+use crate::refusal::Refused;
 use crate::status::{Direction, SubscriptionStatus};
 use crate::{Exchange, ExchangeError, Log, LogSettings};
 
@@ -32,6 +33,8 @@ pub const BATCHES_IN_FLIGHT_MAX: usize = 8;
 /// The reading side of one subscription.
 pub struct Consumption {
     exchange: Arc<Exchange>,
+    /// The state of access by which the log's keys were looked up.
+    generation: u64,
     agreement: AgreementId,
     stream: Origin,
     producer: Authority,
@@ -78,6 +81,12 @@ pub enum ConsumeError {
     /// Something failed here.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
+    /// The head shown is under a key that the producer's organization has revoked. The bytes were kept, and the no is in the ledger.
+    #[error("{}", .refused.refusal.reason)]
+    Revoked {
+        /// The signed no.
+        refused: Box<Refused>,
+    },
     /// The producer sent something that is not its signed log. The bytes were kept as evidence.
     #[error("`{stream}` sent what cannot be accepted: {fault}")]
     Fault {
@@ -126,6 +135,8 @@ impl Consumption {
     /// # Errors
     /// Where there is no such agreement, or the copy cannot be read.
     pub fn open(exchange: &Arc<Exchange>, agreement: AgreementId) -> Result<Self, ExchangeError> {
+        // Before anything is looked up: what changes meanwhile is looked up again.
+        let generation = exchange.access_generation();
         let registry = exchange.registry();
         let state = registry
             .agreements
@@ -134,16 +145,6 @@ impl Consumption {
         let stream = state.agreement.stream.clone();
         let producer = state.agreement.producer.authority.clone();
         let exposure = state.agreement.plan.exposure_events.max(1);
-        let partner = registry
-            .partners
-            .get(&producer)
-            .ok_or(ExchangeError::UnknownAgreement)?;
-        let log_key = partner
-            .statement
-            .keys_for(Role::Log)
-            .next()
-            .map(|key| key.key);
-        let log_key = log_key.ok_or(ExchangeError::UnknownAgreement)?;
         let first = series_id(agreement, &exchange.identity().node_key.public());
         // Of several, the one that was begun last: an older copy of this directory begins another.
         let own = registry.receipts.values().map(|last| &last.receipt);
@@ -170,7 +171,11 @@ impl Consumption {
         // A receipt that an earlier session signed may still be on its way to the ledger: this one goes on behind it.
         let last = exchange.last_receipt(&(agreement, series));
         let copy = exchange.log(&stream);
-        let reader = reader_of(exchange, &stream, log_key, copy.as_deref());
+        let keys = exchange.log_keys(&stream);
+        if keys.is_empty() {
+            return Err(ExchangeError::UnknownAgreement);
+        }
+        let reader = reader_of(exchange, &stream, keys, copy.as_deref());
         let start = last
             .as_ref()
             .map_or(receipted.unwrap_or(0), |(last, _)| last.start);
@@ -196,6 +201,7 @@ impl Consumption {
         };
         let consumption = Self {
             exchange: Arc::clone(exchange),
+            generation,
             agreement,
             stream,
             producer,
@@ -261,6 +267,7 @@ impl Consumption {
             };
             return Err(self.fault(fault, &ready.to_body()));
         }
+        self.renew_keys();
         let newest = self.reader.signed().cloned();
         let noted = self.reader.note_head(&ready.head);
         if let Err(fault) = noted.and_then(|()| self.check_continues(newest.as_ref(), ready)) {
@@ -290,10 +297,30 @@ impl Consumption {
         }
         let series = self.series.series;
         let after = ready.receipt_number;
-        Ok(self
+        let lacking = self
             .exchange
             .own_receipts_after(self.agreement, &self.stream, series, after)
-            .await?)
+            .await?;
+        if lacking.iter().any(|receipt| self.exchange.is_void(receipt)) {
+            // What the producer lacks was signed by a key that we have revoked since, and what follows would name it.
+            let number = self.series.number();
+            self.exchange
+                .begin_lost_series(self.agreement, series, number);
+            let void = "receipts that the producer does not hold were signed by a receipt key that is revoked: a new series begins";
+            return Err(ExchangeError::Proof(void.to_owned()).into());
+        }
+        Ok(lacking)
+    }
+
+    /// Looks the log's keys up again where they may have changed, or one has ended.
+    fn renew_keys(&mut self) {
+        let generation = self.exchange.access_generation();
+        let ended = self.reader.keys().next_end();
+        let ended = ended.is_some_and(|end| end <= self.exchange.clock().now());
+        if ended || generation != self.generation {
+            self.generation = generation;
+            self.reader.judge_by(self.exchange.log_keys(&self.stream));
+        }
     }
 
     /// Verifies a batch and sends it on its way to the disk. Waits while too many are on their way. `frame` is what came, for evidence.
@@ -309,6 +336,7 @@ impl Consumption {
         while self.pending.len() >= BATCHES_IN_FLIGHT_MAX {
             self.settle_one().await?;
         }
+        self.renew_keys();
         let Cover::Checkpoint { head, .. } = &message.cover;
         let came = head.clone();
         let batch = match self.reader.take(message, bulk) {
@@ -420,6 +448,7 @@ impl Consumption {
     /// # Errors
     /// [`ConsumeError`].
     pub fn take_heads(&mut self, heads: &Heads) -> Result<(), ConsumeError> {
+        self.renew_keys();
         if let Err(fault) = self.reader.note_head(&heads.head) {
             self.look_for_fork(&fault, &heads.head, &[]);
             return Err(self.fault(fault, &heads.to_body()));
@@ -601,8 +630,14 @@ impl Consumption {
         erasures
     }
 
-    fn fault(&self, fault: BatchFault, bytes: &[u8]) -> ConsumeError {
+    fn fault(&mut self, fault: BatchFault, bytes: &[u8]) -> ConsumeError {
         let detail = fault.to_string();
+        if matches!(fault, BatchFault::Revoked { .. }) {
+            self.exchange.keep_revoked(&self.stream, &detail, bytes);
+            self.paused.clone_from(&detail);
+            let refused = Box::new(self.exchange.refuse_head(&self.stream, detail));
+            return ConsumeError::Revoked { refused };
+        }
         let evidence = self
             .exchange
             .keep_fault(&self.producer, &self.stream, &detail, bytes);
@@ -615,15 +650,10 @@ impl Consumption {
 }
 
 /// A reader that goes on where the copy ends.
-fn reader_of(
-    exchange: &Exchange,
-    stream: &Origin,
-    key: PublicKey,
-    copy: Option<&Log>,
-) -> LogReader {
+fn reader_of(exchange: &Exchange, stream: &Origin, keys: LogKeys, copy: Option<&Log>) -> LogReader {
     let head = copy.and_then(|copy| exchange.reader().head(copy.number()));
     let (Some(copy), Some(head)) = (copy, head) else {
-        return LogReader::from_start(stream.as_str(), key);
+        return LogReader::from_start(stream.as_str(), keys);
     };
     let newest = copy
         .head()
@@ -639,7 +669,7 @@ fn reader_of(
     });
     LogReader::resume(
         stream.as_str(),
-        key,
+        keys,
         head.range,
         head.last_leaf,
         head.last_time_us,

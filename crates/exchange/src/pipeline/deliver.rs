@@ -593,6 +593,7 @@ impl Delivery {
                 .ok_or_else(signature)?;
             partner.statement.clone()
         };
+        let statement = self.exchange.statement_in_force(&statement);
         let partner = Some(self.consumer.clone());
         if envelope.payload_type() == Rejection::PAYLOAD_TYPE {
             let rejection = statement

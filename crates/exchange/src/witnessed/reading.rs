@@ -39,7 +39,7 @@ impl Exchange {
             return;
         };
         let named = checkpoint.origin == origin.as_str() && checkpoint.size <= copy.size();
-        if !named || parsed.verify(&self.log_vkeys(origin)).is_err() {
+        if !named || parsed.verify(&self.log_vkeys(origin, &checkpoint)).is_err() {
             return;
         }
         let witnesses = self.counted_witnesses(&origin.authority());

@@ -15,6 +15,7 @@ mod disk_and_clock;
 mod erasure;
 mod hostile;
 mod identity;
+mod keys;
 mod ledger;
 mod onboarding;
 mod outside;

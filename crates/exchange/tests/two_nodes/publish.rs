@@ -468,8 +468,12 @@ async fn one_commit_and_one_sync_take_the_events_of_many_streams() {
             root: head.root,
         };
         let key = node.org.identity.log_key.public();
-        countersign_tlog::checkpoint::verify_signature(&checkpoint, &key, &head.signature.unwrap())
-            .unwrap();
+        countersign_tlog::checkpoint::verify_signature(
+            &checkpoint,
+            &key,
+            &head.signature.unwrap().signature,
+        )
+        .unwrap();
     }
 }
 

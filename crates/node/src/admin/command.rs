@@ -112,6 +112,30 @@ pub enum Command {
         /// An absolute path: a directory, or a file that ends in `.tar`.
         out: String,
     },
+    /// The organization's keys.
+    KeyLs,
+    /// Takes a key back.
+    KeyRevoke {
+        /// Its fingerprint, the beginning of it, or a role: the one in use.
+        key: String,
+        /// Why, for partners and auditors.
+        reason: String,
+        /// An absolute path of the organization key's file, where it is kept elsewhere.
+        organization_key: Option<String>,
+    },
+    /// Puts another key into the place of one.
+    KeyRotate {
+        /// `node`, `log`, `agreement`, `receipt`, `witness` or `organization`.
+        role: String,
+        /// Seconds that the key before still counts; at least 60.
+        overlap_s: u64,
+        /// Seconds that the new key counts; absent = until it is followed.
+        period_s: Option<u64>,
+        /// An absolute path of the organization key's file, where it is kept elsewhere.
+        organization_key: Option<String>,
+        /// An absolute path for a new organization key; absent = the data directory.
+        out: Option<String>,
+    },
     /// Ledger entries.
     LedgerLs {
         /// Only about this partner.

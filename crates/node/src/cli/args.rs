@@ -138,6 +138,9 @@ pub(crate) enum Noun {
     /// See who cosigns streams, and compare checkpoints
     #[command(subcommand, arg_required_else_help = true)]
     Witness(WitnessVerb),
+    /// List, rotate and revoke the organization's keys
+    #[command(subcommand, arg_required_else_help = true)]
+    Key(KeyVerb),
     /// Measure this machine
     #[command(subcommand, arg_required_else_help = true)]
     Bench(BenchVerb),
@@ -833,4 +836,52 @@ pub(crate) struct CompletionArgs {
     /// Which shell
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyVerb {
+    /// List the organization's keys: role, fingerprint, period, state
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Put another key into the place of one; both count until the overlap is over
+    #[command(
+        after_help = "Needs the organization key. Partners that are connected are told before the new key is used, the others when they come; sessions and\n\
+            subscriptions go on. `organization` gives the organization key's place to another one: the organization keeps its name.\n\n\
+            Examples:\n  countersign key rotate log --overlap 14d\n  countersign key rotate node --organization-key /media/stick/organization.pem"
+    )]
+    Rotate {
+        /// node, log, agreement, receipt, witness or organization
+        role: String,
+        /// How long the key before still counts: 7d, 12h; at least 1m
+        #[arg(long, default_value = "7d", value_name = "TIME", value_parser = parse_seconds)]
+        overlap: u64,
+        /// How long the new key counts: 365d [default: until it is followed]
+        #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+        period: Option<u64>,
+        /// The organization key, where it is kept elsewhere
+        #[arg(long, value_name = "FILE")]
+        organization_key: Option<PathBuf>,
+        /// Where a new organization key goes [default: the data directory]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Take a key back: from now on nothing under it is accepted but what is named
+    #[command(
+        after_help = "A key in use is rotated first. Of a log key the newest head of each log is named: what lies below stays valid. Partners are told, and\n\
+            refuse anything else under the key. The document is printed with --json: give it to whoever holds evidence and is no partner.\n\n\
+            Example:\n  countersign key revoke log --reason \"the machine was stolen\""
+    )]
+    Revoke {
+        /// Its fingerprint, or a role: the key in use
+        key: String,
+        /// Why, for partners and auditors
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// The organization key, where it is kept elsewhere
+        #[arg(long, value_name = "FILE")]
+        organization_key: Option<PathBuf>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
 }

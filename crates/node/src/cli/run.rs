@@ -12,8 +12,8 @@ use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
 use serde_json::Value;
 
 use super::args::{
-    AgreementVerb, AppVerb, Assurance, ConfigVerb, Doors, ErasureVerb, EvidenceVerb, LedgerVerb,
-    Noun, PartnerVerb, PolicyVerb, ReceiptVerb, StreamVerb, WitnessVerb,
+    AgreementVerb, AppVerb, Assurance, ConfigVerb, Doors, ErasureVerb, EvidenceVerb, KeyVerb,
+    LedgerVerb, Noun, PartnerVerb, PolicyVerb, ReceiptVerb, StreamVerb, WitnessVerb,
 };
 use super::parts::CommandResult;
 use super::plan_args::PlanVerb;
@@ -335,6 +335,11 @@ fn question(command: &Noun) -> Option<String> {
             yes: false,
             ..
         }) => Some(format!("End agreement {agreement}?")),
+        Noun::Key(KeyVerb::Revoke {
+            key, yes: false, ..
+        }) => Some(format!(
+            "Revoke the key {key}? Nothing more is accepted under it, and that cannot be taken back."
+        )),
         Noun::Partner(PartnerVerb::Revoke {
             partner,
             yes: false,
@@ -401,6 +406,7 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
             };
             (command, View::FIELDS)
         }
+        Noun::Key(verb) => key(verb)?,
         Noun::Ledger(verb) => match verb {
             LedgerVerb::Ls {
                 partner,
@@ -627,6 +633,42 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
     })
 }
 
+fn key(verb: KeyVerb) -> Result<(Command, View), CommandError> {
+    let path = |path: Option<PathBuf>| path.as_deref().map(absolute).transpose();
+    Ok(match verb {
+        KeyVerb::Ls => (Command::KeyLs, KEYS),
+        KeyVerb::Revoke {
+            key,
+            reason,
+            organization_key,
+            ..
+        } => {
+            let command = Command::KeyRevoke {
+                key,
+                reason,
+                organization_key: path(organization_key)?,
+            };
+            (command, View::FIELDS)
+        }
+        KeyVerb::Rotate {
+            role,
+            overlap,
+            period,
+            organization_key,
+            out,
+        } => {
+            let command = Command::KeyRotate {
+                role,
+                overlap_s: overlap,
+                period_s: period,
+                organization_key: path(organization_key)?,
+                out: path(out)?,
+            };
+            (command, View::FIELDS)
+        }
+    })
+}
+
 fn erasure(verb: ErasureVerb) -> (Command, View) {
     match verb {
         ErasureVerb::Approve { id, reason } => {
@@ -845,6 +887,7 @@ const AGREEMENTS: View = table!["id" "id", "partner" "partner", "direction" "way
 const CONFIG: View = table!["key" "setting", "value" "value", "unit" "unit", "from" "from"];
 const ERASURES: View = table!["id" "id", "way" "way", "partner" "partner", "stream" "stream", "sequence" "sequence", "state" "state", "answer" "answer"];
 const EVENTS: View = table!["sequence" "sequence", "time" "time", "type" "type", "source" "source", "id" "id", "data" "data"];
+const KEYS: View = table!["role" "role", "key" "key", "from" "from", "until" "until", "state" "state", "file" "file"];
 const LEDGER: View =
     table!["time" "time", "kind" "kind", "partner" "partner", "stream" "stream", "summary" "what"];
 const PARTNERS: View = table!["name" "name", "title" "organization", "authority" "authority", "state" "state", "fingerprint" "fingerprint"];

@@ -213,6 +213,7 @@ fn summary(record: &LedgerRecord) -> String {
                 &id[..8.min(id.len())]
             )
         }
+        LedgerRecord::KeyRevocation { .. } => "key revocation".to_owned(),
         LedgerRecord::KeyStatement { .. } => "key statement".to_owned(),
         LedgerRecord::LogAccess { open, .. } => {
             if *open {

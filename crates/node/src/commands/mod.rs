@@ -3,6 +3,7 @@
 mod access;
 mod erasure;
 mod explain;
+mod keys;
 mod ledger;
 mod partners;
 mod plans;
@@ -33,6 +34,7 @@ use countersign_transport::{
 
 use crate::admin::{AdminFrames, BoxFuture, Command, Handler, Out};
 use crate::config::Config;
+use crate::data_dir::DataDir;
 use crate::errors::{CommandError, ErrorCode};
 
 /// A node that carries out commands.
@@ -40,6 +42,7 @@ pub struct LocalNode {
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) config: Config,
     pub(crate) policies_dir: PathBuf,
+    pub(crate) dir: DataDir,
     /// Present where the node listens.
     pub(crate) server: Option<ServerFacts>,
     /// Cursors that applications have moved, on their way to the ledger: an acknowledgement costs no sync of its own.
@@ -56,11 +59,12 @@ pub(crate) struct ServerFacts {
 impl LocalNode {
     /// A handler over an open exchange.
     #[must_use]
-    pub fn new(exchange: Arc<Exchange>, config: Config, policies_dir: PathBuf) -> Self {
+    pub fn new(exchange: Arc<Exchange>, config: Config, dir: DataDir) -> Self {
         Self {
             exchange,
             config,
-            policies_dir,
+            policies_dir: dir.policies_dir(),
+            dir,
             server: None,
             cursors: Mutex::new(HashMap::new()),
         }
@@ -188,6 +192,9 @@ impl LocalNode {
             | Command::LedgerRebuild
             | Command::LedgerVerify
             | Command::ReceiptLs { .. } => self.on_ledger(command, out).await,
+            Command::KeyLs | Command::KeyRevoke { .. } | Command::KeyRotate { .. } => {
+                self.on_key(command, out).await
+            }
             Command::WitnessCompare { .. } | Command::WitnessLs => {
                 self.on_witness(command, out).await
             }

@@ -37,7 +37,7 @@ impl LocalNode {
             .iter()
             .map(|status| self.subscription_value(status))
             .collect();
-        out.value(&json!({
+        let mut status = json!({
             "organization": identity.statement.name,
             "authority": identity.authority(),
             "fingerprint": identity.organization().fingerprint(),
@@ -56,8 +56,12 @@ impl LocalNode {
             "assurance": self.assurance_of_all(),
             "frozen": frozen,
             "subscriptions": subscriptions,
-        }))
-        .await
+        });
+        let ending = self.keys_ending();
+        if !ending.is_empty() {
+            status["keys_ending"] = ending.into();
+        }
+        out.value(&status).await
     }
 
     pub(super) fn subscription_value(&self, status: &SubscriptionStatus) -> Value {
@@ -192,6 +196,17 @@ impl LocalNode {
             false,
             "key files are mode 0600 and not encrypted: whoever steals the disk has them"
                 .to_owned(),
+        );
+        let ending = self.keys_ending();
+        let none = ending.is_empty();
+        check(
+            "key periods",
+            none,
+            if none {
+                "no key in use ends within 30 days".to_owned()
+            } else {
+                ending.join("; ")
+            },
         );
         let unwitnessed: Vec<String> = self
             .exchange

@@ -34,7 +34,7 @@ pub async fn prove_event_in_cose(
         // INVARIANT: only a root that is under a signed checkpoint is signed once more. The proof is verified against that checkpoint before it is
         // handed on; its path then leads to that root and no other.
         let log = signed.newest(&exchange)?;
-        let event = event_proof(exchange.reader(), &log, sequence, &signed.statement)?;
+        let event = event_proof(exchange.reader(), &log, sequence, &signed.documents)?;
         let size = log.checkpoint.size;
         let leaf_hash = leaf_hash(&event.entry);
         let leaf = (&leaf_hash, sequence);

@@ -147,6 +147,7 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
         | LedgerRecord::Retention { .. }
         | LedgerRecord::Invitation { .. }
         | LedgerRecord::InvitationStep { .. }
+        | LedgerRecord::KeyRevocation { .. }
         | LedgerRecord::KeyStatement { .. }
         | LedgerRecord::LogAccess { .. }
         | LedgerRecord::Plans { .. }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use countersign_audit::{EVENT_PROOF, EventProof, GROWTH_PROOF, GrowthProof};
+use countersign_event::dsse::Envelope;
 use countersign_event::names::Origin;
 use countersign_exchange::Exchange;
 use countersign_store::journal::{JournalReader, ReadError};
@@ -15,7 +16,7 @@ use countersign_tlog::{ProveError, consistency_proof, inclusion_proof, leaf_hash
 use serde::Serialize;
 
 use super::Trusted;
-use super::snapshot::{FixedLog, SignedBy, Stated};
+use super::snapshot::{FixedLog, SignedBy};
 use super::{ExportError, io_error};
 
 /// What was written, and whom an auditor has to trust.
@@ -74,7 +75,7 @@ pub async fn prove_event(
         check_extension(&path, EVENT_PROOF)?;
         let signed = SignedBy::of(&exchange, &stream)?;
         let log = signed.newest(&exchange)?;
-        let proof = event_proof(exchange.reader(), &log, sequence, &signed.statement)?;
+        let proof = event_proof(exchange.reader(), &log, sequence, &signed.documents)?;
         let size = log.checkpoint.size;
         let erased_by = exchange.reader().erased_by(log.number, sequence);
         let erased_by = erased_by.filter(|_| proof.content.is_none());
@@ -111,7 +112,7 @@ pub async fn prove_growth(
             return Err(ExportError::Sizes { old, new });
         }
         let older = signed.at(&exchange, old)?;
-        let proof = growth_proof(exchange.reader(), &older, &newer, &signed.statement)?;
+        let proof = growth_proof(exchange.reader(), &older, &newer, &signed.documents)?;
         let proven = Proven::Growth { old, new };
         write(&path, &proof.files(), stream, proven, signed.trusted())
     };
@@ -131,7 +132,7 @@ pub(super) fn event_proof(
     reader: &JournalReader,
     log: &FixedLog,
     sequence: u64,
-    stated: &Stated,
+    documents: &[Envelope],
 ) -> Result<EventProof, ExportError> {
     let size = log.checkpoint.size;
     if sequence >= size {
@@ -162,7 +163,7 @@ pub(super) fn event_proof(
         entry: stored.entry.try_into().map_err(|_| damaged())?,
         attribute_bytes: u16::try_from(stored.attribute_bytes).map_err(|_| damaged())?,
         content: stored.erased_by.is_none().then(|| stored.content.to_vec()),
-        statements: vec![stated.envelope.clone()],
+        statements: documents.to_vec(),
     })
 }
 
@@ -170,7 +171,7 @@ fn growth_proof(
     reader: &JournalReader,
     older: &FixedLog,
     newer: &FixedLog,
-    stated: &Stated,
+    documents: &[Envelope],
 ) -> Result<GrowthProof, ExportError> {
     let (old, new) = (older.checkpoint.size, newer.checkpoint.size);
     let proof = consistency_proof(&reader.nodes(newer.number), old, new);
@@ -186,7 +187,7 @@ fn growth_proof(
     Ok(GrowthProof {
         proof: request,
         old: older.note.clone(),
-        statements: vec![stated.envelope.clone()],
+        statements: documents.to_vec(),
     })
 }
 

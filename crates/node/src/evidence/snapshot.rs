@@ -6,16 +6,14 @@ use std::sync::Arc;
 use countersign_crypto::{PublicKey, Signature};
 use countersign_event::documents::{KeyStatement, Role};
 use countersign_event::dsse::Envelope;
-use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, LogSubject, Origin};
 use countersign_exchange::{Exchange, Log};
 use countersign_protocol::SignedHead;
 use countersign_protocol::delivery::Cover;
 use countersign_store::journal::{JournalReader, LogKind, LogNumber, ReadError, StoredCheckpoint};
-use countersign_tlog::checkpoint::{note_from_signature, verify_signature};
+use countersign_tlog::checkpoint::note_from_signature;
 use countersign_tlog::{Algorithm, Checkpoint, Vkey};
 
-use super::ledger_reader::LedgerReader;
 use super::{ExportError, Trusted};
 
 /// A log under a signed head of its own.
@@ -44,6 +42,8 @@ pub(super) struct Snapshot {
     pub(super) producer: Trusted,
     /// The statements of both sides, those of the producer first; by number within one organization.
     pub(super) statements: Vec<Stated>,
+    /// What both sides have revoked.
+    pub(super) revocations: Vec<Envelope>,
     own_keys: Vec<PublicKey>,
 }
 
@@ -60,27 +60,25 @@ impl Snapshot {
             });
         }
         let own = exchange.identity();
-        let mut own_keys = vec![own.log_key.public()];
-        own_keys.extend(own.statement.keys_for(Role::Log).map(|key| key.key));
+        let own_keys = log_keys(stated_of(exchange, own.authority()).iter());
         let ledgers: Vec<FixedLog> = exchange
             .logs()
             .iter()
             .filter(|log| log.kind() == LogKind::Ledger)
             .filter_map(|log| fix_head(log, &own_keys))
             .collect();
-        let statements = statements(exchange, stream, &ledgers)?;
+        let (statements, sides) = statements(exchange, stream);
+        let revocations = sides.iter().flat_map(|side| exchange.revocations_of(side));
+        let revocations = revocations.map(|held| held.envelope).collect();
         let authority = stream.authority();
         let of_producer = statements
             .iter()
             .filter(|stated| stated.statement.authority == authority);
-        let keys: Vec<PublicKey> = of_producer
-            .clone()
-            .flat_map(|stated| stated.statement.keys_for(Role::Log).map(|key| key.key))
-            .collect();
+        let keys = log_keys(of_producer.clone());
         let unknown_key = || ExportError::UnknownKey {
             origin: stream.clone(),
         };
-        let producer = of_producer.clone().next().ok_or_else(unknown_key)?;
+        let producer = of_producer.clone().last().ok_or_else(unknown_key)?;
         let producer = Trusted {
             fingerprint: producer.statement.organization.fingerprint(),
             authority,
@@ -94,6 +92,7 @@ impl Snapshot {
             ledgers,
             producer,
             statements,
+            revocations,
             own_keys,
         })
     }
@@ -113,11 +112,13 @@ impl Snapshot {
     }
 }
 
-/// A stream's checkpoints, and the key statement under which they are signed.
+/// A stream's checkpoints, and what its organization has stated of its keys.
 pub(super) struct SignedBy {
     log: Arc<Log>,
     keys: Vec<PublicKey>,
-    pub(super) statement: Stated,
+    newest: KeyStatement,
+    /// All key statements and revocations that are held of the organization.
+    pub(super) documents: Vec<Envelope>,
 }
 
 impl SignedBy {
@@ -131,31 +132,27 @@ impl SignedBy {
                 origin: stream.clone(),
             });
         }
-        let own = exchange.identity();
-        let authority = stream.authority();
-        let envelope = if authority == *own.authority() {
-            Some(own.envelope.clone())
-        } else {
-            let registry = exchange.registry();
-            let partner = registry.partners.get(&authority);
-            partner.map(|partner| partner.envelope.clone())
-        };
-        let envelope = envelope.ok_or_else(|| unknown_key(stream))?;
-        let statement = KeyStatement::verify(&envelope).map_err(|_| unknown_key(stream))?;
-        let keys = statement.keys_for(Role::Log).map(|key| key.key).collect();
+        let stated = stated_of(exchange, &stream.authority());
+        let newest = stated.last().ok_or_else(|| unknown_key(stream))?;
+        let newest = newest.statement.clone();
+        let statements = stated.iter();
+        let keys = log_keys(statements.clone());
+        let revoked = exchange.revocations_of(&stream.authority());
+        let revoked = revoked.into_iter().map(|held| held.envelope);
+        let documents = statements
+            .map(|stated| stated.envelope.clone())
+            .chain(revoked);
         Ok(Self {
             log,
             keys,
-            statement: Stated {
-                statement,
-                envelope,
-            },
+            newest,
+            documents: documents.collect(),
         })
     }
 
     /// Whom an auditor has to trust.
     pub(super) fn trusted(&self) -> Trusted {
-        let statement = &self.statement.statement;
+        let statement = &self.newest;
         Trusted {
             authority: statement.authority.clone(),
             fingerprint: statement.organization.fingerprint(),
@@ -243,10 +240,7 @@ fn fix(
     keys: &[PublicKey],
 ) -> Option<FixedLog> {
     let checkpoint = head.checkpoint(origin.as_str());
-    let signature = head.signature()?;
-    let key = keys
-        .iter()
-        .find(|key| verify_signature(&checkpoint, key, &signature).is_ok())?;
+    let (key, signature) = head.signed_by(origin.as_str(), keys.iter())?;
     (checkpoint.size > 0).then_some(())?;
     Some(FixedLog {
         number,
@@ -302,54 +296,54 @@ fn newest_cover_within(
     at_or_before(low)
 }
 
-/// The statements of the producer and of those who have an agreement with it on the stream: what is known now, and what the ledgers keep of
-/// before, since a key counts by the statement in force when it signed.
-fn statements(
-    exchange: &Exchange,
-    stream: &Origin,
-    ledgers: &[FixedLog],
-) -> Result<Vec<Stated>, ExportError> {
+/// The statements of the producer and of those who have an agreement with it on the stream: what is known now, and what was known before, since a key counts by
+/// the statement in force when it signed.
+fn statements(exchange: &Exchange, stream: &Origin) -> (Vec<Stated>, BTreeSet<Authority>) {
     let own = exchange.identity();
     let producer = stream.authority();
     let mut sides: BTreeSet<Authority> = [producer.clone(), own.authority().clone()].into();
-    let mut found = vec![own.envelope.clone()];
     {
         let registry = exchange.registry();
         let agreements = registry.agreements.values();
         let on_stream = agreements.filter(|state| state.agreement.stream == *stream);
         sides.extend(on_stream.map(|state| state.counterparty(own.authority()).clone()));
-        let partners = sides.iter().filter_map(|side| registry.partners.get(side));
-        found.extend(partners.map(|partner| partner.envelope.clone()));
     }
-    for ledger in ledgers {
-        if counterparty(&ledger.origin).is_some_and(|about| !sides.contains(&about)) {
-            continue;
-        }
-        let mut records =
-            LedgerReader::new(exchange.reader(), ledger.number, 0..ledger.checkpoint.size);
-        while let Some(item) = records.next()? {
-            if let LedgerRecord::KeyStatement { envelope } = item.record {
-                found.extend(Envelope::from_json(envelope.as_bytes()));
+    let others = sides.iter().filter(|side| **side != producer);
+    let in_order = std::iter::once(&producer).chain(others);
+    let stated = in_order.flat_map(|side| stated_of(exchange, side));
+    (stated.collect(), sides)
+}
+
+/// Every statement of an organization that was ever held, by number.
+fn stated_of(exchange: &Exchange, authority: &Authority) -> Vec<Stated> {
+    let own = exchange.identity();
+    let newest = (authority == own.authority()).then(|| own.envelope.clone());
+    let held = exchange.registry().statements.get(authority).cloned();
+    let envelopes = held.unwrap_or_default().into_iter().chain(newest);
+    let verified = envelopes.filter_map(|envelope| {
+        let statement = KeyStatement::verify(&envelope).ok()?;
+        Some(Stated {
+            statement,
+            envelope,
+        })
+    });
+    let mut stated: Vec<Stated> = verified.collect();
+    stated.sort_by_key(|stated| stated.statement.number);
+    stated.dedup_by_key(|stated| stated.envelope.payload_digest());
+    stated
+}
+
+/// The log keys of statements, those stated last first.
+fn log_keys<'s>(stated: impl DoubleEndedIterator<Item = &'s Stated>) -> Vec<PublicKey> {
+    let mut keys = Vec::new();
+    for one in stated.rev() {
+        let mut of_one: Vec<_> = one.statement.keys_for(Role::Log).collect();
+        of_one.sort_by_key(|key| std::cmp::Reverse(key.from));
+        for key in of_one {
+            if !keys.contains(&key.key) {
+                keys.push(key.key);
             }
         }
     }
-    let mut stated: Vec<Stated> = Vec::new();
-    for envelope in found {
-        if let Ok(statement) = KeyStatement::verify(&envelope)
-            && sides.contains(&statement.authority)
-        {
-            stated.push(Stated {
-                statement,
-                envelope,
-            });
-        }
-    }
-    let place = |stated: &Stated| {
-        let statement = &stated.statement;
-        let other = statement.authority != producer;
-        (other, statement.authority.clone(), statement.number)
-    };
-    stated.sort_by_key(place);
-    stated.dedup_by_key(|stated| stated.envelope.payload_digest());
-    Ok(stated)
+    keys
 }

@@ -46,6 +46,7 @@ pub(super) struct ExchangeSource {
     /// The control entry that was looked up last, and its word.
     gone_by: Option<(u64, &'static str)>,
     statements: Vec<Stated>,
+    revocations: std::vec::IntoIter<Envelope>,
     statements_given: usize,
     ledgers: Vec<SurveyedLedger>,
     documents: Scan,
@@ -93,6 +94,7 @@ impl ExchangeSource {
             kept: None,
             gone_by: None,
             statements: snapshot.statements,
+            revocations: snapshot.revocations.into_iter(),
             statements_given: 0,
             ledgers: survey.ledgers,
             documents: Scan::default(),
@@ -295,6 +297,9 @@ impl BundleSource for ExchangeSource {
         if let Some(stated) = self.statements.get(self.statements_given) {
             self.statements_given += 1;
             return Ok(Some(stated.envelope.to_json()));
+        }
+        if let Some(revocation) = self.revocations.next() {
+            return Ok(Some(revocation.to_json()));
         }
         let mut scan = std::mem::take(&mut self.documents);
         let mut document = None;

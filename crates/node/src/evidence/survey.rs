@@ -90,7 +90,8 @@ impl Survey {
             });
         }
         let refusals_skipped = all.refusals.saturating_sub(REFUSALS_MAX);
-        let documents = all.documents - refusals_skipped + snapshot.statements.len() as u64;
+        let documents = all.documents - refusals_skipped
+            + (snapshot.statements.len() + snapshot.revocations.len()) as u64;
         if documents > DOCUMENTS_MAX || all.bytes > DOCUMENT_BYTES_MAX {
             return Err(ExportError::TooManyDocuments {
                 documents,

@@ -32,11 +32,8 @@ impl OpenLocal for AllParts {
         Box::pin(async move {
             let settings = Config::load(Some(&dir.config_file()), &Environment::read(), &[])?;
             let exchange = open(dir, &settings.config).await?;
-            let node: Arc<dyn Handler> = Arc::new(LocalNode::new(
-                exchange,
-                settings.config,
-                dir.policies_dir(),
-            ));
+            let node: Arc<dyn Handler> =
+                Arc::new(LocalNode::new(exchange, settings.config, dir.clone()));
             Ok(node)
         })
     }

@@ -65,8 +65,7 @@ pub(crate) async fn serve(
         http: Some(door),
     };
     let node = Arc::new(
-        LocalNode::new(Arc::clone(&exchange), config.clone(), dir.policies_dir())
-            .with_server(facts),
+        LocalNode::new(Arc::clone(&exchange), config.clone(), dir.clone()).with_server(facts),
     );
     let listener = AdminListener::bind(dir, &lock)?;
     let handler: Arc<dyn Handler> = node.clone();

@@ -2,8 +2,8 @@
 //! are the same in whatever order several logs are read.
 
 use countersign_event::documents::{
-    Agreement, Document, ErasureAnswer, ErasureRequest, KeyStatement, Receipt, Refusal, Rejection,
-    Termination,
+    Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, Receipt,
+    Refusal, Rejection, Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -176,6 +176,16 @@ impl Fold<'_> {
                     self.own_statement(at, document, envelope).await
                 } else {
                     self.partner_statement(at, document, envelope).await
+                }
+            }
+            LedgerRecord::KeyRevocation { envelope } => {
+                let document: KeyRevocation = peek(&envelope)?;
+                if document.authority == *self.own {
+                    Ok(self.node_log()?)
+                } else if self.counterparty()? == &document.authority {
+                    Ok(())
+                } else {
+                    Err(Skip::Misplaced.into())
                 }
             }
             LedgerRecord::Receipt {
@@ -556,15 +566,25 @@ impl Fold<'_> {
         if self.counterparty()? != &document.authority {
             return Err(Skip::Misplaced.into());
         }
-        // Higher numbers supersede lower ones, under the organization key first met: a second key for a known authority is
+        // Higher numbers supersede lower ones, under the organization key first met or one that it gave its place to: another key for a known authority is
         // refused before it gets here, and would not replace the first one even if it did.
+        let known: Option<Option<Vec<u8>>> =
+            sqlx::query_scalar("SELECT organization_key FROM partners WHERE authority = ?1")
+                .bind(document.authority.as_str())
+                .fetch_optional(&mut *self.connection)
+                .await?;
+        let line = document.organization_keys();
+        let descends = |known: &Vec<u8>| line.iter().any(|key| key.as_bytes()[..] == known[..]);
+        if known.flatten().is_some_and(|known| !descends(&known)) {
+            return Err(Skip::Duplicate.into());
+        }
         let done = sqlx::query(
             "INSERT INTO partners (authority, name, organization_key, statement_number, statement_envelope, addresses_json,
                 since_us, log, seq)
              VALUES (?1, ?2, ?3, ?4, ?5, '[]', ?6, ?7, ?8)
              ON CONFLICT (authority) DO UPDATE SET
                 name = ?2, organization_key = ?3, statement_number = ?4, statement_envelope = ?5
-             WHERE coalesce(statement_number, -1) < ?4 AND coalesce(organization_key, ?3) = ?3",
+             WHERE coalesce(statement_number, -1) < ?4",
         )
         .bind(document.authority.as_str())
         .bind(document.name)

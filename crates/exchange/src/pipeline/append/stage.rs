@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use countersign_crypto::{Hash, Signature};
+use countersign_crypto::Hash;
 use countersign_event::content::CONTENT_SALT_BYTES;
 use countersign_event::entry::ENTRY_BYTES;
 use countersign_event::time::Timestamp;
@@ -13,6 +13,7 @@ use countersign_protocol::delivery::{Cover, Lengths, VerifiedBatch};
 use countersign_store::journal::{ContentInput, Erasure, Growth, LogNumber, NotNext, PartInput};
 use countersign_tlog::CompactRange;
 
+use crate::identity::HeadSignatures;
 use crate::log::Log;
 use crate::pipeline::duplicates::{EventKey, PublicationRun, Publisher};
 use crate::pipeline::seal::SealedBatch;
@@ -26,7 +27,7 @@ pub(super) struct Tip {
     pub(super) range: CompactRange,
     pub(super) last_leaf: Hash,
     pub(super) last_time_us: u64,
-    pub(super) signature: Option<Signature>,
+    pub(super) signature: Option<HeadSignatures>,
     pub(super) producer: Option<SignedHead>,
 }
 
@@ -84,7 +85,7 @@ impl Stage {
         Self {
             log,
             expected_size: tip.range.size(),
-            signature_before: tip.signature.map(Signature::to_bytes),
+            signature_before: tip.signature.map(|signed| signed.signature.to_bytes()),
             growth: tip.growth(),
             tip,
             entries: Vec::new(),

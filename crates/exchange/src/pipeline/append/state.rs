@@ -5,7 +5,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use countersign_crypto::SigningKey;
 use countersign_event::attributes::Attributes;
 use countersign_event::content::CONTENT_SALT_BYTES;
 use countersign_event::time::Timestamp;
@@ -13,7 +12,6 @@ use countersign_store::journal::{
     CommitError, Erasure, Journal, JournalReader, LogKind, LogNumber, NotNext, OpenLogError,
     Preparer, ReadError,
 };
-use countersign_tlog::checkpoint::signature_of;
 use countersign_tlog::{Checkpoint, CompactRange};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -24,6 +22,7 @@ use super::{
     SIGNATURE_TIME, SIGNING_SHARE, Work, WriterParts,
 };
 use crate::clock::{Clock, ClockGuard, ClockJump};
+use crate::identity::LogSigner;
 use crate::log::{Log, LogHead};
 use crate::pipeline::duplicates::{
     EventKey, PublicationRun, Publisher, Publishers, UNNUMBERED_WINDOW, UnnumberedWindow, event_key,
@@ -37,7 +36,7 @@ pub(super) struct State {
     pub(super) journal: Option<Journal>,
     nudge: SyncSender<()>,
     reader: JournalReader,
-    log_key: SigningKey,
+    signer: LogSigner,
     clock: Arc<dyn Clock>,
     guard: ClockGuard,
     tips: HashMap<LogNumber, Tip>,
@@ -110,7 +109,7 @@ impl State {
         let WriterParts {
             journal,
             reader,
-            log_key,
+            signer,
             clock,
         } = parts;
         let publishers = load_publishers(&reader)?;
@@ -119,7 +118,7 @@ impl State {
             nudge: prepare_segments(journal.preparer()),
             journal: Some(journal),
             reader,
-            log_key,
+            signer,
             clock,
             tips: HashMap::new(),
             publishers,
@@ -210,6 +209,10 @@ impl State {
             }
             Question::Overwritten { reply } => turn.overwritten.push(reply),
             Question::ConfirmClock => self.guard = ClockGuard::new(self.clock.as_ref()),
+            Question::Rekey { signer, reply } => {
+                self.signer = signer;
+                let _ = reply.send(());
+            }
             Question::Flush { reply } => turn.flush.push(reply),
             Question::Stop { reply } => turn.stop = Some(Some(reply)),
         }
@@ -596,10 +599,8 @@ impl State {
         let root = stage.tip.range.root();
         if stage.log.kind() != LogKind::Copy {
             let origin = stage.log.origin().as_str().to_owned();
-            stage.tip.signature = Some(signature_of(
-                &Checkpoint { origin, size, root },
-                &self.log_key,
-            ));
+            let checkpoint = Checkpoint { origin, size, root };
+            stage.tip.signature = Some(self.signer.sign(&checkpoint, self.clock.now()));
         }
         for run in stage.runs() {
             self.publishers.add(number, run);

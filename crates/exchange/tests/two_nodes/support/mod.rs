@@ -137,6 +137,7 @@ impl Org {
             number,
             made: Timestamp(START.0 - 1_000_000),
             keys: roles.iter().zip(&keys).map(role_key).collect(),
+            succession: Vec::new(),
         };
         let [node_key, log_key, agreement_key, receipt_key, witness_key] = keys;
         let identity = Identity {
@@ -144,6 +145,7 @@ impl Org {
             statement,
             node_key,
             log_key,
+            earlier_log_keys: Vec::new(),
             agreement_key,
             receipt_key,
             witness_key,

@@ -239,6 +239,7 @@ async fn join_in_memory(
             role(Role::Node, &node),
             role(Role::Receipt, &receipt_key),
         ],
+        succession: Vec::new(),
     };
     let keys = JoinerKeys {
         envelope: statement.sign_with(&organization),

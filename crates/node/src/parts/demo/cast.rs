@@ -126,7 +126,7 @@ impl Made {
             listen: server.local_addr(),
             http: None,
         };
-        let node = LocalNode::new(Arc::clone(&exchange), config, dir.policies_dir());
+        let node = LocalNode::new(Arc::clone(&exchange), config, dir.clone());
         let node = Arc::new(node.with_server(facts));
         let house = tokio::spawn(keep_house(Arc::clone(&node)));
         Ok(Actor {

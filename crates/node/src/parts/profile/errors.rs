@@ -55,6 +55,7 @@ pub(super) fn of_subscription(error: SubscribeError, evidence: Option<PathBuf>) 
         SubscribeError::Keep { .. } => ErrorCode::Io,
         SubscribeError::Message { .. } => ErrorCode::Malformed,
         SubscribeError::NoLogKey { .. } => ErrorCode::StatementInvalid,
+        SubscribeError::OlderStatement { .. } => ErrorCode::WrongIdentity,
         SubscribeError::ReceiptSeries { .. } => ErrorCode::Conflict,
         SubscribeError::State { .. } => ErrorCode::DataDirIncomplete,
     };
