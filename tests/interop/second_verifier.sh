@@ -30,6 +30,12 @@ join_reader
 read_to 100
 publish 160
 read_to 260
+# From here on under other keys; who trusts the first organization key trusts what follows it.
+for role in log receipt organization; do
+    for data in acme beta; do
+        countersign key rotate $role --data $data >/dev/null 2>&1 || fail "the $role key of $data could not be rotated"
+    done
+done
 publish 80
 read_to 340
 export_ orders --out whole --data acme

@@ -54,7 +54,8 @@ impl Exchange {
 
     /// The statement by which a peer's documents are judged now: the newest one known, also where the session began under an older one, without the keys that
     /// were revoked.
-    pub(crate) fn statement_in_force(&self, statement: &KeyStatement) -> KeyStatement {
+    #[must_use]
+    pub fn statement_in_force(&self, statement: &KeyStatement) -> KeyStatement {
         let registry = self.registry();
         let known = registry.partners.get(&statement.authority);
         let newest = known.filter(|known| known.statement.number >= statement.number);
@@ -63,6 +64,16 @@ impl Exchange {
         newest
             .keys
             .retain(|key| !registry.is_revoked(&authority, key.role, &key.key));
+        newest
+    }
+
+    /// The same without the keys whose period is over: for what is signed now.
+    pub(crate) fn statement_now(&self, statement: &KeyStatement) -> KeyStatement {
+        let now = self.clock().now();
+        let mut newest = self.statement_in_force(statement);
+        newest
+            .keys
+            .retain(|key| key.until.is_none_or(|until| now < until));
         newest
     }
 

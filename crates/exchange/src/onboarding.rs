@@ -192,8 +192,7 @@ impl Exchange {
                 "the accepted agreement has other words than the one that was offered",
             ));
         }
-        joiner
-            .statement
+        self.statement_now(&joiner.statement)
             .open_signed::<Agreement>(Role::Agreement, &envelope)
             .map_err(|_| {
                 malformed("the accepted agreement is not signed by an agreement key of the joiner")
@@ -402,7 +401,7 @@ impl Exchange {
             .statement
             .open_signed(Role::Agreement, agreement)
             .map_err(|_| wrong("our own signature is missing"))?;
-        partner
+        self.statement_now(partner)
             .open_signed::<Agreement>(Role::Agreement, agreement)
             .map_err(|_| wrong("the partner's signature is missing"))?;
         let (own, other) = (self.identity().party(), party_of(partner));

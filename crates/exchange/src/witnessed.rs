@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_crypto::Hash;
+use countersign_crypto::{Hash, PublicKey};
 use countersign_event::documents::Role;
 use countersign_event::names::{Authority, Origin, StreamName};
 use countersign_store::checkpoints::{KeptNote, Why};
@@ -378,7 +378,8 @@ impl Exchange {
         let now = self.clock().now();
         let mut keys = known.statement.keys_for(Role::Witness);
         let listed =
-            keys.any(|key| key.key == *vkey.key() && key.until.is_none_or(|until| now < until));
+            keys.any(|key| key.key == *vkey.key() && key.until.is_none_or(|until| now < until))
+                && !registry.is_revoked(witness, Role::Witness, vkey.key());
         let names = |authority: &Authority| vkey.name().starts_with(&format!("{authority}/"));
         let own = names(self.identity().authority());
         let mut others = registry.partners.keys();

@@ -485,7 +485,8 @@ fn note_refusal(exchange: &Arc<Exchange>, consumption: &Consumption, envelope: &
             .map(|partner| partner.statement.clone())
     };
     let signed = statement.and_then(|statement| {
-        statement
+        exchange
+            .statement_in_force(&statement)
             .open_signed::<Refusal>(Role::Agreement, &envelope)
             .ok()
     });

@@ -76,7 +76,13 @@ impl Exchange {
         let listed = partners.flat_map(|partner| {
             let name = witness_name(&partner.statement.authority);
             let keys = partner.statement.keys_for(Role::Witness);
-            let in_force = keys.filter(|key| key.until.is_none_or(|until| now < until));
+            let revoked = |key: &PublicKey| {
+                let authority = &partner.statement.authority;
+                registry.is_revoked(authority, Role::Witness, key)
+            };
+            let in_force = keys.filter(|key| {
+                key.until.is_none_or(|until| now < until) && !revoked(&key.key)
+            });
             let vkeys =
                 in_force.filter_map(|key| Vkey::new(&name, Algorithm::CosignatureV1, key.key).ok());
             vkeys.collect::<Vec<_>>()
