@@ -377,9 +377,9 @@ impl Exchange {
         };
         let now = self.clock().now();
         let mut keys = known.statement.keys_for(Role::Witness);
-        let listed =
-            keys.any(|key| key.key == *vkey.key() && key.until.is_none_or(|until| now < until))
-                && !registry.is_revoked(witness, Role::Witness, vkey.key());
+        let listed = keys
+            .any(|key| key.key == *vkey.key() && key.until.is_none_or(|until| now < until))
+            && !registry.is_revoked(witness, Role::Witness, vkey.key());
         let names = |authority: &Authority| vkey.name().starts_with(&format!("{authority}/"));
         let own = names(self.identity().authority());
         let mut others = registry.partners.keys();
@@ -435,12 +435,7 @@ fn give_up(all: &mut Submissions, origin: &Origin, witness: &WitnessId, not_befo
 }
 
 /// The head to show this witness now; marks it as under way.
-fn choose(
-    all: &mut Submissions,
-    log: &Log,
-    witness: &WitnessId,
-    now: Duration,
-) -> Option<Chosen> {
+fn choose(all: &mut Submissions, log: &Log, witness: &WitnessId, now: Duration) -> Option<Chosen> {
     let progress = all.logs.entry(log.origin().clone()).or_default();
     let asked = progress.witnesses.entry(witness.clone()).or_default();
     if asked.under_way || now < asked.not_before {

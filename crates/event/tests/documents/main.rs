@@ -10,9 +10,8 @@ mod vectors;
 
 use countersign_crypto::SigningKey;
 use countersign_event::documents::{
-    Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, KeySuccession, Offer,
-    Plans,
-    Receipt, Refusal, Rejection, Termination,
+    Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, KeySuccession,
+    Offer, Plans, Receipt, Refusal, Rejection, Termination,
 };
 use countersign_event::from_slice_of_objects;
 use countersign_event::names::{Authority, Origin};

@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 use countersign_crypto::{PublicKey, SigningKey};
 use countersign_event::documents::{
     Agreement, AgreementId, Digest, Erasure, ErasureAnswer, ErasureId, ErasureRequest, History,
-    KeyRevocation, KeyStatement, KeySuccession, Level, Offer, Outcome, Party, Period, Plan, Plans, Quota, Rate,
-    Receipt, Refusal, RefusalCode, Rejection, Rejections, RevokedHead, Role, RoleKey, SeriesId,
-    Side, Termination,
+    KeyRevocation, KeyStatement, KeySuccession, Level, Offer, Outcome, Party, Period, Plan, Plans,
+    Quota, Rate, Receipt, Refusal, RefusalCode, Rejection, Rejections, RevokedHead, Role, RoleKey,
+    SeriesId, Side, Termination,
 };
 use countersign_event::names::{Authority, Origin, StreamName};
 use countersign_event::time::Timestamp;

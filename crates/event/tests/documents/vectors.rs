@@ -8,9 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use countersign_crypto::{PublicKey, SigningKey, sha256};
 use countersign_event::documents::{
     Agreement, AgreementId, Digest, Document, Erasure, ErasureAnswer, ErasureId, ErasureRequest,
-    History, KeyRevocation, KeyStatement, KeySuccession, Level, Offer, Outcome, Party, Period, Plan, Quota, Rate,
-    Receipt, Refusal, RefusalCode, Rejection, Rejections, RevocationError, RevokedHead, Role,
-    RoleKey, SeriesId, Side, Termination,
+    History, KeyRevocation, KeyStatement, KeySuccession, Level, Offer, Outcome, Party, Period,
+    Plan, Quota, Rate, Receipt, Refusal, RefusalCode, Rejection, Rejections, RevocationError,
+    RevokedHead, Role, RoleKey, SeriesId, Side, Termination,
 };
 use countersign_event::dsse::{ENVELOPE_BYTES_MAX, Envelope};
 use countersign_event::names::{Authority, Origin};

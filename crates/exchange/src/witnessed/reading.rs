@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use countersign_crypto::PublicKey;
 use countersign_event::documents::Role;
 use countersign_event::names::{Authority, Origin};
 use countersign_store::journal::LogKind;
@@ -80,9 +81,8 @@ impl Exchange {
                 let authority = &partner.statement.authority;
                 registry.is_revoked(authority, Role::Witness, key)
             };
-            let in_force = keys.filter(|key| {
-                key.until.is_none_or(|until| now < until) && !revoked(&key.key)
-            });
+            let in_force =
+                keys.filter(|key| key.until.is_none_or(|until| now < until) && !revoked(&key.key));
             let vkeys =
                 in_force.filter_map(|key| Vkey::new(&name, Algorithm::CosignatureV1, key.key).ok());
             vkeys.collect::<Vec<_>>()
