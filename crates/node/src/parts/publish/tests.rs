@@ -283,7 +283,6 @@ fn args() -> PublishArgs {
         again: false,
         attempts: 20,
         series: None,
-        sign_as: None,
     }
 }
 
