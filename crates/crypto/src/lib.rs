@@ -10,6 +10,7 @@ mod base32;
 mod ed25519;
 mod entropy;
 mod sha256;
+mod timestamp;
 mod work;
 
 pub use base32::base32_lower;
@@ -18,4 +19,8 @@ pub use ed25519::{
 };
 pub use entropy::{Entropy, EntropyError, OsEntropy, SeededEntropy};
 pub use sha256::{Hash, Sha256Stream, sha256, sha256_headed, sha256_headed_pair, sha256_of};
+pub use timestamp::{
+    TIMESTAMP_TOKEN_BYTES_MAX, TimestampError, TimestampToken, TsaRoots, TsaRootsError,
+    UntrustedTsa, timestamp_query,
+};
 pub use work::{Work, work};
