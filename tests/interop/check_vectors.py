@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Computes the golden vectors of entries, contents, documents, trees, notes and delivery batches again, with formats.py alone.
+"""Computes the golden vectors of entries, contents, documents, trees, notes and delivery batches again, and time-stamp tokens, with formats.py and timestamps.py alone.
 
     check_vectors.py [FOLDER]       FOLDER is tests/vectors
 """
 import base64, json, os, re, struct, sys
-import formats
+import formats, timestamps
 from formats import Bad, Document, Entry, fold, grow, merge, need, sha256, verify_ed25519
 
 COUNTS = {}
@@ -226,6 +226,23 @@ def batches(folder):
         for one in vectors["invalid"]:
             refused("batch", one["name"], lambda: read_batch(bytes.fromhex(one["body"]), vectors["origin"], key))
 
+def timestamp_tokens(folder):
+    """Tokens of `openssl`: which are taken, and what they are over."""
+    folder = os.path.join(folder, "timestamp/v1")
+    read = lambda name: open(os.path.join(folder, name), "rb").read()
+    def token(name):
+        if name.endswith(".tst"):
+            return read(name)
+        answer = timestamps.only(read(name), timestamps.SEQUENCE, name)
+        need(answer.inner(timestamps.SEQUENCE).number() <= 1, name, "it was not granted")
+        return answer.whole()[0]
+    for name in ("rsa.tsr", "p256.tsr", "p384.tsr"):
+        said = timestamps.read_token(token(name), name)
+        same("token", name, (said[0], said[2] - said[1]), (sha256(read("note")), 1500100))
+    for name in os.listdir(folder):
+        if name.endswith((".tsr", ".tst")) and name not in ("rsa.tsr", "p256.tsr", "p384.tsr", "log-300.tsr", "log-600.tsr"):
+            refused("token", name, lambda: timestamps.read_token(token(name), name))
+
 def load(folder, name):
     with open(os.path.join(folder, name), "rb") as file:
         raw = file.read()
@@ -233,7 +250,7 @@ def load(folder, name):
 
 def main():
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "../vectors")
-    for check in (event, documents, tlog, batches):
+    for check in (event, documents, tlog, batches, timestamp_tokens):
         check(folder)
     print("vectors: " + ", ".join(f"{count} {kind}" for kind, count in sorted(COUNTS.items())))
 

@@ -468,7 +468,7 @@ def read_tar(path):
 # --------------------------------------------------------------------------------- ----------------------- forms of the bundle
 
 FILE = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"
-LISTED = rf"keys\.json|decisions\.ndjson|documents/(?=.{{1,100}}$){FILE}\.json|policies/[0-9a-f]{{64}}/{FILE}"
+LISTED = rf"keys\.json|decisions\.ndjson|documents/(?=.{{1,100}}$){FILE}\.json|policies/[0-9a-f]{{64}}/{FILE}|timestamps/[0-9]{{8}}\.(checkpoint|tst)"
 LIMITS = [("documents/", MIB // 4), ("policies/", MIB), ("decisions.ndjson", FOREVER)]
 RECORDED = ("agreement", "receipt", "rejection", "termination")
 MANIFEST = {"format": anything, "version": number, "made": anything, "made_by": anything, "authority": authority,

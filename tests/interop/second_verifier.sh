@@ -11,6 +11,7 @@ set -euo pipefail
 
 # The one package that is not of the standard library.
 need_python 'import cryptography' python3-cryptography cryptography
+need_program openssl openssl
 enter_work
 
 acme=$(node "Acme Freight" acme)
@@ -50,6 +51,14 @@ publish 20
 countersign subscribe "$acme/streams/orders" --profile reader.json --from start --count 400 >/dev/null 2>&1 || true
 receipts 1 360
 export_ orders --out ended --data acme
+. "$here/authority.sh"
+make_authority authority 2>/dev/null
+for signer in p256 rsa; do
+    countersign evidence timestamp orders --out $signer.tsq --data acme >/dev/null
+    stamp authority $signer $signer.tsq $signer.tsr
+    countersign evidence timestamp orders --attach $signer.tsr --data acme >/dev/null
+done
+export_ orders --out stamped --data acme
 countersign stream erase orders 290 --reason "asked for" --yes --data acme >/dev/null
 export_ orders --out erased --data acme
 export_ orders --out erased-range --from 270 --to 300 --data acme
@@ -75,7 +84,7 @@ judge() {       # bundle, expected exit code, trusted fingerprints
     fi
     same=$((same + 1))
 }
-for bundle in whole whole.tar aligned middle beginning ended erased expired large large-range; do
+for bundle in whole whole.tar aligned middle beginning ended stamped erased expired large large-range; do
     judge $bundle 0 "$acme"
     judge $bundle 9
 done
@@ -96,5 +105,5 @@ judge whole 9 "$beta"
 keys=()
 for file in acme/keys/*.pem beta/keys/*.pem reader.json; do keys+=(--keys "$file"); done
 $python "$here/mutate.py" --countersign "$COUNTERSIGN" --number "${MUTATIONS:-3000}" ${SEED:+--seed "$SEED"} "${keys[@]}" \
-    whole="$acme" aligned="$acme" middle="$acme" beginning="$acme" copy="$acme,$beta" ended="$acme" erased="$acme" expired="$acme" whole= copy="$acme"
+    whole="$acme" aligned="$acme" middle="$acme" beginning="$acme" copy="$acme,$beta" ended="$acme" stamped="$acme" erased="$acme" expired="$acme" whole= copy="$acme"
 echo "second_verifier: the vectors fit, $same judgements and all verdicts on altered bundles agree"

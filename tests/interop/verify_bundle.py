@@ -5,9 +5,9 @@
 
 BUNDLE is a folder or a .tar. Ends with 0 (whole), 6 (failed) or 9 (inconclusive), as `countersign evidence verify` does.
 Needs Python 3.9 and the package `cryptography`. What entries, documents, notes and hashes are is in formats.py; decisions are
-made again where cedar_subset.py lies beside it. Top down: the bundle, its documents, decisions and ledgers; one log.
+made again where cedar_subset.py lies beside it; time-stamp tokens are in timestamps.py. Top down: the bundle, its documents, decisions and ledgers; one log.
 """
-import argparse, base64, os, re, struct, sys
+import argparse, base64, os, re, struct, sys, timestamps
 from formats import (follows, of_one_line, DECISION, FACTS, FILE, FOREVER, KEYS, LIMITS, LISTED, MANIFEST, MIB, RECORDED, Bad, Document, Entry, Lacking, authority, check_form, digest, fingerprint, fold, groups, grow, merge, need, number, origin, parse, parse_attributes,
                      parse_data_part, parse_note, parse_vkey, raw_member, read_allowance, read_folder, read_record, read_revocation, read_statement, read_tar, read_trust, sha256, text, text_of, unaccounted, unbase64, verify_ed25519, vkey_id)
 try:
@@ -37,9 +37,8 @@ class Bundle:
         for log in self.logs:
             log.check()
             self.tolerate(self.check_log_key, log, fingerprints, vkeys)
-        self.check_documents()
-        self.check_decisions()
-        self.check_ledgers()
+        for check in (self.check_documents, lambda: timestamps.check(self), self.check_decisions, self.check_ledgers):
+            check()
 
     def tolerate(self, check, *arguments):
         """Notes what is missing and goes on."""
@@ -61,7 +60,7 @@ class Bundle:
         self.manifest = manifest = parse(raw, where)
         need(type(manifest) is dict and manifest.get("format") == "countersign-bundle", where, "it is no manifest of a bundle")
         number(manifest.get("version"), where)
-        need(manifest["version"] == 1, where, "it is of a version that is not known here", Lacking)
+        need(manifest["version"] in (1, 2), where, "it is of a version that is not known here", Lacking)
         check_form(manifest, MANIFEST, where)
         self.authority = manifest["authority"]
         need(1 <= len(manifest["logs"]) <= 4096, where, "there are not 1 to 4,096 logs")

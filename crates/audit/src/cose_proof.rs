@@ -8,7 +8,7 @@ use countersign_tlog::tile::ENTRY_BYTES_MAX;
 use crate::beside::Beside;
 use crate::checks::checkpoint::{InForce, Signed, Weight, judge_signer, known_keys, no_known_key};
 use crate::checks::keys;
-use crate::event_proof::{ENTRY, EVENT_PROOF, Event, EventProof};
+use crate::event_proof::{ENTRY, EVENT_PROOF, Event, EventProof, TIMESTAMP};
 use crate::report::{Check, Collector, Severity};
 use crate::trust::Trust;
 use crate::verify::{Held, Signer};
@@ -20,7 +20,7 @@ pub const COSE_PROOF: &str = "cose";
 #[must_use]
 pub fn cose_files(receipt: &CoseReceipt, event: &EventProof) -> Vec<(&'static str, Vec<u8>)> {
     let mut files = event.files();
-    files.retain(|(extension, _)| *extension != EVENT_PROOF);
+    files.retain(|(extension, _)| ![EVENT_PROOF, TIMESTAMP].contains(extension));
     files.push((COSE_PROOF, receipt.encode()));
     files
 }
@@ -33,6 +33,7 @@ pub(crate) fn verify(
     found: &mut Collector<'_>,
 ) -> Option<(Held, Signer)> {
     for check in [
+        Check::Timestamps,
         Check::Documents,
         Check::Coverage,
         Check::Decisions,

@@ -1,16 +1,18 @@
 //! The proof of one event: an entry, its content, and a `.tlog-proof` (`schemas/proofs.md`).
 
+use countersign_crypto::TIMESTAMP_TOKEN_BYTES_MAX;
 use countersign_event::content::{CONTENT_BYTES_MAX, ContentError, check_content};
 use countersign_event::dsse::Envelope;
 use countersign_event::entry::{ENTRY_BYTES, Entry, Kind};
+use countersign_event::names::Origin;
 use countersign_tlog::proof_file::{PROOF_FILE_BYTES_MAX, ProofFile};
 use countersign_tlog::tile::ENTRY_BYTES_MAX;
-use countersign_tlog::{leaf_hash, verify_inclusion};
+use countersign_tlog::{Note, leaf_hash, verify_inclusion};
 
 use crate::beside::{Beside, KEY_STATEMENTS};
 use crate::checks::checkpoint::{InForce, Signed, Weight, entries, judge_signer, open_by_any};
-use crate::checks::keys;
 use crate::checks::witnesses::{self, Cosigned, Demand};
+use crate::checks::{keys, timestamps};
 use crate::content_file::{
     DIRECTORY_BYTES_MAX, decode_directory, directory_bytes, encode_directory,
 };
@@ -25,6 +27,8 @@ pub const EVENT_PROOF: &str = "tlog-proof";
 /// Extension of the leaf.
 pub(crate) const ENTRY: &str = "entry";
 const CONTENT: &str = "content";
+/// Extension of a time-stamp token over the proof's checkpoint.
+pub(crate) const TIMESTAMP: &str = "tst";
 
 /// All that the proof of one event consists of.
 #[derive(Clone, Debug)]
@@ -39,6 +43,8 @@ pub struct EventProof {
     pub content: Option<Vec<u8>>,
     /// Key statements of the log's organization.
     pub statements: Vec<Envelope>,
+    /// A time-stamp token over the proof's checkpoint, in DER.
+    pub timestamp: Option<Vec<u8>>,
 }
 
 impl EventProof {
@@ -51,6 +57,7 @@ impl EventProof {
                 .as_ref()
                 .map(|content| (CONTENT, self.content_file(content))),
         );
+        files.extend(self.timestamp.clone().map(|token| (TIMESTAMP, token)));
         files.push((ENTRY, self.entry.to_vec()));
         files.push((EVENT_PROOF, self.proof.encode().into_bytes()));
         files
@@ -124,6 +131,7 @@ pub(crate) fn verify(
         main: true,
     };
     let witnessed = witnesses::judge(&cosigned, Demand::Quorum, &keys, trust, found);
+    judge_timestamp(beside, origin, (note, checkpoint.size), trust, found);
     let what = "the entry that is proven";
     let entry = beside.need(ENTRY, ENTRY_BYTES_MAX, what, found)?;
     let event = Event {
@@ -183,6 +191,29 @@ pub(crate) fn verify(
         held,
         Signer::new(&keys, origin, vkey, standing, trust, complete),
     ))
+}
+
+/// Judges the token beside a proof, where there is one.
+fn judge_timestamp(
+    beside: &Beside,
+    origin: &Origin,
+    (note, size): (&[u8], u64),
+    trust: &Trust,
+    found: &mut Collector<'_>,
+) {
+    let token = beside.read(TIMESTAMP, TIMESTAMP_TOKEN_BYTES_MAX, found);
+    // It was opened: it is a note.
+    let (Some(token), Ok(note)) = (token, Note::parse(note)) else {
+        return found.skipped(Check::Timestamps, timestamps::NONE);
+    };
+    let judged = timestamps::Judged {
+        origin,
+        note: &note,
+        size,
+        token: &token,
+        file: &beside.name(TIMESTAMP),
+    };
+    judged.judge(trust, found);
 }
 
 /// The entry of a proof, and where it lies.

@@ -6,6 +6,7 @@
 //!   keys        key statements verify; who is trusted from outside
 //!   checkpoint  signed by a key that the organization delegated to logs
 //!   witnesses   cosigned by those whom the auditor asks for
+//!   timestamps  stamped by somebody who keeps the time
 //!   chain       each entry names the one before, times never decrease
 //!   tree        entries, tiles and root agree
 //!   content     each content is what its entry commits to
@@ -49,12 +50,12 @@ pub use growth::{GROWTH_PROOF, GrowthProof};
 pub use manifest::{FileEntry, LogEntry, MANIFEST_VERSION, Manifest, ManifestError, Undisclosed};
 pub use report::{
     Check, CheckReport, Cosigner, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_WHOLE, Evidence, Finding,
-    Outcome, Quorum, Report, Severity, Verdict, WitnessReport,
+    Outcome, Quorum, Report, Severity, TimestampReport, Verdict, WitnessReport,
 };
 pub use sink::{BundleSink, SinkError};
 pub use trust::{Trust, TrustError};
 pub use verify::{OpenError, verify};
 pub use write::{
     BundleFacts, BundleSource, BundleSummary, ContentLengths, DecisionLine, LogFacts, PolicyFile,
-    Skeleton, SourceError, WriteError, write_bundle,
+    Skeleton, SourceError, Stamped, WriteError, write_bundle,
 };

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::Span;
 
-/// The version this program writes and reads.
+/// The first version: what a bundle is that no time-stamp token is in.
 pub const MANIFEST_VERSION: u32 = 1;
+/// The newest version: it has time-stamp tokens.
+pub(crate) const MANIFEST_VERSION_TIMESTAMPS: u32 = 2;
 
 /// The word in `format`.
 pub(crate) const FORMAT: &str = "countersign-bundle";
@@ -37,6 +39,8 @@ pub(crate) const POLICY_BYTES_SUM_MAX: u64 = 16 << 20;
 pub(crate) const DOCUMENT_BYTES_SUM_MAX: u64 = 256 << 20;
 /// Bytes of `keys.json` and of one checkpoint; a note's own limit. Enforced by the reader.
 pub(crate) const SMALL_FILE_BYTES_MAX: u64 = 1_000_000;
+/// Time-stamp tokens: the newest are the ones that matter. Enforced by reader and writer.
+pub(crate) const TIMESTAMPS_MAX: usize = 64;
 /// Bytes of one line of `decisions.ndjson`. Enforced by reader and writer.
 pub(crate) const DECISION_BYTES_MAX: usize = 1 << 20;
 
@@ -46,7 +50,7 @@ pub(crate) const DECISION_BYTES_MAX: usize = 1 << 20;
 pub struct Manifest {
     /// `countersign-bundle`.
     pub format: String,
-    /// 1.
+    /// 1, or 2 where there are time-stamp tokens.
     pub version: u32,
     /// When it was made, RFC 3339; a claim.
     pub made: String,
@@ -141,7 +145,7 @@ pub enum ManifestError {
     },
     /// A version this program does not know.
     #[error(
-        "the bundle is of version {found}; this program reads version {MANIFEST_VERSION}: use a newer one"
+        "the bundle is of version {found}; this program reads versions {MANIFEST_VERSION} to {MANIFEST_VERSION_TIMESTAMPS}: use a newer one"
     )]
     Version {
         /// The version.
@@ -189,7 +193,8 @@ impl Manifest {
         if head.format != FORMAT {
             return Err(ManifestError::Format);
         }
-        if head.version != u64::from(MANIFEST_VERSION) {
+        let known = u64::from(MANIFEST_VERSION)..=u64::from(MANIFEST_VERSION_TIMESTAMPS);
+        if !known.contains(&head.version) {
             return Err(ManifestError::Version {
                 found: head.version,
             });

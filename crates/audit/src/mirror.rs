@@ -43,6 +43,7 @@ pub(crate) fn verify(
 ) -> Option<(Held, Signer)> {
     found.skipped(Check::Content, "a published log holds none");
     for check in [
+        Check::Timestamps,
         Check::Documents,
         Check::Coverage,
         Check::Decisions,

@@ -25,6 +25,8 @@ pub enum Check {
     Checkpoint,
     /// Cosigned by the witnesses that the auditor asks for.
     Witnesses,
+    /// Stamped by somebody who keeps the time.
+    Timestamps,
     /// Each entry names the one before; times never decrease.
     Chain,
     /// Entries, tiles and root agree.
@@ -43,11 +45,12 @@ pub enum Check {
 
 impl Check {
     /// All checks, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Files,
         Self::Keys,
         Self::Checkpoint,
         Self::Witnesses,
+        Self::Timestamps,
         Self::Chain,
         Self::Tree,
         Self::Content,
@@ -65,6 +68,7 @@ impl Check {
             Self::Keys => "keys",
             Self::Checkpoint => "checkpoint",
             Self::Witnesses => "witnesses",
+            Self::Timestamps => "timestamps",
             Self::Chain => "chain",
             Self::Tree => "tree",
             Self::Content => "content",
@@ -269,6 +273,22 @@ pub struct WitnessReport {
     pub not_later_than: Option<String>,
 }
 
+/// A time-stamp token over a checkpoint.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct TimestampReport {
+    /// The log, by origin.
+    pub log: String,
+    /// The size of the checkpoint.
+    pub size: u64,
+    /// The subject of the certificate that signed it.
+    pub by: String,
+    /// The time that it states, by its own clock: RFC 3339.
+    pub time: String,
+    /// The time by which the entries existed: only where the auditor trusts who says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_later_than: Option<String>,
+}
+
 /// All that verification has to say.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Report {
@@ -291,6 +311,9 @@ pub struct Report {
     /// Who cosigned the checkpoints, where anybody did or was asked for; at most 100.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub witnessed: Vec<WitnessReport>,
+    /// Time-stamp tokens that hold, trusted or not; at most 100.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub timestamped: Vec<TimestampReport>,
     /// One line per check.
     pub checks: Vec<CheckReport>,
     /// The conclusion.
@@ -397,6 +420,7 @@ pub(crate) struct Collector<'a> {
     // One per check, in the order of `Check::ALL`.
     families: [Family; Check::ALL.len()],
     witnessed: Vec<WitnessReport>,
+    timestamped: Vec<TimestampReport>,
 }
 
 #[derive(Default)]
@@ -420,7 +444,20 @@ impl<'a> Collector<'a> {
             on_finding,
             families: std::array::from_fn(|_| Family::default()),
             witnessed: Vec::new(),
+            timestamped: Vec::new(),
         }
+    }
+
+    /// Keeps a token that holds.
+    pub(crate) fn timestamped(&mut self, report: TimestampReport) {
+        if self.timestamped.len() < WITNESSED_MAX {
+            self.timestamped.push(report);
+        }
+    }
+
+    /// The tokens, as far as they were kept.
+    pub(crate) fn take_timestamped(&mut self) -> Vec<TimestampReport> {
+        std::mem::take(&mut self.timestamped)
     }
 
     /// Keeps who cosigned a checkpoint.

@@ -1,6 +1,6 @@
 //! What the auditor brings along: trust comes from outside the bundle, never from within.
 
-use countersign_crypto::{Fingerprint, PublicKey};
+use countersign_crypto::{Fingerprint, PublicKey, TsaRoots};
 use countersign_event::documents::{
     Document as _, KeyRevocation, KeyStatement, RevocationError, StatementError,
 };
@@ -19,6 +19,7 @@ pub struct Trust {
     statements: Vec<KeyStatement>,
     policies: Vec<Policy>,
     revocations: Vec<KeyRevocation>,
+    tsa_roots: TsaRoots,
 }
 
 /// Why a text gives no trust.
@@ -95,6 +96,15 @@ impl Trust {
         }
     }
 
+    /// Authorities that keep the time. They say when, never who: nobody is trusted by these alone.
+    #[must_use]
+    pub fn of_tsa_roots(tsa_roots: TsaRoots) -> Self {
+        Self {
+            tsa_roots,
+            ..Self::default()
+        }
+    }
+
     /// Reads a file that somebody trusts: a key statement or a key revocation (DSSE JSON), a witness policy (`schemas/witness-policy.md`), or lines that are fingerprints and
     /// vkeys. Empty lines and those that begin with `#` are skipped.
     ///
@@ -141,6 +151,7 @@ impl Trust {
         self.statements.extend(other.statements);
         self.policies.extend(other.policies);
         self.revocations.extend(other.revocations);
+        self.tsa_roots = self.tsa_roots.and(other.tsa_roots);
         self
     }
 
@@ -186,6 +197,11 @@ impl Trust {
     /// Key revocations brought along. They take trust away, and give none.
     pub(crate) fn revocations(&self) -> &[KeyRevocation] {
         &self.revocations
+    }
+
+    /// Authorities that keep the time.
+    pub(crate) fn tsa_roots(&self) -> &TsaRoots {
+        &self.tsa_roots
     }
 
     /// Witness policies.

@@ -19,7 +19,8 @@ use crate::checks::keys::Keys;
 use crate::checks::ledgers::Ledger;
 use crate::checks::witnesses::{Cosigned, Demand};
 use crate::checks::{
-    checkpoint, content, coverage, decisions, documents, files, keys, ledgers, witnesses,
+    checkpoint, content, coverage, decisions, documents, files, keys, ledgers, timestamps,
+    witnesses,
 };
 use crate::cose_proof::{self, COSE_PROOF};
 use crate::event_proof::{self, EVENT_PROOF};
@@ -200,7 +201,14 @@ impl Audit<'_> {
         let documents = documents::sort(&listed.documents, found);
         let main = &self.manifest.logs[0];
 
-        let (walked, standing) = self.log(0, &listed, &keys, documents.watch(), None, found);
+        let mut watch = documents.watch();
+        watch.extend(timestamps::watch(&listed.timestamps));
+        let (walked, standing) = self.log(0, &listed, &keys, watch, None, found);
+        let stamped = (
+            listed.timestamps.as_slice(),
+            listed.checkpoints[0].as_deref(),
+        );
+        timestamps::check(&main.origin, main.size, stamped, &walked, self.trust, found);
         documents::check(&main.origin, main.span(), &documents, &keys, &walked, found);
 
         let look = |sequence, event: &EventRef<'_>| ledgers::look(&main.origin, sequence, event);
@@ -375,6 +383,7 @@ fn conclude(
         )),
     };
     let witnessed = found.take_witnessed();
+    let timestamped = found.take_timestamped();
     let (checks, verdict) = found.finish(lacking);
     Report {
         evidence,
@@ -385,6 +394,7 @@ fn conclude(
         key,
         trusted,
         witnessed,
+        timestamped,
         checks,
         verdict,
     }

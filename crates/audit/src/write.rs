@@ -1,6 +1,6 @@
 //! Writing a bundle: pulled from a [`BundleSource`] run by run, so that memory stays flat however long the log is.
 
-use countersign_crypto::Hash;
+use countersign_crypto::{Hash, TIMESTAMP_TOKEN_BYTES_MAX};
 use countersign_event::content::CONTENT_BYTES_MAX;
 use countersign_event::documents::{Document, KeyStatement};
 use countersign_event::dsse::{ENVELOPE_BYTES_MAX, Envelope};
@@ -15,8 +15,9 @@ use crate::content_file::{content_bytes, encode_directory};
 use crate::layout::{LEVELS, RUN, Span, content_path, fill};
 use crate::manifest::{
     DECISION_BYTES_MAX, DECISIONS, DOCUMENT_BYTES_SUM_MAX, FORMAT, FileEntry, KEYS, KEYS_FORMAT,
-    KeysFile, LogEntry, MANIFEST, MANIFEST_DIGEST, MANIFEST_VERSION, Manifest, ManifestError,
-    POLICY_BYTES_MAX, POLICY_BYTES_SUM_MAX, Undisclosed, log_path,
+    KeysFile, LogEntry, MANIFEST, MANIFEST_DIGEST, MANIFEST_VERSION, MANIFEST_VERSION_TIMESTAMPS,
+    Manifest, ManifestError, POLICY_BYTES_MAX, POLICY_BYTES_SUM_MAX, TIMESTAMPS_MAX, Undisclosed,
+    log_path,
 };
 use crate::sink::{BundleSink, SinkError, Written};
 use crate::tree::Frontier;
@@ -91,6 +92,15 @@ pub struct PolicyFile {
     pub text: String,
 }
 
+/// A time-stamp token over a checkpoint of the bundle's own log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Stamped {
+    /// The checkpoint's note.
+    pub checkpoint: String,
+    /// The token, in DER.
+    pub token: Vec<u8>,
+}
+
 /// One decision of the producer on the stream.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct DecisionLine {
@@ -152,6 +162,14 @@ pub trait BundleSource {
     /// # Errors
     /// As [`BundleSource::facts`].
     fn next_decision(&mut self) -> Result<Option<DecisionLine>, SourceError>;
+
+    /// The next time-stamp token; `None` after the last.
+    ///
+    /// # Errors
+    /// As [`BundleSource::facts`].
+    fn next_timestamp(&mut self) -> Result<Option<Stamped>, SourceError> {
+        Ok(None)
+    }
 }
 
 /// What has been written.
@@ -252,6 +270,9 @@ pub fn write_bundle(
     let (statements, documents) = writer.documents()?;
     writer.policies()?;
     let decisions = writer.decisions()?;
+    if writer.timestamps()? {
+        manifest.version = MANIFEST_VERSION_TIMESTAMPS;
+    }
     let keys = KeysFile {
         format: KEYS_FORMAT.to_owned(),
         version: MANIFEST_VERSION,
@@ -556,6 +577,24 @@ impl Writer<'_> {
             number += 1;
         }
         Ok(())
+    }
+
+    /// Writes the time-stamp tokens; says whether there is any.
+    fn timestamps(&mut self) -> Result<bool, WriteError> {
+        let mut number = 0;
+        while let Some(stamped) = self.source.next_timestamp().map_err(WriteError::Source)? {
+            if number >= TIMESTAMPS_MAX || stamped.token.len() > TIMESTAMP_TOKEN_BYTES_MAX {
+                return Err(WriteError::Item {
+                    what: "time-stamp token",
+                    number: number as u64,
+                });
+            }
+            let stem = format!("timestamps/{number:08}");
+            self.listed(&format!("{stem}.checkpoint"), stamped.checkpoint.as_bytes())?;
+            self.listed(&format!("{stem}.tst"), &stamped.token)?;
+            number += 1;
+        }
+        Ok(number > 0)
     }
 
     fn decisions(&mut self) -> Result<u64, WriteError> {

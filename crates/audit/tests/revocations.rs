@@ -136,6 +136,7 @@ impl Case {
             attribute_bytes,
             content: Some(content),
             statements: documents.iter().copied().cloned().collect(),
+            timestamp: None,
         };
         self.files(EVENT_PROOF, proof.files())
     }

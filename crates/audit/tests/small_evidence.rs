@@ -93,6 +93,7 @@ impl Place {
             attribute_bytes,
             content: Some(content),
             statements: statements.iter().copied().cloned().collect(),
+            timestamp: None,
         };
         self.judge(EVENT_PROOF, proof.files())
     }

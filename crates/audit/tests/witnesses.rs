@@ -158,6 +158,7 @@ impl Case {
             attribute_bytes,
             content: Some(content),
             statements: self.statements(),
+            timestamp: None,
         };
         self.files(EVENT_PROOF, proof.files())
     }

@@ -239,6 +239,15 @@ pub enum LedgerRecord {
         /// The DSSE envelope.
         envelope: EnvelopeText,
     },
+    /// Somebody who keeps the time has stamped a checkpoint. Node log.
+    Timestamp {
+        /// The log.
+        stream: Origin,
+        /// The checkpoint's note, with no other signature lines than the log's own: what was stamped.
+        checkpoint: String,
+        /// The token (RFC 3161), in DER and then base64.
+        token: String,
+    },
     /// A token for published logs was made, or withdrawn. Counterparty log.
     Token {
         /// For whom it speaks.
@@ -281,6 +290,7 @@ impl LedgerRecord {
             Self::Rejection { .. } => "rejection",
             Self::Revocation { .. } => "revocation",
             Self::Termination { .. } => "termination",
+            Self::Timestamp { .. } => "timestamp",
             Self::Token { .. } => "token",
         }
     }

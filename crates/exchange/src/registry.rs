@@ -314,7 +314,8 @@ impl Registry {
             LedgerRecord::Decision { .. }
             | LedgerRecord::PolicySet { .. }
             | LedgerRecord::Refusal { .. }
-            | LedgerRecord::Rejection { .. } => {}
+            | LedgerRecord::Rejection { .. }
+            | LedgerRecord::Timestamp { .. } => {}
         }
     }
 

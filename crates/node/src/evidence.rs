@@ -20,14 +20,15 @@ mod provenance;
 mod snapshot;
 mod source;
 mod survey;
+mod timestamps;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use countersign_audit::{BundleSummary, WriteError, write_bundle};
-use countersign_crypto::Fingerprint;
+use countersign_crypto::{Fingerprint, TimestampError};
 use countersign_event::names::{Authority, Origin};
-use countersign_exchange::Exchange;
+use countersign_exchange::{Exchange, ExchangeError};
 use countersign_store::journal::ReadError;
 use countersign_tlog::cose_receipt::CoseReceiptError;
 use serde::Serialize;
@@ -35,6 +36,7 @@ use serde::Serialize;
 pub use self::cose::prove_event_in_cose;
 pub use self::proof::{ProofSummary, Proven, prove_event, prove_growth};
 pub use self::provenance::{ProvenanceSummary, provenance};
+pub use self::timestamps::{Attached, TimestampAsked, ask_for_timestamp, attach_timestamp};
 
 use self::place::Place;
 use self::provenance::{PROVENANCE_ENTRIES_MAX, PROVENANCE_USES_MAX};
@@ -128,6 +130,33 @@ pub enum ExportError {
         /// The path.
         path: PathBuf,
     },
+    /// No checkpoint over the entry has been stamped.
+    #[error(
+        "no checkpoint of `{origin}` over entry {sequence} has a time-stamp token here; `countersign evidence timestamp` asks for one"
+    )]
+    NotStamped {
+        /// The log.
+        origin: Origin,
+        /// The entry.
+        sequence: u64,
+    },
+    /// The ledger did not take a record.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    /// A checkpoint that was never signed by the log, or has another root than it.
+    #[error("this is no checkpoint of `{origin}`: {why}")]
+    ForeignCheckpoint {
+        /// The log.
+        origin: Origin,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A time-stamp token that is refused.
+    #[error("the time-stamp token is refused: {0}")]
+    Timestamp(#[from] TimestampError),
+    /// A time-stamp token for something else.
+    #[error("the time-stamp token is over something else than this checkpoint")]
+    OtherImprint,
     /// The writing thread ended without an answer.
     #[error("the export was interrupted; nothing was written to `{}`", path.display())]
     Interrupted {
@@ -289,7 +318,8 @@ fn export_blocking(
     let survey = Survey::make(exchange.reader(), &snapshot, from..to)?;
     let trust = trust(exchange, &snapshot, &survey);
     let mut left_out = survey.left_out.clone();
-    let mut source = ExchangeSource::new(exchange, snapshot, survey, from..to);
+    let stamped = timestamps::of_range(exchange, &snapshot.stream, &(from..to))?;
+    let mut source = ExchangeSource::new(exchange, snapshot, survey, from..to, stamped);
     let written = place
         .sink()
         .and_then(|sink| Ok(write_bundle(sink, &mut source)?));
@@ -338,6 +368,9 @@ impl From<ExportError> for CommandError {
             | ExportError::Range { .. }
             | ExportError::Sizes { .. }
             | ExportError::TooManyDocuments { .. } => ErrorCode::Usage,
+            ExportError::ForeignCheckpoint { .. }
+            | ExportError::OtherImprint
+            | ExportError::Timestamp(_) => ErrorCode::VerificationFailed,
             ExportError::Interrupted { .. } => ErrorCode::Interrupted,
             ExportError::Io { .. } | ExportError::Write(WriteError::Sink(_)) => ErrorCode::Io,
             ExportError::Read(ReadError::Damage(_))
@@ -345,9 +378,13 @@ impl From<ExportError> for CommandError {
             | ExportError::Write(WriteError::Entry { .. } | WriteError::Root { .. }) => {
                 ErrorCode::LogDamaged
             }
-            ExportError::Checkpoint { .. } | ExportError::Unknown { .. } => ErrorCode::NotFound,
+            ExportError::Checkpoint { .. }
+            | ExportError::NotStamped { .. }
+            | ExportError::Unknown { .. } => ErrorCode::NotFound,
             ExportError::UnknownKey { .. } => ErrorCode::VerificationFailed,
-            ExportError::Read(_) | ExportError::Write(_) => ErrorCode::Internal,
+            ExportError::Exchange(_) | ExportError::Read(_) | ExportError::Write(_) => {
+                ErrorCode::Internal
+            }
         };
         Self::new(code, error)
     }

@@ -1,8 +1,8 @@
 //! Each file is expected, complete and as the manifest says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_crypto::{Hash, Sha256Stream, sha256};
+use countersign_crypto::{Hash, Sha256Stream, TIMESTAMP_TOKEN_BYTES_MAX, sha256};
 use countersign_event::dsse::{ENVELOPE_BYTES_MAX, Envelope};
 use countersign_tlog::tile::Tile;
 
@@ -10,8 +10,8 @@ use crate::files::BundleFiles;
 use crate::layout::parse_content_path;
 use crate::manifest::{
     DECISIONS, DOCUMENT_BYTES_SUM_MAX, FileEntry, KEYS, LogEntry, MANIFEST, MANIFEST_BYTES_MAX,
-    MANIFEST_DIGEST, Manifest, ManifestError, POLICY_BYTES_MAX, POLICY_BYTES_SUM_MAX,
-    SMALL_FILE_BYTES_MAX, log_path,
+    MANIFEST_DIGEST, MANIFEST_VERSION_TIMESTAMPS, Manifest, ManifestError, POLICY_BYTES_MAX,
+    POLICY_BYTES_SUM_MAX, SMALL_FILE_BYTES_MAX, TIMESTAMPS_MAX, log_path,
 };
 use crate::report::{Check, Collector, Finding, Severity};
 use crate::write::is_file_name;
@@ -41,6 +41,15 @@ pub(crate) struct Listed {
     pub(crate) documents: Vec<DocumentFile>,
     pub(crate) policies: Vec<PolicyText>,
     pub(crate) has_decisions: bool,
+    pub(crate) timestamps: Vec<StampedFile>,
+}
+
+/// A time-stamp token and the checkpoint that it is over, not yet judged.
+pub(crate) struct StampedFile {
+    /// Path of the token.
+    pub(crate) path: String,
+    pub(crate) note: Vec<u8>,
+    pub(crate) token: Vec<u8>,
 }
 
 /// Reads the manifest; `None` where there is nothing to go on from.
@@ -87,6 +96,7 @@ pub(crate) fn check(files: &BundleFiles, manifest: &Manifest, found: &mut Collec
         },
         document_bytes: 0,
         policy_bytes: 0,
+        stamped: BTreeMap::new(),
     };
     let mut bytes = 0u64;
     for file in &manifest.files {
@@ -96,6 +106,7 @@ pub(crate) fn check(files: &BundleFiles, manifest: &Manifest, found: &mut Collec
         }
     }
     check.required(manifest);
+    check.pair_timestamps();
     let bound = check.expected(manifest);
     let what = format!(
         "{} files as listed ({bytes} bytes), {bound} tiles and contents, nothing else",
@@ -111,6 +122,8 @@ struct FilesCheck<'a, 'c> {
     listed: Listed,
     document_bytes: u64,
     policy_bytes: u64,
+    /// By their number in the bundle: checkpoint and token.
+    stamped: BTreeMap<String, (Option<Vec<u8>>, Option<Vec<u8>>)>,
 }
 
 impl FilesCheck<'_, '_> {
@@ -141,6 +154,11 @@ impl FilesCheck<'_, '_> {
         }
         if let Some(name) = path.strip_prefix("policies/") {
             return self.policy(file, name);
+        }
+        if let Some(name) = path.strip_prefix("timestamps/")
+            && manifest.version >= MANIFEST_VERSION_TIMESTAMPS
+        {
+            return self.timestamp(file, name);
         }
         if let Some(log) = (0..manifest.logs.len()).find(|log| path == checkpoint_path(*log)) {
             let note = self.read(file, SMALL_FILE_BYTES_MAX)?;
@@ -192,6 +210,59 @@ impl FilesCheck<'_, '_> {
             text,
         });
         Ok(())
+    }
+
+    fn timestamp(&mut self, file: &FileEntry, name: &str) -> Result<(), String> {
+        let numbered = name
+            .split_once('.')
+            .filter(|(stem, _)| stem.len() == 8 && stem.bytes().all(|b| b.is_ascii_digit()));
+        let (stem, is_token) = match numbered {
+            Some((stem, "checkpoint")) => (stem, false),
+            Some((stem, "tst")) => (stem, true),
+            _ => {
+                return Err(
+                    "it has no name that a time-stamp token or its checkpoint has".to_owned(),
+                );
+            }
+        };
+        let max = if is_token {
+            TIMESTAMP_TOKEN_BYTES_MAX as u64
+        } else {
+            SMALL_FILE_BYTES_MAX
+        };
+        let bytes = self.read(file, max)?;
+        let (note, token) = self.stamped.entry(stem.to_owned()).or_default();
+        *(if is_token { token } else { note }) = Some(bytes);
+        match self.stamped.len() > TIMESTAMPS_MAX {
+            true => Err(format!(
+                "it is one of more than {TIMESTAMPS_MAX} time-stamp tokens"
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Each token has the checkpoint that it is over, and each checkpoint its token.
+    fn pair_timestamps(&mut self) {
+        for (stem, pair) in std::mem::take(&mut self.stamped) {
+            let path = format!("timestamps/{stem}.tst");
+            match pair {
+                (Some(note), Some(token)) => {
+                    self.listed
+                        .timestamps
+                        .push(StampedFile { path, note, token });
+                }
+                (note, _) => {
+                    let what = if note.is_some() {
+                        "token"
+                    } else {
+                        "checkpoint"
+                    };
+                    let what =
+                        format!("the {what} that belongs to it is not listed, or cannot be read");
+                    self.fault(&path, what);
+                }
+            }
+        }
     }
 
     fn read(&self, file: &FileEntry, max: u64) -> Result<Vec<u8>, String> {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use countersign_audit::{
     BundleFacts, BundleSink, BundleSource, ContentLengths, DecisionLine, LogFacts, PolicyFile,
-    Report, Skeleton, SourceError, Trust, write_bundle,
+    Report, Skeleton, SourceError, Stamped, Trust, write_bundle,
 };
 use countersign_crypto::{Hash, SeededEntropy, SigningKey};
 use countersign_event::attributes::AttributesBuilder;
@@ -186,6 +186,7 @@ pub struct World {
     pub documents: Vec<Envelope>,
     pub policies: Vec<PolicyFile>,
     pub decisions: Vec<DecisionLine>,
+    pub timestamps: Vec<Stamped>,
 }
 
 impl World {
@@ -273,6 +274,7 @@ impl World {
             policies: texts.into_iter().map(policy).collect(),
             ledger: Some(ledger),
             decisions,
+            timestamps: Vec::new(),
             from: 0,
             to: size,
             size,
@@ -322,6 +324,7 @@ impl World {
             documents: self.documents.iter().map(Envelope::to_json).collect(),
             policies: self.policies.iter().cloned().collect(),
             decisions: self.decisions.iter().cloned().collect(),
+            timestamps: self.timestamps.iter().cloned().collect(),
         }
     }
 
@@ -423,6 +426,7 @@ pub struct Source<'a> {
     documents: VecDeque<Vec<u8>>,
     policies: VecDeque<PolicyFile>,
     decisions: VecDeque<DecisionLine>,
+    timestamps: VecDeque<Stamped>,
 }
 
 impl BundleSource for Source<'_> {
@@ -498,6 +502,10 @@ impl BundleSource for Source<'_> {
 
     fn next_decision(&mut self) -> Result<Option<DecisionLine>, SourceError> {
         Ok(self.decisions.pop_front())
+    }
+
+    fn next_timestamp(&mut self) -> Result<Option<Stamped>, SourceError> {
+        Ok(self.timestamps.pop_front())
     }
 }
 

@@ -63,6 +63,24 @@ impl Exchange {
         Ok(receiver)
     }
 
+    /// Keeps a time-stamp token over a checkpoint of a stream in the node's ledger, until it is integrated. Whoever calls has verified both.
+    ///
+    /// # Errors
+    /// [`ExchangeError`].
+    pub async fn keep_timestamp(
+        self: &Arc<Self>,
+        stream: Origin,
+        checkpoint: String,
+        token: String,
+    ) -> Result<(), ExchangeError> {
+        let record = LedgerRecord::Timestamp {
+            stream,
+            checkpoint,
+            token,
+        };
+        self.record_and_wait(None, record).await
+    }
+
     async fn begin_ledger(
         self: &Arc<Self>,
         about: Option<&Authority>,

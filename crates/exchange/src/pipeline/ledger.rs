@@ -93,7 +93,8 @@ fn subject(record: &LedgerRecord) -> Option<&Origin> {
         | LedgerRecord::Hold { stream, .. }
         | LedgerRecord::LogAccess { stream, .. }
         | LedgerRecord::Plans { stream, .. }
-        | LedgerRecord::Retention { stream, .. } => Some(stream),
+        | LedgerRecord::Retention { stream, .. }
+        | LedgerRecord::Timestamp { stream, .. } => Some(stream),
         LedgerRecord::Fault { stream, .. } => stream.as_ref(),
         _ => None,
     }

@@ -112,6 +112,24 @@ pub enum Command {
         /// An absolute path: a directory, or a file that ends in `.tar`.
         out: String,
     },
+    /// Takes in a time-stamp token over a checkpoint.
+    EvidenceTimestampAttach {
+        /// The stream.
+        stream: String,
+        /// The checkpoint's note.
+        checkpoint: String,
+        /// The authority's answer or the token alone, in base64.
+        token: String,
+    },
+    /// Writes what a time-stamping authority is asked about a checkpoint.
+    EvidenceTimestampQuery {
+        /// The stream.
+        stream: String,
+        /// Which checkpoint; absent = the newest.
+        size: Option<u64>,
+        /// An absolute path that ends in `.tsq`.
+        out: String,
+    },
     /// The organization's keys.
     KeyLs,
     /// Takes a key back.
@@ -338,6 +356,8 @@ pub enum Command {
         stream: String,
         /// Which entry.
         sequence: u64,
+        /// Under the first checkpoint over it that a time-stamping authority has stamped, with the token.
+        timestamped: bool,
         /// An absolute path that ends in `.tlog-proof`, or in `.cose` for a COSE receipt.
         out: String,
     },

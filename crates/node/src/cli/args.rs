@@ -365,6 +365,9 @@ pub(crate) enum StreamVerb {
         /// Which form [default: what --out ends in, else tlog-proof]
         #[arg(long, value_parser = ["tlog-proof", "cose"])]
         format: Option<String>,
+        /// Under the first checkpoint over the event that has a time-stamp token, with the token beside it (`.tst`)
+        #[arg(long, conflicts_with = "format")]
+        timestamped: bool,
         /// Where to: a file that does not exist yet and ends in .tlog-proof, or in .cose [default: STREAM-SEQ.tlog-proof, or .cose]
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
@@ -781,6 +784,28 @@ pub(crate) enum EvidenceVerb {
         #[arg(long, value_name = "N")]
         to: Option<u64>,
     },
+    /// Ask somebody who keeps the time to stamp a checkpoint, and take the answer in
+    #[command(
+        after_help = "A time-stamp token (RFC 3161) says that a checkpoint existed at a time, whoever says otherwise later. Nothing is sent: without --attach the \
+        query is written to FILE.tsq, and what it is about to FILE.checkpoint beside it. Give FILE.tsq to an authority, and its answer back with --attach, \
+        where FILE.checkpoint has to lie beside it. `evidence export` and `stream proof --timestamped` then hand it out.\n\n\
+        Examples:\n  countersign evidence timestamp quakes --out quakes.tsq\n  \
+        curl -sS -H 'Content-Type: application/timestamp-query' --data-binary @quakes.tsq https://tsa.example > quakes.tsr\n  \
+        countersign evidence timestamp quakes --attach quakes.tsr"
+    )]
+    Timestamp {
+        /// The stream
+        stream: String,
+        /// Size of the checkpoint [default: the newest]
+        #[arg(long, value_name = "N", conflicts_with = "attach")]
+        size: Option<u64>,
+        /// Where to: a file that does not exist yet and ends in .tsq [default: STREAM.tsq]
+        #[arg(long, value_name = "FILE", conflicts_with = "attach")]
+        out: Option<PathBuf>,
+        /// The authority's answer (.tsr), or the token in it
+        #[arg(long, value_name = "FILE")]
+        attach: Option<PathBuf>,
+    },
     /// Verify evidence offline, without a node
     #[command(
         after_help = "Takes a bundle (`evidence export`: a folder or .tar), the proof of one event (`stream proof`: .tlog-proof) or of growth (`stream \
@@ -801,6 +826,9 @@ pub struct VerifyArgs {
     /// Fingerprint of the organization key that is right, or a file that holds it, its key statement, the log's vkey, or a witness policy (c2sp.org/tlog-policy); several times for several
     #[arg(long, value_name = "FINGERPRINT|FILE")]
     pub trust: Vec<String>,
+    /// Certificates in PEM of whom to trust about time: time-stamp tokens that lead to one of them say by when a checkpoint existed; several times for several
+    #[arg(long, value_name = "FILE")]
+    pub tsa_roots: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,6 +2,8 @@ use std::ffi::OsStr;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap_complete::generate;
 use countersign_audit::{EVENT_PROOF, GROWTH_PROOF};
 use countersign_crypto::{OsEntropy, PublicKey, SigningKey};
@@ -406,6 +408,12 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
             };
             (command, View::FIELDS)
         }
+        Noun::Evidence(EvidenceVerb::Timestamp {
+            stream,
+            size,
+            out,
+            attach,
+        }) => (timestamp(stream, size, out, attach)?, View::FIELDS),
         Noun::Key(verb) => key(verb)?,
         Noun::Ledger(verb) => match verb {
             LedgerVerb::Ls {
@@ -525,6 +533,7 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 stream,
                 sequence,
                 format,
+                timestamped,
                 out,
             } => {
                 let extension = proof_extension(format.as_deref(), out.as_deref())?;
@@ -533,6 +542,7 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 let command = Command::StreamProof {
                     stream,
                     sequence,
+                    timestamped,
                     out,
                 };
                 (command, View::FIELDS)
@@ -757,6 +767,44 @@ fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
 /// The stream's own name, of `ORG/STREAM` or an origin: the beginning of a file's name.
 fn short(stream: &str) -> &str {
     stream.rsplit('/').next().unwrap_or(stream)
+}
+
+/// Largest file read: an answer with its token, or a checkpoint's note.
+const STAMPED_BYTES_MAX: u64 = 1_000_000;
+
+/// `evidence timestamp`: asks, or takes the answer in.
+fn timestamp(
+    stream: String,
+    size: Option<u64>,
+    out: Option<PathBuf>,
+    attach: Option<PathBuf>,
+) -> Result<Command, CommandError> {
+    let Some(answer) = attach else {
+        let made = format!("{}.tsq", short(&stream));
+        let out = absolute(&out.unwrap_or_else(|| made.into()))?;
+        return Ok(Command::EvidenceTimestampQuery { stream, size, out });
+    };
+    let read = |path: &Path| {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path);
+        let read = file.and_then(|file| file.take(STAMPED_BYTES_MAX).read_to_end(&mut bytes));
+        let unread = |error: std::io::Error| {
+            let code = match error.kind() {
+                std::io::ErrorKind::NotFound => ErrorCode::NotFound,
+                _ => ErrorCode::Io,
+            };
+            CommandError::new(code, format_args!("`{}`: {error}", path.display()))
+                .advise("the answer and the checkpoint that it is about lie side by side, as `evidence timestamp` wrote it")
+        };
+        read.map(|_| bytes).map_err(unread)
+    };
+    let token = STANDARD.encode(read(&answer)?);
+    let checkpoint = read(&answer.with_extension("checkpoint"))?;
+    Ok(Command::EvidenceTimestampAttach {
+        stream,
+        checkpoint: String::from_utf8_lossy(&checkpoint).into_owned(),
+        token,
+    })
 }
 
 /// The extension of a proof of one event: that of the form asked for, else that of the file named. Only one of them is to be believed.

@@ -215,6 +215,10 @@ fn summary(record: &LedgerRecord) -> String {
         }
         LedgerRecord::KeyRevocation { .. } => "key revocation".to_owned(),
         LedgerRecord::KeyStatement { .. } => "key statement".to_owned(),
+        LedgerRecord::Timestamp { checkpoint, .. } => {
+            let size = checkpoint.lines().nth(1).unwrap_or_default();
+            format!("time-stamp token over the checkpoint of {size} entries")
+        }
         LedgerRecord::LogAccess { open, .. } => {
             if *open {
                 "anybody may read the published log"

@@ -161,7 +161,9 @@ impl LocalNode {
             | Command::StreamTail { .. }
             | Command::Subscribe { .. }
             | Command::CursorApplied { .. }
-            | Command::EvidenceExport { .. } => self.on_stream(command, out).await,
+            | Command::EvidenceExport { .. }
+            | Command::EvidenceTimestampAttach { .. }
+            | Command::EvidenceTimestampQuery { .. } => self.on_stream(command, out).await,
             Command::StreamErase { .. }
             | Command::StreamRetention { .. }
             | Command::ErasureApprove { .. }

@@ -21,7 +21,9 @@ use super::{LocalNode, exchange_error, internal};
 use crate::admin::{Command, Out, StartAt};
 use crate::errors::{CommandError, ErrorCode};
 use crate::event_line::{EventPlace, event_line};
-use crate::evidence::{prove_event, prove_event_in_cose, provenance};
+use crate::evidence::{
+    ask_for_timestamp, attach_timestamp, prove_event, prove_event_in_cose, provenance,
+};
 
 /// Entries read at once while showing a log.
 const PAGE: u64 = 512;
@@ -199,6 +201,7 @@ impl LocalNode {
             Command::StreamProof {
                 stream,
                 sequence,
+                timestamped,
                 out: path,
             } => {
                 let origin = self.stream(&stream)?;
@@ -207,7 +210,10 @@ impl LocalNode {
                 let is_cose = path.extension().is_some_and(|found| found == COSE_PROOF);
                 let proven = match is_cose {
                     true => prove_event_in_cose(&self.exchange, &origin, sequence, path).await,
-                    false => prove_event(&self.exchange, &origin, sequence, path).await,
+                    false => {
+                        let what = (sequence, timestamped);
+                        prove_event(&self.exchange, &origin, what, path).await
+                    }
                 };
                 out.value(&proven?).await
             }
@@ -221,6 +227,26 @@ impl LocalNode {
                 let path = std::path::Path::new(&path);
                 let written = provenance(&self.exchange, &origin, (from, to), path).await;
                 out.value(&written?).await
+            }
+            Command::EvidenceTimestampAttach {
+                stream,
+                checkpoint,
+                token,
+            } => {
+                let origin = self.stream(&stream)?;
+                let given = (checkpoint.as_str(), token.as_str());
+                let attached = attach_timestamp(&self.exchange, &origin, given).await;
+                out.value(&attached?).await
+            }
+            Command::EvidenceTimestampQuery {
+                stream,
+                size,
+                out: path,
+            } => {
+                let origin = self.stream(&stream)?;
+                let path = std::path::Path::new(&path);
+                let asked = ask_for_timestamp(&self.exchange, &origin, size, path).await;
+                out.value(&asked?).await
             }
             Command::EvidenceExport {
                 stream,

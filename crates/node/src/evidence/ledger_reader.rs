@@ -154,6 +154,7 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
         | LedgerRecord::PolicySet { .. }
         | LedgerRecord::Region { .. }
         | LedgerRecord::Revocation { .. }
+        | LedgerRecord::Timestamp { .. }
         | LedgerRecord::Token { .. } => None,
     }
 }

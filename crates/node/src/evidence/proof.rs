@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::Trusted;
 use super::snapshot::{FixedLog, SignedBy};
+use super::timestamps::first_over;
 use super::{ExportError, io_error};
 
 /// What was written, and whom an auditor has to trust.
@@ -60,22 +61,30 @@ pub enum Proven {
     },
 }
 
-/// Proves that an entry is in a stream, under its newest signed head, into `out` and files beside it.
+/// Proves that an entry is in a stream, into `out` and files beside it: under its newest signed head or, where it is to be `timestamped`, under the first over it that
+/// has a time-stamp token.
 ///
 /// # Errors
 /// [`ExportError`].
 pub async fn prove_event(
     exchange: &Arc<Exchange>,
     stream: &Origin,
-    sequence: u64,
+    (sequence, timestamped): (u64, bool),
     out: &Path,
 ) -> Result<ProofSummary, ExportError> {
     let (exchange, stream, path) = (Arc::clone(exchange), stream.clone(), out.to_owned());
     let prove = move || {
         check_extension(&path, EVENT_PROOF)?;
         let signed = SignedBy::of(&exchange, &stream)?;
-        let log = signed.newest(&exchange)?;
-        let proof = event_proof(exchange.reader(), &log, sequence, &signed.documents)?;
+        let (log, timestamp) = match timestamped {
+            true => {
+                let (log, token) = first_over(&exchange, &signed, &stream, sequence)?;
+                (log, Some(token))
+            }
+            false => (signed.newest(&exchange)?, None),
+        };
+        let mut proof = event_proof(exchange.reader(), &log, sequence, &signed.documents)?;
+        proof.timestamp = timestamp;
         let size = log.checkpoint.size;
         let erased_by = exchange.reader().erased_by(log.number, sequence);
         let erased_by = erased_by.filter(|_| proof.content.is_none());
@@ -164,6 +173,7 @@ pub(super) fn event_proof(
         attribute_bytes: u16::try_from(stored.attribute_bytes).map_err(|_| damaged())?,
         content: stored.erased_by.is_none().then(|| stored.content.to_vec()),
         statements: documents.to_vec(),
+        timestamp: None,
     })
 }
 
@@ -218,6 +228,21 @@ pub(super) fn write(
     proven: Proven,
     trust: Trusted,
 ) -> Result<ProofSummary, ExportError> {
+    Ok(ProofSummary {
+        proof: out.to_owned(),
+        total_bytes: files.iter().map(|(_, bytes)| bytes.len() as u64).sum(),
+        files: write_files(out, files)?,
+        origin,
+        proven,
+        trust,
+    })
+}
+
+/// Writes the files of one stem, all or none.
+pub(super) fn write_files(
+    out: &Path,
+    files: &[(&'static str, Vec<u8>)],
+) -> Result<Vec<PathBuf>, ExportError> {
     let mut written = Vec::new();
     if let Err(error) = write_all(out, files, &mut written) {
         // Best effort: these are ours, made a moment ago.
@@ -226,14 +251,7 @@ pub(super) fn write(
         }
         return Err(error);
     }
-    Ok(ProofSummary {
-        proof: out.to_owned(),
-        total_bytes: files.iter().map(|(_, bytes)| bytes.len() as u64).sum(),
-        files: written,
-        origin,
-        proven,
-        trust,
-    })
+    Ok(written)
 }
 
 fn write_all(

@@ -12,7 +12,7 @@ use countersign_protocol::SignedHead;
 use countersign_protocol::delivery::Cover;
 use countersign_store::journal::{JournalReader, LogKind, LogNumber, ReadError, StoredCheckpoint};
 use countersign_tlog::checkpoint::note_from_signature;
-use countersign_tlog::{Algorithm, Checkpoint, Vkey};
+use countersign_tlog::{Algorithm, Checkpoint, Note, Vkey};
 
 use super::{ExportError, Trusted};
 
@@ -147,6 +147,34 @@ impl SignedBy {
             keys,
             newest,
             documents: documents.collect(),
+        })
+    }
+
+    /// The log's keys.
+    pub(super) fn vkeys(&self) -> Vec<Vkey> {
+        let origin = self.log.origin().as_str();
+        let keys = self.keys.iter();
+        keys.filter_map(|key| Vkey::new(origin, Algorithm::Ed25519, *key).ok())
+            .collect()
+    }
+
+    /// The log under a checkpoint of which the note was kept.
+    pub(super) fn of_note(&self, note: &str) -> Result<FixedLog, ExportError> {
+        let origin = self.log.origin();
+        let vkeys = self.vkeys();
+        let parsed = Note::parse(note.as_bytes()).map_err(|_| unknown_key(origin))?;
+        let signers = parsed.verify(&vkeys).map_err(|_| unknown_key(origin))?;
+        let checkpoint = Checkpoint::parse_text(parsed.text()).map_err(|_| unknown_key(origin))?;
+        Ok(FixedLog {
+            number: self.log.number(),
+            origin: origin.clone(),
+            note: note.to_owned(),
+            vkey: signers
+                .first()
+                .copied()
+                .cloned()
+                .ok_or_else(|| unknown_key(origin))?,
+            checkpoint,
         })
     }
 

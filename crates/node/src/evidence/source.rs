@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use countersign_audit::{
     BundleFacts, BundleSource, ContentLengths, DecisionLine, LogFacts, PolicyFile, Skeleton,
-    SourceError,
+    SourceError, Stamped,
 };
 use countersign_crypto::Hash;
 use countersign_event::documents::{Document as _, Refusal, Role};
@@ -57,6 +57,7 @@ pub(super) struct ExchangeSource {
     policies_wanted: BTreeSet<Hash>,
     policies: Option<LedgerReader>,
     policy_files: VecDeque<PolicyFile>,
+    timestamps: VecDeque<Stamped>,
 }
 
 /// A pass over the ledgers, one after the other.
@@ -72,6 +73,7 @@ impl ExchangeSource {
         snapshot: Snapshot,
         survey: Survey,
         range: Range<u64>,
+        timestamps: Vec<Stamped>,
     ) -> Self {
         let exported = survey
             .ledgers
@@ -105,6 +107,7 @@ impl ExchangeSource {
             policies_wanted: survey.policies,
             policies,
             policy_files: VecDeque::new(),
+            timestamps: timestamps.into(),
             reader,
         }
     }
@@ -345,6 +348,10 @@ impl BundleSource for ExchangeSource {
             }
         }
         Ok(self.policy_files.pop_front())
+    }
+
+    fn next_timestamp(&mut self) -> Result<Option<Stamped>, SourceError> {
+        Ok(self.timestamps.pop_front())
     }
 
     fn next_decision(&mut self) -> Result<Option<DecisionLine>, SourceError> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use countersign_audit::{
     EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_WHOLE, Finding, Report, Severity, Trust, verify,
 };
-use countersign_crypto::Fingerprint;
+use countersign_crypto::{Fingerprint, TsaRoots};
 use tokio::sync::mpsc;
 
 use crate::cli::{CommandResult, Exit, Output, VerifyArgs, View};
@@ -27,6 +27,9 @@ const SHOWN_MAX: usize = 20;
 pub(crate) async fn evidence_verify(args: &VerifyArgs, output: &mut Output) -> CommandResult {
     let trust = args.trust.iter().try_fold(Trust::none(), |trust, text| {
         Ok::<_, CommandError>(trust.and(trust_of(text)?))
+    })?;
+    let trust = args.tsa_roots.iter().try_fold(trust, |trust, path| {
+        Ok::<_, CommandError>(trust.and(Trust::of_tsa_roots(tsa_roots_of(path)?)))
     })?;
     let (sender, mut findings) = mpsc::channel::<Finding>(64);
     let path = args.path.clone();
@@ -108,6 +111,19 @@ fn trust_of(text: &str) -> Result<Trust, CommandError> {
         _ => usage(&error),
     })?;
     Trust::from_file(&bytes).map_err(|error| usage(&error))
+}
+
+/// Whom a file says to trust about time.
+fn tsa_roots_of(path: &Path) -> Result<TsaRoots, CommandError> {
+    let usage = |error: &dyn std::fmt::Display| {
+        CommandError::new(
+            ErrorCode::Usage,
+            format_args!("`--tsa-roots {}`: {error}", path.display()),
+        )
+        .advise("give a file with the certificates, in PEM, of the time-stamping authorities that you trust")
+    };
+    let bytes = read_bounded(path).map_err(|error| usage(&error))?;
+    TsaRoots::from_pem(&bytes).map_err(|error| usage(&error))
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {

@@ -329,7 +329,8 @@ impl Fold<'_> {
                 Ok(())
             }
             LedgerRecord::LogAccess { stream: about, .. }
-            | LedgerRecord::Plans { stream: about, .. } => {
+            | LedgerRecord::Plans { stream: about, .. }
+            | LedgerRecord::Timestamp { stream: about, .. } => {
                 *stream = Some(about);
                 self.node_log()?;
                 Ok(())

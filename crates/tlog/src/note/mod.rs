@@ -167,6 +167,16 @@ impl Note {
         note
     }
 
+    /// The note as it is without the signature lines of other names than `name`: what its own log signed, whoever cosigned it later.
+    #[must_use]
+    pub fn only(&self, name: &str) -> Self {
+        let lines = self.signatures.iter();
+        Self {
+            text: self.text.clone(),
+            signatures: lines.filter(|line| line.name() == name).cloned().collect(),
+        }
+    }
+
     /// The keys of `known` that have signed, in the order of the lines. Lines of other keys are skipped; one bad line in
     /// the name of a known key spoils the note.
     ///

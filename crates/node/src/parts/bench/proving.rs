@@ -76,6 +76,7 @@ pub(super) async fn run(
         let command = Command::StreamProof {
             stream: STREAM.to_owned(),
             sequence,
+            timestamped: false,
             out: out.display().to_string(),
         };
         inclusion.time(&node, command, &out).await?;
