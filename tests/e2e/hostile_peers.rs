@@ -411,6 +411,127 @@ fn forged_receipts_end_the_session_and_are_kept_as_evidence() {
     assert_eq!(producer.json(&["ledger", "verify"])["whole"], true);
 }
 
+/// 1. A consumer's keys are used by a liar, who signs receipt 1 of a series twice. 2. The producer keeps the proof, which its own auditor accepts, says so in status,
+///    metrics and ledger, and delivers nothing more. 3. A person decides, and the real consumer catches up.
+#[test]
+fn a_consumer_that_signs_two_receipts_of_one_number_is_proven_to_lie() {
+    let root = Root::new();
+    let mut producer = Node::init(root.path(), "Producer", SETTINGS);
+    let mut consumer = Node::init(root.path(), "Consumer", SETTINGS);
+    producer.serve();
+    consumer.serve();
+    producer.json(&["stream", "create", STREAM]);
+    producer.share(STREAM, &consumer);
+    assert!(consumer.terminate().success());
+    let secret = |name: &str| {
+        let pem = fs::read_to_string(consumer.data.join("keys").join(name)).unwrap();
+        SigningKey::from_pem(&pem).unwrap()
+    };
+    let statement = fs::read(consumer.data.join("key-statement.json")).unwrap();
+    let statement = Envelope::from_json(&statement).unwrap();
+    let authority = KeyStatement::verify(&statement).unwrap().authority;
+    let options = options(&producer, &secret("node.pem"), Some(statement));
+    let info = producer.json(&["stream", "info", STREAM]);
+    let origin = info["origin"].as_str().unwrap();
+    let agreements = producer.json(&["agreement", "ls"]);
+    let agreement = agreements[0]["agreement"]
+        .as_str()
+        .or(agreements[0]["id"].as_str());
+    let agreement: [u8; 16] = hex::decode(agreement.unwrap()).unwrap().try_into().unwrap();
+    // Of nothing yet, which both sides can sign for at once.
+    let first = Receipt {
+        agreement: AgreementId(agreement),
+        stream: origin.parse().unwrap(),
+        consumer: authority,
+        series: SeriesId([4; 16]),
+        number: 1,
+        previous: None,
+        start: 0,
+        filter: None,
+        size: 0,
+        root: Digest(countersign_tlog::empty_root()),
+        events: 0,
+        bytes: 0,
+        level: Level::Applied,
+        applied: 0,
+        rejected: Rejections::default(),
+        made: now(),
+    };
+    let second = Receipt {
+        level: Level::Verified,
+        ..first.clone()
+    };
+    let signer = secret("receipt.pem");
+    let runtime = runtime();
+    runtime.block_on(async {
+        let session = Session::connect(&options).await.unwrap();
+        let mut request = session
+            .request(&subscribe(agreement, origin))
+            .await
+            .unwrap();
+        let _: SubscribeReady = request.answer("the answer").await.unwrap();
+        for receipt in [&first, &second] {
+            let envelope = receipt.sign(&signer).to_json();
+            request.send(&ReceiptMessage { envelope }).await.unwrap();
+        }
+        until_the_end(&mut request).await;
+        session.close().await;
+    });
+    let proof = wait_until("the proof is kept", || {
+        let kept = fs::read_dir(producer.data.join("evidence")).ok()?;
+        let mut kept = kept.map(|file| file.unwrap().path());
+        kept.find(|path| path.extension().is_some_and(|ext| ext == "receipt-fork"))
+    });
+    let proof = proof.to_str().unwrap();
+    let trust = consumer.fingerprint.as_str();
+    let judged = producer.run(&["evidence", "verify", proof, "--trust", trust]);
+    assert_eq!(judged.status.code(), Some(0), "{judged:?}");
+    let status = producer.json(&["status"]);
+    assert_eq!(
+        status["contradicting"].as_array().unwrap().len(),
+        1,
+        "{status}"
+    );
+    let told = wait_until("the ledger tells of it", || {
+        let told = producer.lines(&["ledger", "ls", "--kind", "contradiction"]);
+        (told.len() == 1).then_some(told)
+    });
+    assert!(told[0].contains("two contents"), "{told:?}");
+    let (_, metrics) = producer.http("/metrics").unwrap();
+    assert!(
+        metrics.contains("countersign_partner_contradicting{"),
+        "{metrics}"
+    );
+    runtime.block_on(async {
+        let session = Session::connect(&options).await.unwrap();
+        let mut request = session
+            .request(&subscribe(agreement, origin))
+            .await
+            .unwrap();
+        let answer: Result<SubscribeReady, _> = request.answer("the answer").await;
+        assert_eq!(refusal(answer).0, "pending");
+        session.close().await;
+    });
+    consumer.serve();
+    let reason = [
+        "partner",
+        "settle",
+        "Consumer",
+        "--reason",
+        "its keys were copied",
+    ];
+    assert_eq!(producer.json(&reason)["settled"], true);
+    wait_until("the real consumer has it all", || {
+        (consumer.entries(STREAM)? >= 1).then_some(())
+    });
+    assert!(
+        producer.json(&["status"])["contradicting"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+}
+
 /// A serving node with a stream of one entry, and the key of an enrolled application.
 fn node_with_app() -> (Node, Root, SigningKey) {
     let root = Root::new();

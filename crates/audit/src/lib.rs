@@ -16,7 +16,7 @@
 //!   ledgers     decisions and receipts lie in the organization's own log
 //! ```
 //!
-//! A mirrored log, the proof of one event and the proof of growth (`schemas/proofs.md`), and that of a fork (`schemas/fork-proof.md`) are judged by the same door, as far as they go.
+//! A mirrored log, the proof of one event and the proof of growth (`schemas/proofs.md`), that of a fork (`schemas/fork-proof.md`) and that of contradicting receipts (`schemas/receipt-fork.md`) are judged by the same door, as far as they go.
 //!
 //! In scope: the formats of `schemas/bundle.md`, `schemas/proofs.md` and `schemas/fork-proof.md`, [`write_bundle`] over any [`BundleSource`], and [`verify`], which needs no
 //! network, node or store and keeps memory flat however long the log is.
@@ -35,6 +35,7 @@ mod growth;
 mod layout;
 mod manifest;
 mod mirror;
+mod receipt_fork;
 mod report;
 mod sink;
 mod tree;
@@ -48,6 +49,7 @@ pub use event_proof::{EVENT_PROOF, EventProof};
 pub use fork::FORK_PROOF;
 pub use growth::{GROWTH_PROOF, GrowthProof};
 pub use manifest::{FileEntry, LogEntry, MANIFEST_VERSION, Manifest, ManifestError, Undisclosed};
+pub use receipt_fork::RECEIPT_FORK;
 pub use report::{
     Check, CheckReport, Cosigner, EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_WHOLE, Evidence, Finding,
     Outcome, Quorum, Report, Severity, TimestampReport, Verdict, WitnessReport,

@@ -220,6 +220,8 @@ pub enum Evidence {
     Growth,
     /// A mirrored log.
     Mirror,
+    /// The proof that a consumer has contradicted itself: `from` and `to` are the sizes that its two receipts reach.
+    Receipts,
 }
 
 /// Whether those who cosigned a checkpoint are enough.
@@ -352,7 +354,7 @@ impl Report {
         let held = self.held();
         let key = self.key.as_deref().unwrap_or("the key of the log");
         match &self.verdict {
-            Verdict::Whole if self.evidence == Evidence::Fork => {
+            Verdict::Whole if matches!(self.evidence, Evidence::Fork | Evidence::Receipts) => {
                 format!("proven: {held}, under {key}, which you trust")
             }
             Verdict::Whole => format!("whole: {held}, under {key}, which you trust"),
@@ -381,6 +383,11 @@ impl Report {
             let (from, to, before) = (self.from, self.to, self.from.saturating_sub(1));
             return format!(
                 "{origin} signed two histories that part at or before entry {before}, one of {from} entries and one of {to}"
+            );
+        }
+        if self.evidence == Evidence::Receipts {
+            return format!(
+                "a consumer of {origin} signed two receipts that contradict each other"
             );
         }
         if self.evidence == Evidence::Event {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use countersign_event::content::EventRef;
+use countersign_event::documents::RECEIPT_FORK_BYTES_MAX;
 use countersign_event::names::Origin;
 use countersign_tlog::Vkey;
 use countersign_tlog::add_checkpoint::ADD_CHECKPOINT_BYTES_MAX;
@@ -15,7 +16,7 @@ use countersign_tlog::proof_file::PROOF_FILE_BYTES_MAX;
 use crate::beside::{Beside, read_bounded};
 use crate::checks::checkpoint::Standing;
 use crate::checks::files::Listed;
-use crate::checks::keys::Keys;
+use crate::checks::keys::{Keys, Organization};
 use crate::checks::ledgers::Ledger;
 use crate::checks::witnesses::{Cosigned, Demand};
 use crate::checks::{
@@ -30,6 +31,7 @@ use crate::growth::{self, GROWTH_PROOF};
 use crate::layout::Span;
 use crate::manifest::{LogEntry, Manifest};
 use crate::mirror;
+use crate::receipt_fork::{self, RECEIPT_FORK};
 use crate::report::{Check, Collector, Evidence, Finding, Report, Severity};
 use crate::trust::Trust;
 use crate::walk::{Look, Walk, Walked};
@@ -80,6 +82,12 @@ pub fn verify(
             let beside = Beside::of(path);
             let judged = bytes.and_then(|b| fork::verify(&b, &beside, trust, &mut found));
             return Ok(conclude(found, Evidence::Fork, judged));
+        }
+        Some(RECEIPT_FORK) if !path.is_dir() => {
+            let bytes = read_proof(path, RECEIPT_FORK_BYTES_MAX, &mut found)?;
+            let beside = Beside::of(path);
+            let judged = bytes.and_then(|b| receipt_fork::verify(&b, &beside, trust, &mut found));
+            return Ok(conclude(found, Evidence::Receipts, judged));
         }
         _ => {}
     }
@@ -170,6 +178,19 @@ pub(crate) struct Signer {
 }
 
 impl Signer {
+    /// An organization that speaks for itself.
+    pub(crate) fn of(organization: &Organization, trust: &Trust) -> Self {
+        Self {
+            key: Some(organization.key.fingerprint().to_string()),
+            standing: match organization.trusted {
+                true => Standing::Trusted,
+                false => Standing::Untrusted,
+            },
+            asked: !trust.is_none(),
+            complete: true,
+        }
+    }
+
     pub(crate) fn new(
         keys: &Keys,
         origin: &Origin,
@@ -367,7 +388,7 @@ fn conclude(
     let key = signer.as_ref().and_then(|signer| signer.key.clone());
     let shown = key.as_deref().unwrap_or("an unknown key");
     let holds = match evidence {
-        Evidence::Fork => "proven",
+        Evidence::Fork | Evidence::Receipts => "proven",
         _ => "whole",
     };
     // Whatever stopped a check has been reported. Should a report ever be forgotten, the verdict still cannot be whole.

@@ -67,6 +67,21 @@ pub enum LedgerRecord {
         /// Leaf hash of the entry before.
         leaf: Digest,
     },
+    /// A partner has signed receipts that contradict each other, or a person has decided to go on with it. Counterparty log.
+    Contradiction {
+        /// Who signed them.
+        partner: Authority,
+        /// The log that they are about; nothing where a person decided.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stream: Option<Origin>,
+        /// What they have against each other, or why it goes on.
+        detail: String,
+        /// File name in `evidence/` of the proof, if it is kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evidence: Option<String>,
+        /// Whether a person decided to go on.
+        settled: bool,
+    },
     /// A question to the policies and its answer. Counterparty log, or node log where the principal is our own.
     Decision {
         /// Who asked: an authority, or `app:<name>`.
@@ -270,6 +285,7 @@ impl LedgerRecord {
             Self::Agreement { .. } => "agreement",
             Self::App { .. } => "app",
             Self::AuthorRule { .. } => "author-rule",
+            Self::Contradiction { .. } => "contradiction",
             Self::Cursor { .. } => "cursor",
             Self::Decision { .. } => "decision",
             Self::ErasureAnswer { .. } => "erasure-answer",

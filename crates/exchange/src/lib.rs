@@ -10,6 +10,7 @@
 mod access;
 mod authors;
 mod clock;
+mod contradictions;
 mod erasure;
 mod exchange;
 mod explaining;

@@ -154,6 +154,8 @@ pub struct Registry {
     pub tokens: HashMap<Hash, TokenState>,
     /// Logs that have signed two histories: nothing more is read from them or cosigned for them.
     pub forked: HashSet<Origin>,
+    /// Partners whose receipts contradict each other, and what: nothing is delivered to them until a person decides.
+    pub contradicting: HashMap<Authority, String>,
     /// Requests to erase, their answers, legal holds, retention.
     pub erasure: ErasureBook,
     /// The plans that streams of ours are offered under.
@@ -295,6 +297,18 @@ impl Registry {
                     withdrawn: *withdrawn,
                 };
                 self.tokens.insert(digest.0, state);
+            }
+            LedgerRecord::Contradiction {
+                partner,
+                detail,
+                settled,
+                ..
+            } => {
+                if *settled {
+                    self.contradicting.remove(partner);
+                } else {
+                    self.contradicting.insert(partner.clone(), detail.clone());
+                }
             }
             LedgerRecord::Fault { code, stream, .. } => {
                 if let Some(stream) = stream.as_ref().filter(|_| code == FORK) {

@@ -131,6 +131,21 @@ async fn metrics(State(exchange): State<Arc<Exchange>>) -> impl IntoResponse {
             1,
         );
     }
+    gauge(
+        &mut out,
+        "countersign_partner_contradicting",
+        "Partners whose receipts contradict each other: nothing is delivered to them until a person decides.",
+    );
+    let mut contradicting: Vec<_> = exchange.registry().contradicting.keys().cloned().collect();
+    contradicting.sort();
+    for partner in contradicting {
+        line(
+            &mut out,
+            "countersign_partner_contradicting",
+            &[("partner", partner.as_str())],
+            1,
+        );
+    }
     let _ = writeln!(
         out,
         "# HELP countersign_witness_alarms_total Answers of witnesses since the start that say that somebody is wrong.\n# TYPE countersign_witness_alarms_total counter"

@@ -362,7 +362,7 @@ impl Organization {
     }
 
     /// When a key was taken back, if it was.
-    fn taken_back(&self, role: Role, key: &PublicKey) -> Option<Timestamp> {
+    pub(crate) fn taken_back(&self, role: Role, key: &PublicKey) -> Option<Timestamp> {
         let of_key = self.taken_back.iter();
         let of_key = of_key.filter(|taken| taken.0 == role && taken.1 == *key);
         of_key.map(|taken| taken.2).min()

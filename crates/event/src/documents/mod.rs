@@ -12,6 +12,7 @@ mod log_keys;
 mod offer;
 mod plan;
 mod receipt;
+mod receipt_fork;
 mod refusal;
 
 pub use agreement::{Agreement, AgreementId, Party, Termination};
@@ -26,6 +27,9 @@ pub use plan::{
     Quota, Rate,
 };
 pub use receipt::{Level, Receipt, Rejection, Rejections, SeriesId};
+pub use receipt_fork::{
+    RECEIPT_FORK_BYTES_MAX, ReceiptContradiction, ReceiptFork, ReceiptForkError,
+};
 pub use refusal::{Refusal, RefusalCode};
 
 use countersign_crypto::{Hash, PublicKey, SigningKey};

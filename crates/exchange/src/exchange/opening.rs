@@ -61,6 +61,7 @@ pub(super) async fn load_registry(
         "agreement",
         "app",
         "author-rule",
+        "contradiction",
         "erasure-answer",
         "erasure-request",
         "fault",

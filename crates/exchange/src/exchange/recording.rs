@@ -140,6 +140,7 @@ fn changes_access(record: &LedgerRecord) -> bool {
         record,
         LedgerRecord::Agreement { .. }
             | LedgerRecord::App { .. }
+            | LedgerRecord::Contradiction { .. }
             | LedgerRecord::KeyRevocation { .. }
             | LedgerRecord::KeyStatement { .. }
             | LedgerRecord::Region { .. }

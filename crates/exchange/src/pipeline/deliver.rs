@@ -148,6 +148,10 @@ impl Exchange {
                 )
                 .into());
         };
+        if let Some(why) = self.contradicting(&consumer) {
+            self.record_lazily(Some(consumer), record);
+            return Err(refuse(RefusalCode::Pending, &stopped(&why)));
+        }
         // Durable before the first byte of data leaves.
         self.record_and_wait(Some(consumer.clone()), record).await?;
         let head = log.head();
@@ -358,6 +362,13 @@ impl Exchange {
 }
 
 /// The control entry that allows an erased entry of a batch; itself where none is named, which no reader accepts.
+/// Why nothing is delivered to a consumer that contradicts itself.
+fn stopped(why: &str) -> String {
+    format!(
+        "receipts that you signed contradict each other ({why}): deliveries stop until a person here decides"
+    )
+}
+
 fn erased_by(erased: &[Erasure], sequence: u64) -> u64 {
     let at = erased.partition_point(|run| run.end <= sequence);
     let run = erased.get(at).filter(|run| run.first <= sequence);
@@ -623,14 +634,27 @@ impl Delivery {
             .open_dated(Role::Receipt, &envelope, |receipt: &Receipt| receipt.made)
             .map_err(|_| signature())?;
         let digest = envelope.payload_digest();
-        let added = match self.accept(&receipt, digest) {
+        let accepted = match self.accept(&receipt, digest) {
             Err(ExchangeError::Receipt(ReceiptFault::Order { last, found }))
                 if (1..last).contains(&found) =>
             {
-                return self.answer_again(&receipt, digest).await;
+                match self.answer_again(&receipt, digest).await {
+                    Ok(number) => return Ok(number),
+                    Err(error) => Err(error),
+                }
             }
-            accepted => accepted?,
+            accepted => accepted,
         };
+        if let Err(ExchangeError::Receipt(_)) = &accepted
+            && receipt.consumer == self.consumer
+        {
+            // What it may contradict is durable first: proof that this side cannot show again would be none.
+            self.quiet().await;
+            self.exchange
+                .look_for_contradiction(&receipt, &envelope)
+                .await?;
+        }
+        let added = accepted?;
         // The window moves at once; the consumer is told when the receipt is durable here.
         self.receipted.send_if_modified(|receipted| {
             let moves = *receipted < receipt.size;
@@ -673,14 +697,20 @@ impl Delivery {
         }
     }
 
-    /// Waits until a receipt that another session took is in the ledger.
-    async fn landed(&self, receipt: &Receipt) -> Result<(), ExchangeError> {
+    /// Waits until no receipt of the series is on its way to the ledger.
+    async fn quiet(&self) {
         let key = (self.agreement, self.series);
         let mut moved = self.exchange.ledger_moved();
         while self.exchange.receipts_under_way().contains_key(&key) {
             // The exchange, which this delivery holds, keeps the channel open.
             let _ = moved.changed().await;
         }
+    }
+
+    /// Waits until a receipt that another session took is in the ledger.
+    async fn landed(&self, receipt: &Receipt) -> Result<(), ExchangeError> {
+        self.quiet().await;
+        let key = (self.agreement, self.series);
         let held = self
             .exchange
             .registry()
@@ -838,6 +868,9 @@ impl Delivery {
         }
         if active && !changed && !exchange.policies().mentions_time() {
             return;
+        }
+        if let Some(why) = exchange.contradicting(&self.consumer) {
+            return self.end(RefusalCode::Pending, stopped(&why));
         }
         let described = self.log.described();
         let request = exchange.policy_request(

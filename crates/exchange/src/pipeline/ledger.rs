@@ -95,7 +95,9 @@ fn subject(record: &LedgerRecord) -> Option<&Origin> {
         | LedgerRecord::Plans { stream, .. }
         | LedgerRecord::Retention { stream, .. }
         | LedgerRecord::Timestamp { stream, .. } => Some(stream),
-        LedgerRecord::Fault { stream, .. } => stream.as_ref(),
+        LedgerRecord::Contradiction { stream, .. } | LedgerRecord::Fault { stream, .. } => {
+            stream.as_ref()
+        }
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use countersign_event::documents::{
-    AgreementId, Digest, Document as _, Level, Receipt, Rejection, SeriesId,
+    AgreementId, Digest, Document as _, Level, Receipt, RefusalCode, Rejection, SeriesId,
 };
 use countersign_event::ledger::LedgerRecord;
 use countersign_exchange::ExchangeError;
@@ -129,6 +129,78 @@ async fn a_contradicting_second_receipt_is_refused_on_every_session() {
         contradiction
     );
     assert_eq!(producer.records("receipt").await.len(), 1);
+}
+
+/// What a consumer signed twice is kept as a proof that an auditor accepts, and nothing is delivered to it, over restarts, until a person decides.
+#[tokio::test]
+async fn a_consumer_that_contradicts_itself_gets_nothing_until_a_person_decides() {
+    let (mut producer, consumer, agreement) = partners(304, "s", 10).await;
+    producer.publish("s", 1, 40).await.unwrap();
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    wire.flow().await;
+    let honest = wire.sign().await.unwrap();
+    wire.send(&honest).await.unwrap();
+    let key = &consumer.org.identity.receipt_key;
+    let mut other = Receipt::peek(&honest).unwrap();
+    // Wrong, and no contradiction: it only counts more than was delivered.
+    other.number = 2;
+    other.previous = Some(Digest(honest.payload_digest()));
+    other.size = 1000;
+    assert!(wire.send(&other.sign(key)).await.is_err());
+    let authority = consumer.authority().clone();
+    assert_eq!(producer.exchange.contradicting(&authority), None);
+    assert_eq!(producer.evidence.count(), 0);
+
+    let mut other = Receipt::peek(&honest).unwrap();
+    other.made.0 += 1_000_000;
+    let other = other.sign(key);
+    assert!(wire.send(&other).await.is_err());
+    assert!(producer.exchange.contradicting(&authority).is_some());
+    let (about, file) = producer.evidence.0.lock().unwrap()[0].clone();
+    assert_eq!(about, producer.origin("s").as_str());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.receipt-fork");
+    std::fs::write(&path, &file).unwrap();
+    let fingerprint = consumer.org.key.public().fingerprint();
+    let trust = countersign_audit::Trust::of_fingerprints([fingerprint]);
+    let report = countersign_audit::verify(&path, &trust, &mut |_| ()).unwrap();
+    assert_eq!(report.verdict.exit_code(), 0, "{report}");
+
+    // The running subscription ends, another does not begin, receipts are still taken.
+    wire.delivery.recheck();
+    let ended = next_now(&wire.delivery).await;
+    assert!(matches!(ended, Some(Next::Ended(_))), "{ended:?}");
+    assert_eq!(wire.send(&honest).await.unwrap(), 1);
+    let refused = |error: ExchangeError| match error {
+        ExchangeError::Refused(refused) => refused.refusal.code,
+        other => panic!("{other:?}"),
+    };
+    let again = Wire::try_open(&producer, &consumer, agreement).await;
+    assert_eq!(refused(again.err().unwrap()), RefusalCode::Pending);
+    drop(wire);
+    producer.restart().await;
+    let again = Wire::try_open(&producer, &consumer, agreement).await;
+    assert_eq!(refused(again.err().unwrap()), RefusalCode::Pending);
+    assert_eq!(producer.records("contradiction").await.len(), 1);
+
+    assert!(producer.exchange.settle("nobody", "").await.is_err());
+    let settled = producer
+        .exchange
+        .settle(authority.as_str(), "spoken to")
+        .await;
+    assert_eq!(settled.unwrap(), authority);
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    wire.pump().await;
+    assert_eq!(producer.exchange.statuses()[0].receipted, 41);
+    assert!(
+        producer
+            .exchange
+            .settle(authority.as_str(), "")
+            .await
+            .is_err()
+    );
+    producer.restart().await;
+    assert_eq!(producer.exchange.contradicting(&authority), None);
 }
 
 #[tokio::test]

@@ -229,6 +229,13 @@ pub enum Command {
         /// Why, for the other side and the ledger.
         reason: String,
     },
+    /// A person decides to go on with a partner whose receipts contradicted each other.
+    PartnerSettle {
+        /// Its name or authority.
+        partner: String,
+        /// Why, for the ledger.
+        reason: String,
+    },
     /// Makes a token for published logs, or withdraws one.
     PartnerToken {
         /// The partner's name or authority.

@@ -536,6 +536,19 @@ pub(crate) enum PartnerVerb {
         #[arg(long, conflicts_with = "region")]
         no_region: bool,
     },
+    /// Go on with a partner whose receipts contradicted each other
+    #[command(
+        after_help = "Deliveries to a partner stop where two receipts of it cannot both be honest; the proof is in the folder `evidence` of the data directory, and stays \
+        there (`evidence verify FILE`). Decide once you know why: go on here, or `partner revoke`.\n\n\
+        Example:\n  countersign partner settle birch --reason 'restored from a backup, spoken to on the 3rd'"
+    )]
+    Settle {
+        /// Its name or authority
+        partner: String,
+        /// Why, for the ledger
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
     /// Make a token with which a partner's tools read published logs over HTTP, or withdraw one
     #[command(
         after_help = "The token is shown once. Whoever holds it reads what the partner is permitted to read: hand it over in private, and use it \

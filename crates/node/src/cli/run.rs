@@ -761,6 +761,9 @@ fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
         PartnerVerb::Revoke {
             partner, reason, ..
         } => (Command::PartnerRevoke { partner, reason }, View::FIELDS),
+        PartnerVerb::Settle { partner, reason } => {
+            (Command::PartnerSettle { partner, reason }, View::FIELDS)
+        }
     })
 }
 

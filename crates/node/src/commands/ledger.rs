@@ -199,6 +199,12 @@ fn summary(record: &LedgerRecord) -> String {
             format!("{} author keys, {word}", keys.len())
         }
         LedgerRecord::Retention { .. } => "retention set".to_owned(),
+        LedgerRecord::Contradiction {
+            detail, settled, ..
+        } => match settled {
+            true => format!("a person decided to go on: {detail}"),
+            false => format!("receipts contradict each other: {detail}"),
+        },
         LedgerRecord::Fault { detail, .. } => detail.clone(),
         LedgerRecord::Invitation { id, .. } => format!("invitation {}", &id[..8.min(id.len())]),
         LedgerRecord::InvitationStep {

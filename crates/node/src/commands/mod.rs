@@ -177,6 +177,7 @@ impl LocalNode {
             | Command::PartnerLs
             | Command::PartnerRevoke { .. }
             | Command::PartnerSet { .. }
+            | Command::PartnerSettle { .. }
             | Command::PartnerTerms { .. }
             | Command::PartnerToken { .. }
             | Command::AgreementInfo { .. }

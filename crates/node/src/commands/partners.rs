@@ -128,6 +128,12 @@ impl LocalNode {
                 out.value(&json!({ "partner": authority, "revoked": true, "reason": reason }))
                     .await
             }
+            Command::PartnerSettle { partner, reason } => {
+                let settled = self.exchange.settle(&partner, &reason).await;
+                let authority = settled.map_err(onboarding_error)?;
+                out.value(&json!({ "partner": authority, "settled": true, "reason": reason }))
+                    .await
+            }
             Command::AgreementLs => out.value(&self.agreements(|_| true)).await,
             Command::AgreementInfo { agreement } => {
                 let id = self.agreement_id(&agreement)?;

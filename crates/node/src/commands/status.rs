@@ -32,6 +32,13 @@ impl LocalNode {
                 Some(json!({ "stream": self.stream_name(log.origin()), "why": why }))
             })
             .collect();
+        let contradicting: Vec<Value> = {
+            let found = exchange.registry().contradicting.clone();
+            let named = found.iter();
+            named
+                .map(|(partner, why)| json!({ "partner": self.partner_name(partner), "why": why }))
+                .collect()
+        };
         let statuses = exchange.statuses();
         let subscriptions: Vec<Value> = statuses
             .iter()
@@ -54,6 +61,7 @@ impl LocalNode {
             "strangers_refused": exchange.refused_strangers(),
             "appending": exchange.appending_stopped().map_or_else(|| "ok".to_owned(), |why| format!("stopped: {why}")),
             "assurance": self.assurance_of_all(),
+            "contradicting": contradicting,
             "frozen": frozen,
             "subscriptions": subscriptions,
         });
@@ -242,6 +250,26 @@ impl LocalNode {
                 format!(
                     "two histories were signed for {}; the proofs are in `evidence`",
                     forked.join(", ")
+                )
+            },
+        );
+        let contradicting: Vec<String> = {
+            let found = self.exchange.registry().contradicting.clone();
+            found
+                .keys()
+                .map(|partner| self.partner_name(partner))
+                .collect()
+        };
+        let none = contradicting.is_empty();
+        check(
+            "receipts",
+            none,
+            if none {
+                "no partner is known to have contradicted its receipts".to_owned()
+            } else {
+                format!(
+                    "receipts of {} contradict each other: nothing is delivered to them until you decide (`partner settle`, or `partner revoke`); the proofs are in `evidence`",
+                    contradicting.join(", ")
                 )
             },
         );

@@ -139,6 +139,7 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
         }
         LedgerRecord::App { .. }
         | LedgerRecord::AuthorRule { .. }
+        | LedgerRecord::Contradiction { .. }
         | LedgerRecord::Cursor { .. }
         | LedgerRecord::ErasureAnswer { .. }
         | LedgerRecord::ErasureRequest { .. }

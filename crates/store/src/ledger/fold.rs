@@ -350,6 +350,17 @@ impl Fold<'_> {
                 }
                 Ok(())
             }
+            LedgerRecord::Contradiction {
+                partner,
+                stream: about,
+                ..
+            } => {
+                *stream = about;
+                if *self.counterparty()? != partner {
+                    return Err(Skip::Misplaced.into());
+                }
+                Ok(())
+            }
             LedgerRecord::PolicySet { digest, files } => {
                 self.node_log()?;
                 sqlx::query(
