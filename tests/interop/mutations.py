@@ -124,6 +124,18 @@ def bytes_of_a_listed_file(rng, b):
         b.fit()
     return f"{path}: {what}, manifest fits"
 
+@mutation(6)
+def time_stamp(rng, b):
+    path = b.pick(rng, r"timestamps/.*")
+    if path.endswith(".tst") and rng.random() < .3:
+        # Mostly a certificate that does not bear on the verdict, or the digest that does.
+        other = b.pick(rng, r"timestamps/.*\.tst")
+        b.files[path], what = b.files[other], f"as {other}"
+    else:
+        b.files[path], what = change_bytes(rng, b.files[path])
+    b.fit()
+    return f"{path}: {what}, manifest fits"
+
 @mutation(3)
 def removed(rng, b):
     path = b.pick(rng)
