@@ -76,8 +76,14 @@ pub async fn ask_for_timestamp(
             Some(size) => signed.at(&exchange, size)?,
             None => signed.newest(&exchange)?,
         };
-        let query = timestamp_query(&sha256(log.note.as_bytes()));
-        let files = [(CHECKPOINT, log.note.into_bytes()), (QUERY, query)];
+        let foreign = |_| ExportError::ForeignCheckpoint {
+            origin: stream.clone(),
+            why: "it is no signed note",
+        };
+        let note = Note::parse(log.note.as_bytes()).map_err(foreign)?;
+        let stamped = note.only(stream.as_str()).encode();
+        let query = timestamp_query(&sha256(stamped.as_bytes()));
+        let files = [(CHECKPOINT, stamped.into_bytes()), (QUERY, query)];
         write_files(&path, &files)?;
         Ok(TimestampAsked {
             checkpoint: path.with_extension(CHECKPOINT),
