@@ -36,6 +36,26 @@ pub enum LedgerRecord {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         invitation: Option<String>,
     },
+    /// A part of a quota was set aside for positions that are handed out next. A later one of the same period, filter and `from` takes the place of an
+    /// earlier one. Counterparty log; durable before what it is set aside for leaves.
+    Allotment {
+        /// Under which agreement.
+        agreement: AgreementId,
+        /// The log.
+        stream: Origin,
+        /// The first moment of the quota's period.
+        #[serde(with = "crate::documents::rfc3339")]
+        period: Timestamp,
+        /// Digest of the filter that the positions are read through.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        filter: Option<Digest>,
+        /// The position from which on it is used.
+        from: u64,
+        /// Events in all; 0 where the quota does not limit them.
+        events: u64,
+        /// Data bytes in all; 0 where the quota does not limit them.
+        bytes: u64,
+    },
     /// An application may use this node. Node log.
     App {
         /// Its name here.
@@ -283,6 +303,7 @@ impl LedgerRecord {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Agreement { .. } => "agreement",
+            Self::Allotment { .. } => "allotment",
             Self::App { .. } => "app",
             Self::AuthorRule { .. } => "author-rule",
             Self::Contradiction { .. } => "contradiction",

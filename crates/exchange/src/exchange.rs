@@ -35,6 +35,7 @@ use crate::erasure::{EraseFault, Erasing};
 use crate::identity::{Identities, Identity};
 use crate::log::{Cites, Log, LogSettings};
 use crate::pipeline::append::{AppendError, Writer, WriterParts};
+use crate::pipeline::budget::Budget;
 use crate::pipeline::exposure::Exposure;
 use crate::pipeline::ingest::IngestError;
 use crate::pipeline::ledger::{RecordError, seal_control_entry};
@@ -113,6 +114,8 @@ pub struct Exchange {
     receipts_under_way: Mutex<HashMap<SeriesKey, (Receipt, Hash)>>,
     /// What is handed out and not receipted, by agreement. Begins anew with the process, but for what a subscriber's own last receipt says.
     exposures: Mutex<HashMap<AgreementId, Exposure>>,
+    /// What plans still allow, by agreement, of those that limit rate or quota.
+    pub(crate) budgets: tokio::sync::Mutex<HashMap<AgreementId, Arc<Budget>>>,
     /// The last refusal got for each stream.
     refusals_got: Mutex<HashMap<Origin, String>>,
     /// Moves whenever the ledger has something new for the view.
@@ -313,6 +316,7 @@ impl Exchange {
             giving_back: Arc::default(),
             receipts_under_way: Mutex::new(HashMap::new()),
             exposures: Mutex::new(HashMap::new()),
+            budgets: tokio::sync::Mutex::new(HashMap::new()),
             refusals_got: Mutex::new(HashMap::new()),
             ledger_moved: watch::Sender::new(0),
             judged: Mutex::new(HashMap::new()),

@@ -325,7 +325,9 @@ impl Registry {
             | LedgerRecord::ErasureRequest { .. }
             | LedgerRecord::Hold { .. }
             | LedgerRecord::Retention { .. } => self.erasure.apply(record),
-            LedgerRecord::Decision { .. }
+            // Read where the agreement is delivered under.
+            LedgerRecord::Allotment { .. }
+            | LedgerRecord::Decision { .. }
             | LedgerRecord::PolicySet { .. }
             | LedgerRecord::Refusal { .. }
             | LedgerRecord::Rejection { .. }

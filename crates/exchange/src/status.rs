@@ -30,6 +30,8 @@ pub struct SubscriptionStatus {
     pub head: u64,
     /// Receipted up to here.
     pub receipted: u64,
+    /// What holds it up, in one word: `exposure`, `rate`, `quota-events`, `quota-bytes`; empty where nothing does, or where the other side holds it up.
+    pub held_by: &'static str,
     /// Why nothing flows though there is something; empty where nothing holds it up.
     pub paused_because: String,
 }

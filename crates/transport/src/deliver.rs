@@ -76,6 +76,7 @@ async fn run(
     // What changed while the subscription was opened wakes nobody.
     delivery.recheck();
     let result = loop {
+        let wait = delivery.goes_on_in();
         tokio::select! {
             ack = acked.recv() => match ack {
                 Some(number) => {
@@ -97,7 +98,7 @@ async fn run(
                 }
             },
             _ = access.changed() => delivery.recheck(),
-            () = sleep(RECHECK), if delivery.is_paused() => delivery.recheck(),
+            () = sleep(wait.unwrap_or(RECHECK)), if wait.is_some() || delivery.is_paused() => delivery.recheck(),
         }
     };
     receipts.abort();
@@ -125,6 +126,8 @@ async fn send(writer: &mut FrameWriter, next: Next) -> Result<Sent, FrameGone> {
             .write(Heads::KIND, &heads.to_body())
             .await
             .map_err(gone)?,
+        // The caller looks at the clock, and asks again.
+        Next::Wait => {}
         Next::Ended(refused) => {
             let ended = Ended {
                 refusal: refused.envelope.to_json(),

@@ -196,6 +196,20 @@ async fn metrics(State(exchange): State<Arc<Exchange>>) -> impl IntoResponse {
             status.receipted,
         );
     }
+    gauge(
+        &mut out,
+        "countersign_subscription_held",
+        "Whether a limit of the plan holds the subscription up; which one is in the label.",
+    );
+    for status in statuses.iter().filter(|status| !status.held_by.is_empty()) {
+        let [direction, partner, origin] = labels(status);
+        line(
+            &mut out,
+            "countersign_subscription_held",
+            &[direction, partner, origin, ("limit", status.held_by)],
+            1,
+        );
+    }
     let _ = writeln!(
         out,
         "# HELP countersign_refused_strangers_total Requests of strangers refused since the start."

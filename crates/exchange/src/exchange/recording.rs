@@ -29,6 +29,28 @@ impl Exchange {
         }
     }
 
+    /// Appends a record with the next commit, and says then whether it is integrated. Several to one ledger log that is there stay in their order.
+    pub(crate) fn record_then(
+        self: &Arc<Self>,
+        about: Option<Authority>,
+        record: LedgerRecord,
+        then: Box<dyn FnOnce(bool) + Send>,
+    ) {
+        match self.ledger_log(about.as_ref()) {
+            Some(log) => self.append_record(
+                log,
+                record,
+                Box::new(|result: Result<_, _>| then(result.is_ok())),
+            ),
+            None => {
+                let exchange = Arc::clone(self);
+                tokio::spawn(async move {
+                    then(exchange.record_and_wait(about, record).await.is_ok());
+                });
+            }
+        }
+    }
+
     /// Appends a record and waits until it is integrated. It rides on the next commit, at the latest after a moment.
     ///
     /// # Errors

@@ -552,6 +552,7 @@ impl Consumption {
             position: self.reached.size,
             head: self.head.max(self.reached.size),
             receipted: self.series.size(),
+            held_by: "",
             paused_because: self.paused.clone(),
         });
     }

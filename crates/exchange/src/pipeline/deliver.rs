@@ -4,6 +4,7 @@
 //! position named by a revocation is the highest sequence handed to the transport plus one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use countersign_crypto::Hash;
@@ -14,6 +15,7 @@ use countersign_event::dsse::Envelope;
 use countersign_event::entry::{ENTRY_BYTES, Entry};
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
+use countersign_event::time::Timestamp;
 use countersign_policy::Action;
 use countersign_protocol::delivery::{BatchMessage, Cover, Lengths, write_descriptors_with};
 use countersign_protocol::{Heads, SignedHead, StartAt, Subscribe, SubscribeReady};
@@ -21,7 +23,9 @@ use countersign_store::journal::{Erasure, ReadError, Run};
 use countersign_tlog::{ProveError, compact_range_at, consistency_proof, inclusion_proof};
 use tokio::sync::watch;
 
+use super::allowance::{Amount, Limit, Room};
 use super::append::AppendError;
+use super::budget::{ALL, Budget};
 use super::receipt::{DeliveredRange, ReceiptFault, check_counts, check_follows};
 use crate::refusal::Refused;
 use crate::status::{Direction, SubscriptionStatus};
@@ -37,6 +41,9 @@ pub const BATCH_ENTRIES: u64 = 4096;
 /// receipts that were accepted and lost in a crash. It bounds what a receipt or request can make this node read.
 const WINDOWS_BEHIND_MAX: u64 = 4;
 
+/// How long a limit of the plan is waited for at most before the clock is looked at again.
+const HELD_LOOK: Duration = Duration::from_secs(60);
+
 /// One running subscription of a partner.
 pub struct Delivery {
     exchange: Arc<Exchange>,
@@ -46,6 +53,8 @@ pub struct Delivery {
     agreement: AgreementId,
     series: SeriesId,
     exposure: u64,
+    /// Shared with all sessions under the agreement; absent where the plan limits neither rate nor quota.
+    budget: Option<Arc<Budget>>,
     purpose: String,
     state: Mutex<State>,
     receipted: watch::Sender<u64>,
@@ -60,6 +69,10 @@ struct State {
     start: u64,
     generation: u64,
     paused_shown: bool,
+    /// Nothing goes on before this time, and whoever calls knows it.
+    held_until: Option<Timestamp>,
+    /// The subscriber was told that there is a rate.
+    rate_told: bool,
     /// Nothing is handed out any more.
     ended: bool,
 }
@@ -76,8 +89,36 @@ pub enum Next {
     },
     /// The end, signed.
     Ended(Arc<Refused>),
-    /// Nothing but the newest head, because the window is used up.
+    /// Nothing but the newest head, and why nothing else.
     Heads(Heads),
+    /// Nothing yet: [`Delivery::goes_on_in`] says when to look again.
+    Wait,
+}
+
+/// What a plan with limits makes of a step.
+enum Metered {
+    /// Entries.
+    Batch(Next),
+    /// Nothing before `until`; without a limit, because others may use up what is left.
+    Held {
+        /// Which limit, and the next event's data bytes.
+        limit: Option<(Limit, u64)>,
+        /// When to look again.
+        until: Timestamp,
+    },
+    /// Once something is in the ledger.
+    Soon,
+}
+
+/// Waits for what was asked of a budget; without one, for ever.
+async fn moved(allotted: Option<&mut watch::Receiver<u64>>) {
+    match allotted {
+        // The delivery holds the budget, so that the channel stays open.
+        Some(allotted) => {
+            let _ = allotted.changed().await;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 impl Exchange {
@@ -155,6 +196,7 @@ impl Exchange {
         // Durable before the first byte of data leaves.
         self.record_and_wait(Some(consumer.clone()), record).await?;
         let head = log.head();
+        let floor = self.history_floor(&log, head.size, &agreement)?;
         let Some(start) = self.find_start(&log, &head, request.start)? else {
             return Err(refuse(
                 RefusalCode::CursorMismatch,
@@ -169,6 +211,16 @@ impl Exchange {
             );
             return Err(refuse(RefusalCode::CursorMismatch, &reason));
         }
+        let start = match request.start {
+            StartAt::Cursor { .. } if start < floor => {
+                let reason = format!(
+                    "the plan's history begins at {floor}: begin a new series there, {start} lies before it"
+                );
+                return Err(refuse(RefusalCode::NotPermitted, &reason));
+            }
+            _ => start.max(floor),
+        };
+        let budget = self.budget(&agreement, &log).await?;
         let series = SeriesId(request.series);
         let last = self.last_receipt(&(agreement_id, series));
         let exposure = agreement.agreement.plan.exposure_events.max(1);
@@ -201,6 +253,7 @@ impl Exchange {
             agreement: agreement_id,
             series,
             exposure,
+            budget,
             purpose: request.purpose.clone(),
             receipted: watch::Sender::new(ready.receipt_size),
             ended: watch::Sender::new(None),
@@ -211,11 +264,13 @@ impl Exchange {
                 last,
                 generation,
                 paused_shown: false,
+                held_until: None,
+                rate_told: false,
                 ended: false,
             }),
             log,
         });
-        delivery.note_status(true, String::new());
+        delivery.note_status(true, None);
         Ok((ready, delivery))
     }
 
@@ -335,6 +390,35 @@ impl Exchange {
         Ok(low)
     }
 
+    /// The first sequence that an agreement's plan lets be read, of a log of `size`. It does not move as the log grows: what comes later has a later time than
+    /// the agreement's beginning.
+    ///
+    /// # Errors
+    /// [`ExchangeError`] where the log cannot be read.
+    pub fn history_floor(
+        &self,
+        log: &Log,
+        size: u64,
+        agreement: &AgreementState,
+    ) -> Result<u64, ExchangeError> {
+        let Some(history) = agreement.agreement.plan.history else {
+            return Ok(0);
+        };
+        let from = agreement.agreement.from;
+        let by_events = match history.events {
+            None => 0,
+            Some(events) => self.first_at(log, size, from.0)?.saturating_sub(events),
+        };
+        let by_time = match history.seconds {
+            None => 0,
+            Some(seconds) => {
+                let before = seconds.saturating_mul(1_000_000);
+                self.first_at(log, size, from.0.saturating_sub(before))?
+            }
+        };
+        Ok(by_events.max(by_time))
+    }
+
     fn time_of(&self, log: &Log, sequence: u64) -> Result<u64, ExchangeError> {
         let runs = self.reader().read(log.number(), sequence, 1, u64::MAX)?;
         let stored = runs.iter().flat_map(Run::iter).next();
@@ -391,7 +475,7 @@ fn proof_failed(error: ProveError<ReadError>) -> ExchangeError {
     ExchangeError::Proof(error.to_string())
 }
 
-fn unreadable(log: &Log, sequence: u64) -> ExchangeError {
+pub(super) fn unreadable(log: &Log, sequence: u64) -> ExchangeError {
     ExchangeError::Proof(format!(
         "entry {sequence} of `{}` could not be read",
         log.origin()
@@ -491,7 +575,11 @@ impl Delivery {
         let mut heads = self.log.watch();
         let mut receipts = self.receipted.subscribe();
         let mut ended = self.ended.subscribe();
+        let mut allotted = self.budget.as_ref().map(|budget| budget.watch());
         loop {
+            if let Some(allotted) = &mut allotted {
+                allotted.mark_unchanged();
+            }
             if let Some(refused) = ended.borrow_and_update().clone() {
                 return Ok(Next::Ended(refused));
             }
@@ -505,6 +593,7 @@ impl Delivery {
                 _ = heads.changed() => {}
                 _ = receipts.changed() => {}
                 _ = ended.changed() => {}
+                () = moved(allotted.as_mut()) => {}
             }
         }
     }
@@ -527,10 +616,20 @@ impl Delivery {
         };
         let end = head.size.min(room);
         if state.position < end {
-            let next = self.batch(&mut state, head, end)?;
+            let next = match &self.budget {
+                None => self.batch(&mut state, head, end)?.0,
+                Some(budget) => match self.metered(&mut state, budget, head, end)? {
+                    Metered::Batch(next) => next,
+                    Metered::Held { limit, until } => {
+                        return self.held(state, head, limit, until);
+                    }
+                    Metered::Soon => return Ok(None),
+                },
+            };
             state.paused_shown = false;
+            state.held_until = None;
             drop(state);
-            self.note_status(true, String::new());
+            self.note_status(true, None);
             return Ok(Some(next));
         }
         if head.size <= state.position || state.paused_shown {
@@ -542,14 +641,153 @@ impl Delivery {
             "the exposure window of {} events is used up: a receipt beyond {receipted} is awaited",
             self.exposure
         );
-        self.note_status(true, paused.clone());
+        self.note_status(true, Some(("exposure", paused.clone())));
         Ok(Some(Next::Heads(Heads {
             head: head_of(head)?,
             paused,
         })))
     }
 
-    fn batch(&self, state: &mut State, head: &LogHead, end: u64) -> Result<Next, ExchangeError> {
+    /// As [`Delivery::batch`], as far as rate and quota allow.
+    fn metered(
+        &self,
+        state: &mut State,
+        budget: &Arc<Budget>,
+        head: &LogHead,
+        end: u64,
+    ) -> Result<Metered, ExchangeError> {
+        let (first, view, now) = (state.position, self.view(), self.exchange.clock().now());
+        let mut allowance = budget.allowance();
+        // As far as one batch may go: what lies behind it costs nothing to look at later.
+        let end = end.min(first.saturating_add(BATCH_ENTRIES));
+        let next_bytes = if allowance.counts_bytes() {
+            let one = (first, first + 1);
+            self.exchange.reach(&self.log, one, [u64::MAX; 2])?.1[1]
+        } else {
+            0
+        };
+        let to = match allowance.room(view, (first, end), next_bytes, now) {
+            Room::Go { end, amount } if amount[1] == u64::MAX => {
+                end.min(first.saturating_add(amount[0]))
+            }
+            Room::Go { end, amount } => self.exchange.reach(&self.log, (first, end), amount)?.0,
+            Room::Ask(allotments) => {
+                drop(allowance);
+                budget.write(&self.exchange, allotments);
+                return Ok(Metered::Soon);
+            }
+            Room::Pending => return Ok(Metered::Soon),
+            Room::Others(until) => return Ok(Metered::Held { limit: None, until }),
+            Room::Held { limit, until } => {
+                let limit = Some((limit, next_bytes));
+                return Ok(Metered::Held { limit, until });
+            }
+        };
+        let (next, used) = self.batch(state, head, to)?;
+        let ahead = allowance.hand_out(view, (first, state.position), used);
+        drop(allowance);
+        budget.write(&self.exchange, ahead.into_iter().collect());
+        Ok(Metered::Batch(next))
+    }
+
+    /// What the subscription shows of the log: all of it.
+    fn view(&self) -> Hash {
+        ALL
+    }
+
+    /// Says once what holds it up and when that lifts, and remembers the time.
+    fn held(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        head: &LogHead,
+        limit: Option<(Limit, u64)>,
+        until: Timestamp,
+    ) -> Result<Option<Next>, ExchangeError> {
+        let now = self.exchange.clock().now();
+        let is_known = state
+            .held_until
+            .is_some_and(|known| now < known && known <= until);
+        state.held_until = Some(until);
+        let quiet = || Ok((!is_known).then_some(Next::Wait));
+        let Some((limit, next_bytes)) = limit else {
+            return quiet();
+        };
+        let told = match limit {
+            Limit::Rate => std::mem::replace(&mut state.rate_told, true),
+            Limit::QuotaBytes | Limit::QuotaEvents => {
+                std::mem::replace(&mut state.paused_shown, true)
+            }
+        };
+        let position = state.position;
+        drop(state);
+        let why = self.limit_text(limit, position, next_bytes, until);
+        let word = match limit {
+            Limit::Rate => "rate",
+            Limit::QuotaBytes => "quota-bytes",
+            Limit::QuotaEvents => "quota-events",
+        };
+        self.note_status(true, Some((word, why.clone())));
+        if told {
+            return quiet();
+        }
+        Ok(Some(Next::Heads(Heads {
+            head: head_of(head)?,
+            paused: why,
+        })))
+    }
+
+    /// Which limit it is, and when it lifts.
+    fn limit_text(&self, limit: Limit, position: u64, next_bytes: u64, until: Timestamp) -> String {
+        let registry = self.exchange.registry();
+        let state = registry.agreements.get(&self.agreement);
+        let plan = state.map(|state| &state.agreement.plan);
+        let quota = plan.and_then(|plan| plan.quota);
+        let period = quota
+            .map(|quota| quota.period.to_string())
+            .unwrap_or_default();
+        let lifts = until.to_rfc3339();
+        match limit {
+            Limit::Rate => {
+                let rate = plan.and_then(|plan| plan.rate);
+                let rate = rate.map_or(0, |rate| rate.events_per_second.get());
+                format!("the plan's rate is {rate} events a second: events come no faster")
+            }
+            Limit::QuotaEvents => {
+                let events = quota.and_then(|quota| quota.events).unwrap_or_default();
+                format!(
+                    "the plan's quota of {events} events (period: {period}) is used up: it lifts at {lifts}"
+                )
+            }
+            Limit::QuotaBytes => {
+                let bytes = quota.and_then(|quota| quota.bytes).unwrap_or_default();
+                if next_bytes > bytes {
+                    return format!(
+                        "entry {position} has {next_bytes} data bytes, more than the plan's quota of {bytes} in all: it cannot be delivered under this plan"
+                    );
+                }
+                format!(
+                    "the plan's quota of {bytes} data bytes (period: {period}) does not suffice for entry {position}: it lifts at {lifts}"
+                )
+            }
+        }
+    }
+
+    /// In what time it is worth calling [`Delivery::next`] again, where a limit of the plan holds events up.
+    #[must_use]
+    pub fn goes_on_in(&self) -> Option<Duration> {
+        let until = self.state().held_until?;
+        let now = self.exchange.clock().now();
+        let wait = Duration::from_micros(until.0.saturating_sub(now.0));
+        // A clock may be set meanwhile.
+        Some(wait.clamp(Duration::from_millis(1), HELD_LOOK))
+    }
+
+    fn batch(
+        &self,
+        state: &mut State,
+        head: &LogHead,
+        end: u64,
+    ) -> Result<(Next, Amount), ExchangeError> {
         let first = state.position;
         // A reader that starts again earlier gets what is counted already, and then a batch that begins where counting goes on.
         let counted = state.delivered.end();
@@ -582,7 +820,7 @@ impl Delivery {
         if batch_end > state.delivered.end() {
             state.delivered.add(batch_end, events, bytes);
         }
-        Ok(Next::Batch { message, bulk })
+        Ok((Next::Batch { message, bulk }, [events, bytes]))
     }
 
     /// Takes a receipt or rejection of the consumer; returns the receipt's number (0 for a rejection) once it is in the ledger. A receipt
@@ -661,7 +899,7 @@ impl Delivery {
             *receipted = receipt.size.max(*receipted);
             moves
         });
-        self.note_status(true, String::new());
+        self.note_status(true, None);
         let Some((from, events, bytes)) = added else {
             self.landed(&receipt).await?;
             return Ok(receipt.number);
@@ -940,10 +1178,18 @@ impl Delivery {
 
     /// The session is over; the status stays, marked as not connected.
     pub fn disconnected(&self) {
-        self.note_status(false, String::new());
+        let position = self.state().position;
+        if let Some(budget) = &self.budget {
+            // Whoever reads on elsewhere is not to miss what was set aside here.
+            let back = budget.allowance().give_back(self.view(), position);
+            budget.write(&self.exchange, back.into_iter().collect());
+        }
+        self.note_status(false, None);
     }
 
-    fn note_status(&self, connected: bool, paused_because: String) {
+    /// What holds it up: the limit in one word, and in words for people.
+    fn note_status(&self, connected: bool, held: Option<(&'static str, String)>) {
+        let (held_by, paused_because) = held.unwrap_or_default();
         let position = self.state().position;
         self.exchange.note_status(SubscriptionStatus {
             direction: Direction::Out,
@@ -954,6 +1200,7 @@ impl Delivery {
             position,
             head: self.log.size(),
             receipted: *self.receipted.borrow(),
+            held_by,
             paused_because,
         });
     }

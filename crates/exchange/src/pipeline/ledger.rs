@@ -87,7 +87,8 @@ fn own_event(
 
 fn subject(record: &LedgerRecord) -> Option<&Origin> {
     match record {
-        LedgerRecord::AuthorRule { stream, .. }
+        LedgerRecord::Allotment { stream, .. }
+        | LedgerRecord::AuthorRule { stream, .. }
         | LedgerRecord::Cursor { stream, .. }
         | LedgerRecord::Decision { stream, .. }
         | LedgerRecord::Hold { stream, .. }

@@ -4,7 +4,9 @@
 //!
 //! Each stage takes only what the stage before makes, so that a skipped check does not compile.
 
+pub(crate) mod allowance;
 pub mod append;
+pub(crate) mod budget;
 pub mod consume;
 pub mod deliver;
 pub mod duplicates;

@@ -419,7 +419,7 @@ async fn nothing_is_handed_out_at_or_above_the_signed_position_however_it_races(
                 match reading.next().await.unwrap() {
                     Next::Batch { message, .. } => end = message.first + u64::from(message.count),
                     Next::Ended(refused) => return (end, refused.refusal.position.unwrap()),
-                    Next::Heads(_) => {}
+                    Next::Heads(_) | Next::Wait => {}
                 }
             }
         });

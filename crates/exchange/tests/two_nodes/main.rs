@@ -17,6 +17,7 @@ mod hostile;
 mod identity;
 mod keys;
 mod ledger;
+mod limits;
 mod onboarding;
 mod outside;
 mod power_loss;

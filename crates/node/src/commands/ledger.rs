@@ -148,6 +148,12 @@ fn summary(record: &LedgerRecord) -> String {
     let peek = |envelope: &str| Envelope::from_json(envelope.as_bytes()).ok();
     match record {
         LedgerRecord::Agreement { .. } => "agreement under both signatures".to_owned(),
+        LedgerRecord::Allotment {
+            from,
+            events,
+            bytes,
+            ..
+        } => format!("of the quota, {events} events and {bytes} bytes set aside from {from} on"),
         LedgerRecord::App { name, enrolled, .. } => format!(
             "application {name} {}",
             if *enrolled { "enrolled" } else { "removed" }

@@ -82,6 +82,7 @@ impl LocalNode {
             "head": status.head,
             "lag": status.lag(),
             "receipted": status.receipted,
+            "held_by": status.held_by,
             "paused_because": self.why(status),
         })
     }

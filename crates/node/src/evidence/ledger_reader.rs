@@ -137,7 +137,8 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
                 (ending.stream == *stream).then_some(ending.position.unwrap_or(0))
             })
         }
-        LedgerRecord::App { .. }
+        LedgerRecord::Allotment { .. }
+        | LedgerRecord::App { .. }
         | LedgerRecord::AuthorRule { .. }
         | LedgerRecord::Contradiction { .. }
         | LedgerRecord::Cursor { .. }

@@ -307,6 +307,20 @@ impl Fold<'_> {
                 Ok(())
             }
             // What these say is read from their entries; they need no table.
+            LedgerRecord::Allotment {
+                stream: about,
+                events,
+                bytes,
+                from,
+                ..
+            } => {
+                *stream = Some(about);
+                self.counterparty()?;
+                for number in [events, bytes, from] {
+                    int(number)?;
+                }
+                Ok(())
+            }
             LedgerRecord::ErasureRequest { envelope } => {
                 let document: ErasureRequest = peek(&envelope)?;
                 *stream = Some(document.stream);

@@ -110,6 +110,7 @@ impl Wire {
                 self.consumption.take_heads(&heads).unwrap();
                 None
             }
+            Next::Wait => None,
             Next::Ended(refused) => panic!("{refused:?}"),
         }
     }
@@ -123,6 +124,7 @@ impl Wire {
                 self.paused = Some(heads);
                 None
             }
+            Next::Wait => None,
             Next::Ended(refused) => {
                 self.ended = Some(refused);
                 None
