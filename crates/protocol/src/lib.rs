@@ -12,6 +12,7 @@ mod frame;
 pub mod invitation;
 mod messages;
 pub mod publish;
+mod request;
 mod varint;
 
 pub use frame::{
@@ -19,6 +20,7 @@ pub use frame::{
     frame_bytes_max, header,
 };
 pub use messages::*;
+pub use request::Request;
 
 /// ALPN: the protocol's name and major version. Another major version is another protocol.
 pub const ALPN: &[u8] = b"countersign/1";

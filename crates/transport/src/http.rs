@@ -20,6 +20,64 @@ use tokio::sync::watch;
 use connections::Connections;
 use logs::Logs;
 
+/// What can be asked over HTTP, each with the paths below it. Nothing is routed that is not named here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HttpDoor {
+    /// Heads to be cosigned, from anybody.
+    AddCheckpoint,
+    /// Whether the node lives.
+    Health,
+    /// Published logs.
+    Logs,
+    /// Figures about the node.
+    Metrics,
+    /// What this node has cosigned.
+    Monitored,
+}
+
+impl HttpDoor {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::AddCheckpoint,
+        Self::Health,
+        Self::Logs,
+        Self::Metrics,
+        Self::Monitored,
+    ];
+
+    /// The path, or what all its paths begin with.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::AddCheckpoint => witness::ADD_CHECKPOINT,
+            Self::Health => "/healthz",
+            Self::Logs => logs::PREFIX,
+            Self::Metrics => "/metrics",
+            Self::Monitored => witness::PREFIX,
+        }
+    }
+
+    fn open(self, exchange: &Arc<Exchange>) -> Router {
+        let path = self.path();
+        let below = format!("{path}{{*path}}");
+        let exchange = Arc::clone(exchange);
+        match self {
+            Self::AddCheckpoint => Router::new()
+                .route(path, post(witness::add_checkpoint))
+                .layer(DefaultBodyLimit::max(witness::BODY_MAX))
+                .with_state(exchange),
+            Self::Health => Router::new().route(path, get(healthz)).with_state(exchange),
+            Self::Logs => Router::new()
+                .route(&below, get(logs::published))
+                .with_state(Logs::new(exchange)),
+            Self::Metrics => Router::new().route(path, get(metrics)).with_state(exchange),
+            Self::Monitored => Router::new()
+                .route(&below, get(witness::monitored))
+                .with_state(exchange),
+        }
+    }
+}
+
 /// Serves the HTTP door until `stopping` is true. Returns where it listens.
 ///
 /// # Errors
@@ -31,20 +89,9 @@ pub async fn serve(
 ) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind(listen).await?;
     let local = listener.local_addr()?;
-    let published = Router::new()
-        .route(&format!("{}{{*path}}", logs::PREFIX), get(logs::published))
-        .with_state(Logs::new(Arc::clone(&exchange)));
-    let router = Router::new()
-        .route("/healthz", get(healthz))
-        .route("/metrics", get(metrics))
-        .route(witness::ADD_CHECKPOINT, post(witness::add_checkpoint))
-        .layer(DefaultBodyLimit::max(witness::BODY_MAX))
-        .route(
-            &format!("{}{{*path}}", witness::PREFIX),
-            get(witness::monitored),
-        )
-        .with_state(exchange)
-        .merge(published);
+    let router = HttpDoor::ALL.iter().fold(Router::new(), |router, door| {
+        router.merge(door.open(&exchange))
+    });
     let listener = Connections::new(listener);
     tokio::spawn(async move {
         let stop = async move {

@@ -438,18 +438,27 @@ async fn dispatch(
     let Some(first) = first else { return Ok(()) };
     let (kind, body) = (first.kind, first.body);
     // Each in a box of its own size: in one piece, an idle subscription would hold what the largest of the others needs.
-    match kind {
-        PublishOpen::KIND => {
+    let Some(request) = Request::of(kind) else {
+        let reason = format!("no request has kind {kind}");
+        let refused = exchange.refuse(peer, "request", "", RefusalCode::Malformed, reason);
+        writer
+            .write(Refused::KIND, &refused.message().to_body())
+            .await
+            .map_err(gone)?;
+        return writer.finish().map_err(gone);
+    };
+    match request {
+        Request::Publish => {
             let publish =
                 publish::serve_publish(&exchange, peer, (kind, body), &mut reader, &mut writer);
             Box::pin(publish).await?;
             writer.finish().map_err(gone)
         }
-        Subscribe::KIND => {
+        Request::Subscribe => {
             let peer = peer.clone();
             Box::pin(deliver::serve(exchange, peer, (kind, body), writer, reader)).await
         }
-        JoinQuery::KIND => {
+        Request::Join => {
             let join = join::serve(
                 exchange,
                 peer.clone(),
@@ -468,23 +477,23 @@ async fn dispatch(
             }
             served
         }
-        AddCheckpoints::KIND => {
+        Request::AddCheckpoints => {
             let served =
                 witness::serve_add_checkpoints(&exchange, peer, (kind, &body), &mut writer);
             Box::pin(served).await?;
             writer.finish().map_err(gone)
         }
-        FetchBack::KIND => {
+        Request::FetchBack => {
             let served = witness::serve_fetch_back(&exchange, peer, (kind, &body), &mut writer);
             Box::pin(served).await?;
             writer.finish().map_err(gone)
         }
-        AskLog::KIND => {
+        Request::AskLog => {
             let served = witness::serve_ask_log(&exchange, peer, (kind, &body), &mut writer);
             Box::pin(served).await?;
             writer.finish().map_err(gone)
         }
-        AskPolicy::KIND => {
+        Request::AskPolicy => {
             let ask = AskPolicy::read(kind, &body).map_err(gone)?;
             let (kind, body) = match exchange.answer_policy(peer, &ask) {
                 Ok(answer) => (PolicyAnswer::KIND, answer.to_body()),
@@ -493,7 +502,7 @@ async fn dispatch(
             writer.write(kind, &body).await.map_err(gone)?;
             writer.finish().map_err(gone)
         }
-        Notice::KIND => {
+        Request::Notice => {
             let notice = Notice::read(kind, &body).map_err(gone)?;
             match Box::pin(exchange.take_notice(peer, &notice.envelope)).await {
                 Ok(()) => writer
@@ -510,19 +519,10 @@ async fn dispatch(
             }
             writer.finish().map_err(gone)
         }
-        Ping::KIND => {
+        Request::Ping => {
             let ping = Ping::read(kind, &body).map_err(gone)?;
             writer
                 .write(Pong::KIND, &Pong { nonce: ping.nonce }.to_body())
-                .await
-                .map_err(gone)?;
-            writer.finish().map_err(gone)
-        }
-        _ => {
-            let reason = format!("no request has kind {kind}");
-            let refused = exchange.refuse(peer, "request", "", RefusalCode::Malformed, reason);
-            writer
-                .write(Refused::KIND, &refused.message().to_body())
                 .await
                 .map_err(gone)?;
             writer.finish().map_err(gone)
