@@ -188,6 +188,12 @@ fn every_key_of_two_nodes_is_rotated_while_events_flow() {
         0
     );
     assert_eq!(audit(&root, &consumer, &copy, "half", &[&second]), 9);
+    // What was signed under a key before, under the checkpoint of a later one.
+    let early = root.path().join("early");
+    let early = early.to_str().unwrap();
+    producer.json(&["evidence", "export", STREAM, "--to", "4", "--out", early]);
+    let verified = producer.run(&["evidence", "verify", early, "--trust", &first]);
+    assert_eq!(verified.status.code(), Some(0), "{verified:?}");
     let proof = root.path().join("one.tlog-proof");
     let proof = proof.to_str().unwrap();
     producer.json(&["stream", "proof", STREAM, "3", "--out", proof]);

@@ -157,14 +157,15 @@ class Bundle:
             need(begins.get("origin") == log.origin and "organization" in begins and ours, f"{log.origin}, entry 0", "no genesis of this log")
         revoked = self.is_revoked(log, where)
         if known is None:
-            need(not revoked, where, "its key was revoked", Lacking)
-            return need(pinned, where, f"no key statement of {log.owner} is here", Lacking)
-        delegated = self.keys_at(log.owner, "log", log.last_time)
-        need(any(key["key"] == log.key and key["from"] <= log.last_time < key["until"] for key in delegated), where,
-             "the key statement in force does not delegate the key that signed it")
-        need(not revoked, where, "its key was revoked, and no head that is named vouches for the entries here", Lacking)
-        need(pinned or any(fingerprint(key) in fingerprints for key in known[-1]["line"]), where,
-             f"{fingerprint(known[-1]['organization'])} is not among the keys that are trusted", Lacking)
+            return need(pinned and not revoked, where, f"no key statement of {log.owner} is here, or its key was revoked", Lacking)
+        own = lambda statements: [key for one in statements for key in one["keys"] if (key["role"], key["key"]) == ("log", log.key)]
+        since = known[max([at for at, one in enumerate(known) if one["made"] <= log.last_time], default=0):]
+        whole, each = log.to == log.size, any if log.to == log.size else all    # of a range it was signed then or later
+        stated = own(since[:1] if whole else since)
+        need(stated and each(log.last_time < key["until"] and (not whole or key["from"] <= log.last_time) for key in stated), where, "no key statement in force delegates its key")
+        kept = whole or any(known[-1]["made"] < key["until"] for key in own(known[-1:])) or self.revocations_of(log.owner, "log", log.key)
+        need(kept and not revoked, where, "its key was retired or revoked since, and nothing vouches for the entries here", Lacking)
+        need(pinned or fingerprints & {fingerprint(key) for key in known[-1]["line"]}, where, "its organization is not among those that are trusted", Lacking)
 
     # ------------------------------------------------------------------------------------------------------- documents
 

@@ -9,7 +9,7 @@ use countersign_event::names::Origin;
 use countersign_protocol::{AskLog, LogState, SignedHead};
 use countersign_store::journal::LogKind;
 use countersign_tlog::checkpoint::note_from_signature;
-use countersign_tlog::fork_proof::ForkProof;
+use countersign_tlog::fork_proof::{ForkProof, STATEMENTS_MAX};
 use countersign_tlog::{
     Checkpoint, Note, TREE_SIZE_MAX, Vkey, compact_range_at, consistency_proof,
 };
@@ -49,18 +49,11 @@ impl Exchange {
             return;
         }
         let authority = origin.authority();
-        let (known, statement) = {
-            let registry = self.registry();
-            let partner = registry.partners.get(&authority);
-            let own = (authority == *self.identity().authority())
-                .then(|| self.identity().envelope.to_json());
-            let statement = partner.map(|partner| partner.envelope.to_json());
-            (partner.is_some(), statement.or(own))
-        };
-        let statements = statement.and_then(|json| String::from_utf8(json).ok());
+        let known = self.registry().partners.contains_key(&authority);
+        let statements = self.key_documents(&authority, STATEMENTS_MAX);
         let (evidence, detail) = match found.proof {
             Some(proof) => {
-                let proof = proof.with_statements(statements.into_iter().collect());
+                let proof = proof.with_statements(statements);
                 let kept =
                     self.evidence
                         .keep(origin.as_str(), "fork-proof", proof.encode().as_bytes());
@@ -511,7 +504,7 @@ fn note_by<'k>(
     head: &SignedHead,
     keys: impl Iterator<Item = &'k PublicKey>,
 ) -> Option<String> {
-    let (key, signature) = head.signed_by(origin.as_str(), keys)?;
     let checkpoint = head.checkpoint(origin.as_str());
+    let (key, signature) = head.signed_by(&checkpoint, keys)?;
     Some(note_from_signature(&checkpoint, key, signature))
 }

@@ -9,6 +9,8 @@ use countersign_event::time::Timestamp;
 use countersign_tlog::Checkpoint;
 use countersign_tlog::checkpoint::signature_of;
 
+use crate::clock::Clock;
+
 /// Who this node is: the organization's statement and the role keys that it delegates. The organization key itself is not here: it may be offline.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -107,9 +109,9 @@ pub(crate) struct LogSigner {
 
 impl LogSigner {
     /// Signs a checkpoint with the keys in force.
-    pub(crate) fn sign(&self, checkpoint: &Checkpoint, now: Timestamp) -> HeadSignatures {
+    pub(crate) fn sign(&self, checkpoint: &Checkpoint, clock: &dyn Clock) -> HeadSignatures {
         let before = self.before.as_ref();
-        let before = before.filter(|(_, until)| until.is_none_or(|until| now < until));
+        let before = before.filter(|(_, until)| until.is_none_or(|until| clock.now() < until));
         HeadSignatures {
             key: self.key.public(),
             signature: signature_of(checkpoint, &self.key),

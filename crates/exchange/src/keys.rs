@@ -5,6 +5,7 @@
 //! revoke   rotate ─► the revoked key signs no more ─► heads named, signed by the organization key ─► ledger ─► partners told
 //! ```
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use countersign_crypto::{PublicKey, sha256};
@@ -224,6 +225,22 @@ impl Exchange {
         let revoked = revoked.into_iter().flatten();
         let revoked = revoked.map(|held| held.envelope.clone());
         news.into_iter().chain(revoked).collect()
+    }
+
+    /// Every key statement and revocation that is held of an organization, as JSON; at most `most` of them, the newest.
+    pub(crate) fn key_documents(&self, authority: &Authority, most: usize) -> Vec<String> {
+        let own = self.identity();
+        let newest = (authority == own.authority()).then(|| own.envelope.clone());
+        let registry = self.registry();
+        let stated = registry.statements.get(authority).into_iter().flatten();
+        let revoked = registry.revocations.get(authority).into_iter().flatten();
+        let revoked = revoked.map(|held| held.envelope.clone());
+        let all = stated.cloned().chain(newest).chain(revoked);
+        let text = |envelope: Envelope| String::from_utf8(envelope.to_json()).ok();
+        let mut all: Vec<String> = all.filter_map(text).collect();
+        let mut seen = HashSet::new();
+        all.retain(|one| seen.insert(one.clone()));
+        all.split_off(all.len().saturating_sub(most))
     }
 
     /// A partner tells of its newer key statement.

@@ -74,7 +74,7 @@ pub struct LogHead {
     /// Its time, µs since 1970; 0 where there is none.
     pub last_time_us: u64,
     /// Our signatures over this checkpoint (own logs).
-    pub signature: Option<HeadSignatures>,
+    pub signature: Option<Arc<HeadSignatures>>,
     /// The newest head that the producer signed (copies); at least as large as this one.
     pub producer: Option<SignedHead>,
 }
@@ -83,7 +83,7 @@ impl LogHead {
     /// The signed head, where one is there: our own of exactly this size, or the producer's newest.
     #[must_use]
     pub fn signed(&self) -> Option<SignedHead> {
-        match self.signature {
+        match &self.signature {
             Some(signed) => {
                 let before = signed.before.map(|(_, signature)| signature);
                 let head = SignedHead::new(self.size, self.root, signed.signature);
@@ -96,7 +96,7 @@ impl LogHead {
     /// The signed note of a log of ours, with a line for each key that has signed it.
     #[must_use]
     pub fn note(&self, origin: &Origin) -> Option<String> {
-        let signed = self.signature?;
+        let signed = self.signature.as_deref()?;
         let checkpoint = Checkpoint {
             origin: origin.to_string(),
             size: self.size,

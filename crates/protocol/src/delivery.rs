@@ -663,9 +663,9 @@ impl LogReader {
             }
         }
         let counting = self.keys.counting(head.size, &head.root);
-        if head.signed_by(&self.origin, counting).is_none() {
+        if head.signed_by(&checkpoint, counting).is_none() {
             let size = head.size;
-            let revoked = head.signed_by(&self.origin, self.keys.revoked());
+            let revoked = head.signed_by(&checkpoint, self.keys.revoked());
             return Err(match revoked {
                 Some(_) => BatchFault::Revoked { size },
                 None => BatchFault::Signature { size },

@@ -167,16 +167,14 @@ impl SignedHead {
         self.signatures().next()
     }
 
-    /// The first of these keys that has signed the head of the log `origin`, and its signature.
+    /// The first of these keys that has signed the head, which stands for `checkpoint`, and its signature.
     pub fn signed_by<'k>(
         &self,
-        origin: &str,
+        checkpoint: &Checkpoint,
         keys: impl Iterator<Item = &'k PublicKey>,
     ) -> Option<(&'k PublicKey, Signature)> {
-        let checkpoint = self.checkpoint(origin);
         for key in keys {
-            let good =
-                |signature: &Signature| verify_signature(&checkpoint, key, signature).is_ok();
+            let good = |signature: &Signature| verify_signature(checkpoint, key, signature).is_ok();
             if let Some(signature) = self.signatures().find(good) {
                 return Some((key, signature));
             }

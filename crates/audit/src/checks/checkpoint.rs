@@ -221,7 +221,12 @@ pub(crate) fn judge_key(
         witnessed,
         weight: Weight::Full,
     };
-    judge_signer(&signed, InForce::At(walked.last_time), keys, trust, found)
+    // The checkpoint of a range that ends before it was signed at some later time.
+    let time = match log.to == log.size {
+        true => InForce::At(walked.last_time),
+        false => InForce::NotOverBy(walked.last_time),
+    };
+    judge_signer(&signed, time, keys, trust, found)
 }
 
 /// The roots of a checkpoint's tree that are known once its entries were walked.

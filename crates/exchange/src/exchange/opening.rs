@@ -1,5 +1,7 @@
 //! From what is stored to what is held in memory.
 
+use std::sync::Arc;
+
 use countersign_event::documents::Digest;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
@@ -25,7 +27,7 @@ pub(super) fn open_log(reader: &JournalReader, identity: &Identity, info: LogInf
     };
     // Ed25519 is deterministic: signing again what was signed before the stop gives the same checkpoint.
     let signature = (info.kind != LogKind::Copy)
-        .then(|| identity.sign_as_of(&checkpoint, Timestamp(head.last_time_us)));
+        .then(|| Arc::new(identity.sign_as_of(&checkpoint, Timestamp(head.last_time_us))));
     let producer = head
         .cover
         .and_then(|stored| postcard::from_bytes::<Cover>(&stored.cover).ok())

@@ -268,7 +268,7 @@ fn fix(
     keys: &[PublicKey],
 ) -> Option<FixedLog> {
     let checkpoint = head.checkpoint(origin.as_str());
-    let (key, signature) = head.signed_by(origin.as_str(), keys.iter())?;
+    let (key, signature) = head.signed_by(&checkpoint, keys.iter())?;
     (checkpoint.size > 0).then_some(())?;
     Some(FixedLog {
         number,

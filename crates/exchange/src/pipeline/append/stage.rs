@@ -27,7 +27,7 @@ pub(super) struct Tip {
     pub(super) range: CompactRange,
     pub(super) last_leaf: Hash,
     pub(super) last_time_us: u64,
-    pub(super) signature: Option<HeadSignatures>,
+    pub(super) signature: Option<Arc<HeadSignatures>>,
     pub(super) producer: Option<SignedHead>,
 }
 
@@ -85,7 +85,10 @@ impl Stage {
         Self {
             log,
             expected_size: tip.range.size(),
-            signature_before: tip.signature.map(|signed| signed.signature.to_bytes()),
+            signature_before: tip
+                .signature
+                .as_ref()
+                .map(|signed| signed.signature.to_bytes()),
             growth: tip.growth(),
             tip,
             entries: Vec::new(),

@@ -600,7 +600,8 @@ impl State {
         if stage.log.kind() != LogKind::Copy {
             let origin = stage.log.origin().as_str().to_owned();
             let checkpoint = Checkpoint { origin, size, root };
-            stage.tip.signature = Some(self.signer.sign(&checkpoint, self.clock.now()));
+            let signed = self.signer.sign(&checkpoint, self.clock.as_ref());
+            stage.tip.signature = Some(Arc::new(signed));
         }
         for run in stage.runs() {
             self.publishers.add(number, run);
@@ -615,7 +616,7 @@ impl State {
             root,
             last_leaf: stage.tip.last_leaf,
             last_time_us: stage.tip.last_time_us,
-            signature: stage.tip.signature,
+            signature: stage.tip.signature.clone(),
             producer: stage.tip.producer.clone(),
         });
         self.tips.insert(number, stage.tip);
