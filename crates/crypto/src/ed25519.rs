@@ -144,6 +144,10 @@ impl PublicKey {
             .map_err(|_| SignatureError)
     }
 
+    pub(crate) fn montgomery(&self) -> [u8; 32] {
+        self.0.to_montgomery().to_bytes()
+    }
+
     /// The name people compare; see `schemas/names.md`.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
@@ -316,6 +320,10 @@ impl SigningKey {
             purpose.as_bytes(),
             self.0.as_bytes(),
         ]))
+    }
+
+    pub(crate) fn scalar_bytes(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_scalar_bytes())
     }
 
     /// The public half.

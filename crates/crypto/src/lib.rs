@@ -1,23 +1,27 @@
 //! Keys, hashes and randomness: the one small wrapper around reviewed cryptography.
 //!
-//! Everything in the workspace that hashes, signs, verifies or draws randomness does it through this crate, so that
+//! Everything in the workspace that hashes, signs, verifies, encrypts or draws randomness does it through this crate, so that
 //! strictness is decided once: keys that are weak or carry a torsion component are refused when first met
 //! ([`PublicKey::from_bytes`]), and only the strict Ed25519 verification exists ([`PublicKey::verify`]).
 //!
 //! Out of scope: what is hashed or signed (crates `event` and `tlog`), TLS (crate `client`).
 
+mod aead;
 mod base32;
 mod ed25519;
 mod entropy;
+mod hpke;
 mod sha256;
 mod timestamp;
 mod work;
 
+pub use aead::{NONCE_BYTES, OpenError, SEAL_TAG_BYTES, SealingKey, hkdf_sha256};
 pub use base32::base32_lower;
 pub use ed25519::{
     Fingerprint, FingerprintError, KeyError, PublicKey, Signature, SignatureError, SigningKey,
 };
 pub use entropy::{Entropy, EntropyError, OsEntropy, SeededEntropy};
+pub use hpke::{HpkeSealed, WeakRecipient, X25519PublicKey, X25519SecretKey};
 pub use sha256::{Hash, Sha256Stream, sha256, sha256_headed, sha256_headed_pair, sha256_of};
 pub use timestamp::{
     TIMESTAMP_TOKEN_BYTES_MAX, TimestampError, TimestampToken, TsaRoots, TsaRootsError,
