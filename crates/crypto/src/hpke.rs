@@ -60,15 +60,16 @@ impl X25519PublicKey {
     ) -> Result<HpkeSealed, WeakRecipient> {
         let recipient =
             <Suite as hpke::Kem>::PublicKey::from_bytes(&self.0).map_err(|_| WeakRecipient)?;
-        let (encapsulated, ciphertext) = hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha256, Suite>(
-            &OpModeS::Base,
-            &recipient,
-            info,
-            plaintext,
-            associated,
-            &mut Drawn(entropy),
-        )
-        .map_err(|_| WeakRecipient)?;
+        let (encapsulated, ciphertext) =
+            hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha256, Suite>(
+                &OpModeS::Base,
+                &recipient,
+                info,
+                plaintext,
+                associated,
+                &mut Drawn(entropy),
+            )
+            .map_err(|_| WeakRecipient)?;
         let mut sealed = HpkeSealed {
             encapsulated: [0; 32],
             ciphertext,
@@ -105,8 +106,8 @@ impl X25519SecretKey {
         info: &[u8],
         associated: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let key = <Suite as hpke::Kem>::PrivateKey::from_bytes(self.0.as_ref())
-            .map_err(|_| OpenError)?;
+        let key =
+            <Suite as hpke::Kem>::PrivateKey::from_bytes(self.0.as_ref()).map_err(|_| OpenError)?;
         let encapsulated = <Suite as hpke::Kem>::EncappedKey::from_bytes(&sealed.encapsulated)
             .map_err(|_| OpenError)?;
         hpke::single_shot_open::<AesGcm256, HkdfSha256, Suite>(
@@ -186,7 +187,10 @@ mod tests {
             .unwrap();
         let secret = key.to_x25519();
         assert_eq!(secret.public(), key.public().to_x25519());
-        assert_eq!(secret.hpke_open(&sealed, b"info", b"aad").unwrap()[..], b"secret"[..]);
+        assert_eq!(
+            secret.hpke_open(&sealed, b"info", b"aad").unwrap()[..],
+            b"secret"[..]
+        );
         assert!(secret.hpke_open(&sealed, b"infp", b"aad").is_err());
         assert!(secret.hpke_open(&sealed, b"info", b"aae").is_err());
         let other = SigningKey::generate(&mut entropy).to_x25519();

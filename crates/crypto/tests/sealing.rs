@@ -40,13 +40,18 @@ fn hpke_seals_and_opens_what_rfc_9180_says() {
         assert_eq!(secret.public(), public);
         let mut entropy = Given(bytes(&case, "ikmE"));
         let (aad, plaintext) = (bytes(first, "aad"), bytes(first, "pt"));
-        let sealed = public.hpke_seal(&info, &aad, &plaintext, &mut entropy).unwrap();
+        let sealed = public
+            .hpke_seal(&info, &aad, &plaintext, &mut entropy)
+            .unwrap();
         let published = HpkeSealed {
             encapsulated: array(&case, "enc"),
             ciphertext: bytes(first, "ct"),
         };
         assert_eq!(sealed, published);
-        assert_eq!(secret.hpke_open(&published, &info, &aad).unwrap()[..], plaintext);
+        assert_eq!(
+            secret.hpke_open(&published, &info, &aad).unwrap()[..],
+            plaintext
+        );
         let mut altered = published.clone();
         altered.ciphertext[3] ^= 1;
         assert!(secret.hpke_open(&altered, &info, &aad).is_err());

@@ -10,6 +10,7 @@ use countersign_crypto::Hash;
 use crate::attributes::{ATTRIBUTE_BYTES_MAX, AttributeError, Attributes};
 use crate::commitment::{SALT_BYTES, Salts, commitments};
 use crate::data::{AUTHOR_MATERIAL_BYTES_MAX, DATA_BYTES_MAX, DataError, DataPart};
+use crate::encryption::{SEALED_EXTRA_BYTES, SealedRef};
 use crate::entry::{Entry, Flags, Kind};
 use crate::time::Timestamp;
 
@@ -17,9 +18,14 @@ use crate::time::Timestamp;
 pub const CONTENT_SALT_BYTES: usize = 2 * SALT_BYTES;
 
 /// The largest content that the format admits: salts, attributes, and a data part of one state byte, a length, author
-/// material and data. Readers bound their buffers by it before they allocate.
-pub const CONTENT_BYTES_MAX: usize =
-    CONTENT_SALT_BYTES + ATTRIBUTE_BYTES_MAX + 1 + 4 + AUTHOR_MATERIAL_BYTES_MAX + DATA_BYTES_MAX;
+/// material and data, and what sealing adds to it. Readers bound their buffers by it before they allocate.
+pub const CONTENT_BYTES_MAX: usize = CONTENT_SALT_BYTES
+    + ATTRIBUTE_BYTES_MAX
+    + 1
+    + 4
+    + AUTHOR_MATERIAL_BYTES_MAX
+    + DATA_BYTES_MAX
+    + SEALED_EXTRA_BYTES;
 
 /// How large the parts of an event may be, checked before anything of that size is allocated. Values above those of
 /// [`Limits::FORMAT`] have no effect.
@@ -329,8 +335,8 @@ pub enum ContentError {
         /// Bytes there are.
         found: u32,
     },
-    /// The content is sealed to recipients; this version opens clear content only.
-    #[error("the content is encrypted, which this version cannot read")]
+    /// The data is sealed to recipients: it takes a key to read it.
+    #[error("the data is encrypted: it takes a key to read it")]
     Encrypted,
     /// The parts are not a valid event.
     #[error(transparent)]
@@ -359,7 +365,8 @@ pub fn open_content(
     Ok((event, head))
 }
 
-/// Checks that `content` is what `entry` commits to. `attribute_bytes` is the length of its attributes.
+/// Checks that `content` is what `entry` commits to. `attribute_bytes` is the length of its attributes. Of an encrypted entry both commitments are checked, and
+/// then it is [`ContentError::Encrypted`].
 ///
 /// # Errors
 /// [`ContentError`] naming the first field that differs. A wrong commitment is told from a malformed event, and comes
@@ -393,6 +400,28 @@ pub fn check_content<'a>(
         return Err(ContentError::AuthorSigned { stated });
     }
     Ok(event)
+}
+
+/// Splits a content whose data is sealed, checks its form and commits to it anew: all that is needed to rebuild its entry.
+/// Whether its author signed it is not to be seen without a key, and stays as the entry says.
+///
+/// # Errors
+/// [`ContentError::Truncated`] or [`ContentError::Event`].
+pub fn open_sealed_content(
+    content: &[u8],
+    attribute_bytes: usize,
+    flags: Flags,
+) -> Result<(SealedRef<'_>, SealedHead), ContentError> {
+    let (salts, attributes, data_part) = split_content(content, attribute_bytes)?;
+    let sealed = SealedRef::check(attributes, data_part)?;
+    let (attribute_commitment, data_commitment) = commitments(&salts, attributes, data_part);
+    let head = SealedHead {
+        attributes: attribute_commitment,
+        data: data_commitment,
+        data_bytes: u32::try_from(data_part.len()).unwrap_or(u32::MAX),
+        flags,
+    };
+    Ok((sealed, head))
 }
 
 /// Salts, attributes and data part of a content.

@@ -23,6 +23,7 @@ pub mod control;
 pub mod data;
 pub mod documents;
 pub mod dsse;
+pub mod encryption;
 pub mod entry;
 mod json;
 pub mod ledger;

@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 pub enum Role {
     /// Signs agreements, refusals and terminations.
     Agreement,
-    /// Reserved: unwraps content keys.
+    /// Opens epoch keys: its X25519 form does ([`PublicKey::to_x25519`]). Signs nothing.
     Encryption,
     /// Signs checkpoints.
     Log,
@@ -50,7 +50,7 @@ impl std::fmt::Display for Role {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RoleKey {
-    /// What it may sign.
+    /// What it may do.
     pub role: Role,
     /// The key.
     pub key: PublicKey,

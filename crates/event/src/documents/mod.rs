@@ -8,6 +8,7 @@ mod erasure;
 mod key_revocation;
 mod key_statement;
 mod key_succession;
+mod key_wrap;
 mod log_keys;
 mod offer;
 mod plan;
@@ -20,6 +21,7 @@ pub use erasure::{ErasureAnswer, ErasureId, ErasureRequest, Outcome};
 pub use key_revocation::{KeyRevocation, REVOKED_HEADS_MAX, RevocationError, RevokedHead};
 pub use key_statement::{KeyStatement, Role, RoleKey, StatementError};
 pub use key_succession::{KeySuccession, SUCCESSIONS_MAX, SuccessionError};
+pub use key_wrap::KeyWrap;
 pub use log_keys::{LogKeys, Standing};
 pub use offer::{Offer, Side};
 pub use plan::{

@@ -11,7 +11,7 @@ mod vectors;
 use countersign_crypto::SigningKey;
 use countersign_event::documents::{
     Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, KeySuccession,
-    Offer, Plans, Receipt, Refusal, Rejection, Termination,
+    KeyWrap, Offer, Plans, Receipt, Refusal, Rejection, Termination,
 };
 use countersign_event::from_slice_of_objects;
 use countersign_event::names::{Authority, Origin};
@@ -172,6 +172,11 @@ proptest! {
     #[test]
     fn erasure_answers_and_their_schema_agree(sample in samples::erasure_answer()) {
         check::<ErasureAnswer>("erasure-answer", &sample);
+    }
+
+    #[test]
+    fn key_wraps_and_their_schema_agree(sample in samples::key_wrap()) {
+        check::<KeyWrap>("key-wrap", &sample);
     }
 
     #[test]

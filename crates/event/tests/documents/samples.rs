@@ -5,10 +5,11 @@ use std::num::NonZeroU32;
 use countersign_crypto::{PublicKey, SigningKey};
 use countersign_event::documents::{
     Agreement, AgreementId, Digest, Erasure, ErasureAnswer, ErasureId, ErasureRequest, History,
-    KeyRevocation, KeyStatement, KeySuccession, Level, Offer, Outcome, Party, Period, Plan, Plans,
-    Quota, Rate, Receipt, Refusal, RefusalCode, Rejection, Rejections, RevokedHead, Role, RoleKey,
-    SeriesId, Side, Termination,
+    KeyRevocation, KeyStatement, KeySuccession, KeyWrap, Level, Offer, Outcome, Party, Period,
+    Plan, Plans, Quota, Rate, Receipt, Refusal, RefusalCode, Rejection, Rejections, RevokedHead,
+    Role, RoleKey, SeriesId, Side, Termination,
 };
+use countersign_event::encryption::WrappedKey;
 use countersign_event::names::{Authority, Origin, StreamName};
 use countersign_event::time::Timestamp;
 use proptest::option::of;
@@ -314,4 +315,23 @@ pub(crate) fn almost_a_name() -> impl Strategy<Value = String> {
         }
         text
     })
+}
+
+prop_compose! {
+    pub(crate) fn key_wrap()(
+        stream in origin(),
+        epoch in number(),
+        commitment in digest(),
+        (by, to) in (authority(), authority()),
+        key in key(),
+        encapsulated in digest(),
+        (head, tail) in (any::<[u8; 32]>(), any::<[u8; 16]>()),
+        made in time(),
+    ) -> KeyWrap {
+        let mut sealed = [0; 48];
+        sealed[..32].copy_from_slice(&head);
+        sealed[32..].copy_from_slice(&tail);
+        let wrapped = WrappedKey { key, encapsulated, sealed };
+        KeyWrap { stream, epoch, commitment, by, to, wrapped, made }
+    }
 }

@@ -5,27 +5,29 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use countersign_crypto::{PublicKey, SigningKey, sha256};
+use countersign_crypto::{PublicKey, SeededEntropy, SigningKey, sha256};
 use countersign_event::documents::{
     Agreement, AgreementId, Digest, Document, Erasure, ErasureAnswer, ErasureId, ErasureRequest,
-    History, KeyRevocation, KeyStatement, KeySuccession, Level, Offer, Outcome, Party, Period,
-    Plan, Quota, Rate, Receipt, Refusal, RefusalCode, Rejection, Rejections, RevocationError,
-    RevokedHead, Role, RoleKey, SeriesId, Side, Termination,
+    History, KeyRevocation, KeyStatement, KeySuccession, KeyWrap, Level, Offer, Outcome, Party,
+    Period, Plan, Quota, Rate, Receipt, Refusal, RefusalCode, Rejection, Rejections,
+    RevocationError, RevokedHead, Role, RoleKey, SeriesId, Side, Termination,
 };
 use countersign_event::dsse::{ENVELOPE_BYTES_MAX, Envelope};
+use countersign_event::encryption::EpochKey;
 use countersign_event::names::{Authority, Origin};
 use countersign_event::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::schema::Schema;
 
-/// Seeds: 1 and 2 are the organizations; ten more is their agreement key, twenty more their receipt key.
+/// Seeds: 1 and 2 are the organizations; ten more is their agreement key, twenty more their receipt key, thirty more their encryption key.
 const PRODUCER: u8 = 1;
 const CONSUMER: u8 = 2;
 const AGREEMENT: u8 = 10;
 const RECEIPT: u8 = 20;
 /// The organization key that takes the place of the first one's.
 const SUCCESSOR: u8 = 3;
+const ENCRYPTION: u8 = 30;
 
 fn signing(seed: u8) -> SigningKey {
     SigningKey::from_seed(&[seed; 32])
@@ -293,6 +295,24 @@ fn erasure_answer() -> ErasureAnswer {
     }
 }
 
+fn key_wrap() -> KeyWrap {
+    let stream = stream();
+    let mut entropy = SeededEntropy::new(18);
+    let epoch_key = EpochKey::generate(&mut entropy);
+    let to = public(CONSUMER + ENCRYPTION);
+    KeyWrap {
+        epoch: 3,
+        commitment: Digest(epoch_key.commitment(stream.as_str(), 3)),
+        by: Authority::of_key(&public(PRODUCER)),
+        to: Authority::of_key(&public(CONSUMER)),
+        wrapped: epoch_key
+            .wrap(&to, stream.as_str(), 3, &mut entropy)
+            .unwrap(),
+        made: time(8),
+        stream,
+    }
+}
+
 /// The fields of one signed document, after it has been read back from its own text.
 fn signed<D: Document + PartialEq + std::fmt::Debug>(
     kind: &str,
@@ -455,6 +475,10 @@ fn documents_of_every_kind_have_their_golden_bytes() {
     check(
         "erasure-request.json",
         &json!([signed("erasure-request", &erasure_request(), &[producer])]),
+    );
+    check(
+        "key-wrap.json",
+        &json!([signed("key-wrap", &key_wrap(), &[producer])]),
     );
     check(
         "erasure-answer.json",
