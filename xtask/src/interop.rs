@@ -18,6 +18,7 @@ const SCRIPTS: [&str; 7] = [
     "go_tlog",
     "openssl",
     "prov",
+    "pyhpke",
     "pymerkle",
     "scitt_cose",
     "securesystemslib",

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use countersign_crypto::{Entropy, Hash, SigningKey};
 use countersign_event::cloudevents::to_json_with;
-use countersign_event::content::{EventError, EventRef, Limits, split_content};
+use countersign_event::content::{ContentError, EventRef, Limits, split_content};
 use countersign_event::documents::{Agreement, KeyStatement, LogKeys};
 use countersign_event::entry::{ENTRY_BYTES, Entry, Kind};
 use countersign_event::time::Timestamp;
@@ -437,6 +437,7 @@ impl EventBatch {
                 leaf,
                 time: entry.time,
                 kind: entry.kind,
+                encrypted: entry.flags.encrypted,
                 attributes,
                 data_part,
             })
@@ -455,6 +456,8 @@ pub struct DeliveredEvent<'a> {
     pub time: Timestamp,
     /// Event or control entry.
     pub kind: Kind,
+    /// Whether its data is encrypted.
+    pub encrypted: bool,
     attributes: &'a [u8],
     data_part: &'a [u8],
 }
@@ -463,9 +466,13 @@ impl<'a> DeliveredEvent<'a> {
     /// The event.
     ///
     /// # Errors
-    /// None in practice: the verifying reader has checked the same bytes.
-    pub fn event(&self) -> Result<EventRef<'a>, EventError> {
-        EventRef::check(self.attributes, self.data_part, &Limits::FORMAT)
+    /// [`ContentError::Encrypted`] where it takes a key to read it, which a node has; no other in practice, since the verifying reader has checked the same bytes.
+    pub fn event(&self) -> Result<EventRef<'a>, ContentError> {
+        if self.encrypted {
+            return Err(ContentError::Encrypted);
+        }
+        let event = EventRef::check(self.attributes, self.data_part, &Limits::FORMAT)?;
+        Ok(event)
     }
 
     /// The canonical attributes.
@@ -494,7 +501,7 @@ impl<'a> DeliveredEvent<'a> {
     ///
     /// # Errors
     /// As [`DeliveredEvent::event`].
-    pub fn to_json(&self) -> Result<Vec<u8>, EventError> {
+    pub fn to_json(&self) -> Result<Vec<u8>, ContentError> {
         let event = self.event()?;
         let (sequence, time) = (self.sequence.to_string(), self.time.to_rfc3339());
         Ok(to_json_with(

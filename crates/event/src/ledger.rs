@@ -199,6 +199,11 @@ pub enum LedgerRecord {
         /// The DSSE envelope.
         envelope: EnvelopeText,
     },
+    /// The key of an epoch of a stream, for one organization. Counterparty log.
+    KeyWrap {
+        /// The DSSE envelope.
+        envelope: EnvelopeText,
+    },
     /// Anybody may read a stream's published log over HTTP, or nobody without a token any more. Node log.
     LogAccess {
         /// The log.
@@ -317,6 +322,7 @@ impl LedgerRecord {
             Self::InvitationStep { .. } => "invitation-step",
             Self::KeyRevocation { .. } => "key-revocation",
             Self::KeyStatement { .. } => "key-statement",
+            Self::KeyWrap { .. } => "key-wrap",
             Self::LogAccess { .. } => "log-access",
             Self::Plans { .. } => "plans",
             Self::PolicySet { .. } => "policy-set",

@@ -154,7 +154,8 @@ impl Exchange {
             let end = offset + usize::try_from(lengths.content_bytes()).unwrap_or(usize::MAX);
             let content = batch.content().get(offset..end)?;
             offset = end;
-            if lengths.is_absent() || entry[1] & 0x0f != 0 {
+            // Control entries have no authors; what is encrypted is judged where it is opened.
+            if lengths.is_absent() || entry[1] & 0x1f != 0 {
                 continue;
             }
             let rule = self.registry().authors.rule_at(stream, sequence);

@@ -2,6 +2,7 @@ mod ledger_logs;
 mod opening;
 mod publishing;
 mod recording;
+mod wrapping;
 
 pub use ledger_logs::LedgerLogs;
 pub use publishing::{PUBLISH_WINDOW_BYTES, PublishSession};
@@ -19,6 +20,7 @@ use countersign_event::content::Limits;
 use countersign_event::control::{AuthorRule, GENESIS};
 use countersign_event::documents::{AgreementId, Digest, Receipt, Role, SeriesId};
 use countersign_event::dsse::Envelope;
+use countersign_event::encryption::Encryption;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin, StreamName};
 use countersign_event::time::Timestamp;
@@ -33,6 +35,7 @@ use crate::access::RefusedQuestions;
 use crate::clock::Clock;
 use crate::erasure::{EraseFault, Erasing};
 use crate::identity::{Identities, Identity};
+use crate::keyring::{Keyring, SharedEntropy};
 use crate::log::{Cites, Log, LogSettings};
 use crate::pipeline::append::{AppendError, Writer, WriterParts};
 use crate::pipeline::budget::Budget;
@@ -102,7 +105,8 @@ pub struct Exchange {
     /// When it was last looked whether time has changed what is allowed.
     time_noted: Mutex<Timestamp>,
     clock: Arc<dyn Clock>,
-    entropy: Mutex<Box<dyn Entropy>>,
+    entropy: SharedEntropy,
+    keyring: Arc<Keyring>,
     limits: Limits,
     pub(crate) evidence: Arc<dyn Evidence>,
     statuses: Mutex<HashMap<(String, bool), SubscriptionStatus>>,
@@ -221,6 +225,14 @@ pub enum StreamError {
         "a stream takes a title of at most 200 characters and at most 32 labels of at most 64 characters"
     )]
     Limit,
+    /// Nothing of it is encrypted.
+    #[error(
+        "the stream `{name}` is not encrypted: `countersign stream create NAME --encryption partners` makes one that is"
+    )]
+    NotEncrypted {
+        /// Its name.
+        name: String,
+    },
     /// The name is no stream name.
     #[error(transparent)]
     Name(#[from] countersign_event::names::NameError),
@@ -247,6 +259,12 @@ pub struct StreamOptions {
     pub cites: Option<StreamName>,
     /// Whose signatures its events bear.
     pub author: Option<AuthorRule>,
+    /// Who can read its data.
+    pub encryption: Encryption,
+    /// Entries after which a new epoch begins; 0 = never.
+    pub epoch_entries: u64,
+    /// Seconds after which a new epoch begins; 0 = never.
+    pub epoch_seconds: u64,
 }
 
 impl Exchange {
@@ -284,12 +302,25 @@ impl Exchange {
             tracing::info!(%why, entries = opened.applied, "the ledger's view was made anew");
         }
         let registry = load_registry(&view, identity.authority()).await?;
+        let entropy: SharedEntropy = Arc::new(Mutex::new(entropy));
+        let keyring = Arc::new(Keyring::new(
+            reader.clone(),
+            identity.authority().clone(),
+            identity.encryption_key.clone(),
+            Arc::clone(&entropy),
+        ));
+        for wrap in registry.wraps.values() {
+            keyring.learn(&LedgerRecord::KeyWrap {
+                envelope: String::from_utf8(wrap.envelope.to_json()).unwrap_or_default(),
+            });
+        }
         let parts = WriterParts {
             journal,
             reader: reader.clone(),
             signer: identity
                 .signer(|key| registry.is_revoked(identity.authority(), Role::Log, key)),
             clock: Arc::clone(&clock),
+            keyring: Arc::clone(&keyring),
         };
         let (writer, thread) = Writer::start(parts)?;
         let exchange = Arc::new(Self {
@@ -307,7 +338,8 @@ impl Exchange {
             generation: watch::Sender::new(0),
             time_noted: Mutex::new(clock.now()),
             clock,
-            entropy: Mutex::new(entropy),
+            entropy,
+            keyring,
             limits,
             evidence,
             statuses: Mutex::new(HashMap::new()),
@@ -435,6 +467,9 @@ impl Exchange {
             labels: options.labels,
             event_bytes_max: options.event_bytes_max,
             author: options.author,
+            encryption: options.encryption,
+            epoch_entries: options.epoch_entries,
+            epoch_seconds: options.epoch_seconds,
         };
         self.add_own_log(LogKind::Own, &origin, settings).await
     }
@@ -512,6 +547,9 @@ impl Exchange {
         });
         if let Some(title) = &settings.title {
             genesis["title"] = title.clone().into();
+        }
+        if !settings.encryption.is_none() {
+            genesis["encryption"] = settings.encryption.as_str().into();
         }
         if let Some(cites) = &settings.cites {
             genesis["cites"] = serde_json::json!(cites);
@@ -618,6 +656,12 @@ impl Exchange {
     #[must_use]
     pub fn writer(&self) -> &Writer {
         &self.writer
+    }
+
+    /// The keys of encrypted streams.
+    #[must_use]
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 
     /// Stored entries.

@@ -31,6 +31,8 @@ pub struct Identity {
     pub receipt_key: SigningKey,
     /// Cosigns checkpoints of others.
     pub witness_key: SigningKey,
+    /// Opens the keys of encrypted streams.
+    pub encryption_key: SigningKey,
 }
 
 impl Identity {

@@ -16,6 +16,7 @@ mod exchange;
 mod explaining;
 mod forks;
 mod identity;
+mod keyring;
 mod keys;
 mod log;
 mod onboarding;
@@ -40,6 +41,7 @@ pub use exchange::{
 };
 pub use forks::{Compared, ComparedVerdict, Examined};
 pub use identity::{HeadSignatures, Identity};
+pub use keyring::{KeyFault, Keyring};
 pub use keys::HeldRevocation;
 pub use log::{Cites, Log, LogHead, LogSettings};
 pub use onboarding::{InviteOptions, OnboardingError, fingerprint_of};
@@ -51,8 +53,8 @@ pub use published::{
 };
 pub use refusal::Refused;
 pub use registry::{
-    AgreementState, EndedAgreement, InvitationState, LastReceipt, Partner, Registry, TokenState,
-    slug,
+    AgreementState, EndedAgreement, GivenKey, InvitationState, LastReceipt, Partner, Registry,
+    TokenState, slug,
 };
 pub use restored::{FetchedBack, Heard};
 pub use status::{Direction, SubscriptionStatus};

@@ -1,8 +1,10 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_crypto::Hash;
 use countersign_event::control::AuthorRule;
 use countersign_event::documents::Digest;
+use countersign_event::encryption::Encryption;
 use countersign_event::names::Origin;
 use countersign_protocol::SignedHead;
 use countersign_store::journal::{LogKind, LogNumber};
@@ -27,6 +29,8 @@ pub struct Log {
     witnessed: watch::Sender<Option<Arc<WitnessedHead>>>,
     /// Why it takes no entries for the time being; over where it is as it began.
     freeze: Mutex<Freeze>,
+    /// Whether the next event is to be sealed under a new epoch's key.
+    wants_epoch: AtomicBool,
 }
 
 /// What was fixed when the log began. Stored with its birth, as JSON.
@@ -48,6 +52,28 @@ pub struct LogSettings {
     /// Whose signatures its events bear, until that is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<AuthorRule>,
+    /// Who can read its data.
+    #[serde(default, skip_serializing_if = "Encryption::is_none")]
+    pub encryption: Encryption,
+    /// Entries after which an epoch is over; 0 = never.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch_entries: u64,
+    /// Seconds after which an epoch is over; 0 = never.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch_seconds: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl LogSettings {
+    /// Whether an epoch of so many entries and microseconds is to be followed by another.
+    pub(crate) fn epoch_is_over(&self, entries: u64, age_us: u64) -> bool {
+        let by_count = self.epoch_entries > 0 && entries >= self.epoch_entries;
+        let by_age = self.epoch_seconds > 0 && age_us / 1_000_000 >= self.epoch_seconds;
+        by_count || by_age
+    }
 }
 
 /// A log that another one takes the place of, as far as it was known when that began.
@@ -126,6 +152,7 @@ impl Log {
             head: watch::Sender::new(head),
             witnessed: watch::Sender::new(None),
             freeze: Mutex::new(Freeze::default()),
+            wants_epoch: AtomicBool::new(false),
         }
     }
 
@@ -145,6 +172,24 @@ impl Log {
     #[must_use]
     pub fn is_own_stream(&self) -> bool {
         self.kind == LogKind::Own
+    }
+
+    /// Whether it is a stream of ours whose data is encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        !self.settings.encryption.is_none()
+    }
+
+    pub(crate) fn want_epoch(&self) {
+        self.wants_epoch.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn wants_epoch(&self) -> bool {
+        self.wants_epoch.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn take_wanted_epoch(&self) -> bool {
+        self.wants_epoch.swap(false, Ordering::AcqRel)
     }
 
     /// Its name.

@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use countersign_crypto::{Hash, PublicKey};
 use countersign_event::control::AuthorRule;
 use countersign_event::documents::{
-    Agreement, AgreementId, Document, KeyRevocation, KeyStatement, Plans, Receipt, Role, SeriesId,
-    Termination,
+    Agreement, AgreementId, Document, KeyRevocation, KeyStatement, KeyWrap, Plans, Receipt, Role,
+    SeriesId, Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -117,6 +117,15 @@ pub struct LastReceipt {
     pub envelope: Envelope,
 }
 
+/// The key of an epoch, given to an organization.
+#[derive(Clone, Debug)]
+pub struct GivenKey {
+    /// What it says.
+    pub wrap: KeyWrap,
+    /// The envelope.
+    pub envelope: Envelope,
+}
+
 /// A token for published logs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TokenState {
@@ -156,6 +165,8 @@ pub struct Registry {
     pub forked: HashSet<Origin>,
     /// Partners whose receipts contradict each other, and what: nothing is delivered to them until a person decides.
     pub contradicting: HashMap<Authority, String>,
+    /// Keys of epochs given and got, by recipient, stream and epoch.
+    pub wraps: HashMap<(Authority, Origin, u64), GivenKey>,
     /// Requests to erase, their answers, legal holds, retention.
     pub erasure: ErasureBook,
     /// The plans that streams of ours are offered under.
@@ -255,6 +266,12 @@ impl Registry {
             }
             LedgerRecord::KeyRevocation { envelope } => self.apply_key_revocation(envelope),
             LedgerRecord::KeyStatement { envelope } => self.apply_statement(envelope),
+            LedgerRecord::KeyWrap { envelope } => {
+                if let Some((wrap, envelope)) = peek::<KeyWrap>(envelope) {
+                    let key = (wrap.to.clone(), wrap.stream.clone(), wrap.epoch);
+                    self.wraps.insert(key, GivenKey { wrap, envelope });
+                }
+            }
             LedgerRecord::LogAccess { stream, open } => {
                 if *open {
                     self.open_logs.insert(stream.clone());

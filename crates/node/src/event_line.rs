@@ -3,13 +3,21 @@
 use countersign_crypto::Hash;
 use countersign_event::author::{self, Author};
 use countersign_event::cloudevents::to_json_line;
-use countersign_event::content::EventRef;
+use countersign_event::content::{Event, EventRef, Limits};
 use countersign_event::control::AuthorRule;
+use countersign_event::data::DataPart;
 use countersign_event::time::Timestamp;
 use serde_json::Value;
 
-/// Members that say where an event lies. They stand before attributes of the same name: the position is what readers go on from.
-const PLACE: [&str; 5] = ["authorsignature", "control", "leaf", "logtime", "sequence"];
+/// Members that say where an event lies, or why its data is not shown. They stand before attributes of the same name: the position is what readers go on from.
+const PLACE: [&str; 6] = [
+    "authorsignature",
+    "control",
+    "leaf",
+    "logtime",
+    "sealed",
+    "sequence",
+];
 
 /// Where an event lies in its log.
 #[derive(Clone, Copy, Debug)]
@@ -80,12 +88,25 @@ fn author_text(event: &EventRef<'_>, rule: Option<&AuthorRule>) -> Option<String
     }
 }
 
+/// An event whose data cannot be opened here: its attributes, and why (`sealed`).
+pub(crate) fn sealed_line(
+    place: &EventPlace,
+    attributes: &[u8],
+    why: &str,
+) -> Result<String, serde_json::Error> {
+    // INVARIANT: the entry's content was checked before.
+    let bare = Event::new(attributes.to_vec(), &DataPart::default(), &Limits::FORMAT);
+    let bare = bare.map_err(serde::ser::Error::custom)?;
+    let line = event_line(place, &bare.as_ref(), None)?;
+    let mut item: Value = serde_json::from_str(&line)?;
+    item["sealed"] = why.into();
+    Ok(item.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use countersign_event::attributes::{AttributesBuilder, Value as Attribute};
-    use countersign_event::content::{Event, Limits};
-    use countersign_event::data::DataPart;
 
     fn line(data: &str, extra: Option<(&str, &str)>) -> String {
         let mut attributes = AttributesBuilder::new("1", "urn:s", "t");

@@ -7,6 +7,7 @@
 //! keys/agreement.pem      signs agreements, refusals and terminations
 //! keys/receipt.pem        signs receipts
 //! keys/witness.pem        cosigns checkpoints of others
+//! keys/encryption.pem     opens the keys of encrypted streams
 //! keys/log.7.pem          the log key that key statement 7 has made; so of the other roles
 //! ```
 //!
@@ -28,12 +29,13 @@ use zeroize::Zeroizing;
 pub const KEY_FILE_BYTES_MAX: u64 = 4096;
 
 /// The role keys that a node needs, in the order in which they are made and listed.
-pub const ROLES: [Role; 5] = [
+pub const ROLES: [Role; 6] = [
     Role::Node,
     Role::Log,
     Role::Agreement,
     Role::Receipt,
     Role::Witness,
+    Role::Encryption,
 ];
 
 /// Why keys are not used.
@@ -131,6 +133,8 @@ pub struct NodeKeys {
     pub receipt: SigningKey,
     /// Cosigns checkpoints of others.
     pub witness: SigningKey,
+    /// Opens the keys of encrypted streams.
+    pub encryption: SigningKey,
 }
 
 impl NodeKeys {
@@ -187,6 +191,7 @@ impl NodeKeys {
             agreement: load(Role::Agreement)?.0,
             receipt: load(Role::Receipt)?.0,
             witness: load(Role::Witness)?.0,
+            encryption: load(Role::Encryption)?.0,
             organization,
             statement,
             envelope,
@@ -205,6 +210,7 @@ impl NodeKeys {
             agreement_key: self.agreement.clone(),
             receipt_key: self.receipt.clone(),
             witness_key: self.witness.clone(),
+            encryption_key: self.encryption.clone(),
         }
     }
 }

@@ -14,7 +14,9 @@ pub use claims::{CLAIMS_MAX, Claim};
 
 use bytes::Bytes;
 use countersign_crypto::Hash;
-use countersign_event::content::{ContentError, EventRef, SealedHead, open_content};
+use countersign_event::content::{
+    ContentError, EventRef, SealedHead, open_content, open_sealed_content,
+};
 use countersign_event::control::{Allows, AuthorRule};
 use countersign_event::documents::LogKeys;
 use countersign_event::entry::{ENTRY_BYTES, Flags, Kind};
@@ -196,6 +198,12 @@ pub enum BatchFault {
         "more than {CLAIMS_MAX} runs of entries came without content and without what allows it"
     )]
     Claims,
+    /// A key that came with it is not good.
+    #[error("a key that was sent for the stream is not accepted: {what}")]
+    Key {
+        /// Why not.
+        what: &'static str,
+    },
     /// The log's time goes backwards.
     #[error("the entry at sequence {sequence} is older than the one before it")]
     Time {
@@ -746,15 +754,14 @@ impl Rebuild<'_> {
         content: &[u8],
     ) -> Result<(), BatchFault> {
         let fault = |error| BatchFault::Content { sequence, error };
-        if descriptor.flags.encrypted {
-            return Err(fault(ContentError::Encrypted));
-        }
         if descriptor.time < self.time {
             return Err(BatchFault::Time { sequence });
         }
         let time = Timestamp(descriptor.time);
         let bytes = if descriptor.erased.is_some() {
             self.claimed(sequence, descriptor)?
+        } else if descriptor.flags.encrypted {
+            self.encrypted(sequence, descriptor, content)?
         } else {
             let attribute_bytes = descriptor.lengths.attribute_bytes as usize;
             let (event, sealed) = open_content(content, attribute_bytes).map_err(fault)?;
@@ -809,6 +816,44 @@ impl Rebuild<'_> {
         self.rules
             .extend(AuthorRule::read(event).map(|rule| (sequence, rule)));
         Ok(())
+    }
+
+    /// The same of entries whose data is encrypted.
+    fn encrypted(
+        &mut self,
+        sequence: u64,
+        descriptor: &Descriptor<'_>,
+        content: &[u8],
+    ) -> Result<[u8; ENTRY_BYTES], BatchFault> {
+        let form = |what| BatchFault::Form {
+            first: sequence,
+            what,
+        };
+        if descriptor.kind == Kind::Control {
+            return Err(form("an encrypted control entry"));
+        }
+        let attribute_bytes = descriptor.lengths.attribute_bytes as usize;
+        let (sealed, head) = open_sealed_content(content, attribute_bytes, descriptor.flags)
+            .map_err(|error| BatchFault::Content { sequence, error })?;
+        if u64::from(head.data_bytes) != descriptor.data_bytes {
+            return Err(BatchFault::Content {
+                sequence,
+                error: ContentError::DataLength {
+                    stated: u32::try_from(descriptor.data_bytes).unwrap_or(u32::MAX),
+                    found: head.data_bytes,
+                },
+            });
+        }
+        if sealed.key_entry() >= sequence {
+            return Err(form("an entry that names no key entry before it"));
+        }
+        if !(self.before.is_empty() && self.added.is_empty()) {
+            self.judge_claims(sequence, None)?;
+        }
+        let time = Timestamp(descriptor.time);
+        Ok(head
+            .entry(descriptor.kind, sequence, self.last_leaf, time)
+            .encode())
     }
 
     /// The same of entries without content: the entry that is claimed.

@@ -422,3 +422,11 @@ pub struct FetchBack {
     pub from: u64,
 }
 message!(FetchBack = 54);
+
+/// Keys of an encrypted stream's epochs, for the subscriber alone; ahead of the batch that needs them.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Keys {
+    /// DSSE envelopes (JSON) of key wraps.
+    pub envelopes: Vec<Vec<u8>>,
+}
+message!(Keys = 60);

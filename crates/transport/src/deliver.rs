@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use countersign_client::quic::{FrameReader, FrameWriter};
+use countersign_event::dsse::Envelope;
 use countersign_exchange::pipeline::deliver::{Delivery, Next};
 use countersign_exchange::{Exchange, ExchangeError, Peer};
 use countersign_protocol::delivery::BatchMessage;
 use countersign_protocol::{
-    Ended, Heads, Message as _, ReceiptAck, ReceiptMessage, Refused, Subscribe, SubscribeReady,
+    Ended, Heads, Keys, Message as _, ReceiptAck, ReceiptMessage, Refused, Subscribe,
+    SubscribeReady,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -22,6 +24,9 @@ const RECHECK: Duration = Duration::from_millis(500);
 
 /// Receipts of one subscription that wait to be checked; more are not read from the stream.
 const RECEIPTS_WAITING_MAX: usize = 64;
+
+/// Key wraps in one frame: each takes about 1 KiB of a control frame's 256.
+const KEYS_MAX: usize = 64;
 
 /// How long closing receipts are taken after the end.
 const CLOSING: Duration = Duration::from_secs(10);
@@ -113,7 +118,18 @@ enum Sent {
 
 async fn send(writer: &mut FrameWriter, next: Next) -> Result<Sent, FrameGone> {
     match next {
-        Next::Batch { message, bulk } => {
+        Next::Batch {
+            message,
+            bulk,
+            keys,
+        } => {
+            for keys in keys.chunks(KEYS_MAX) {
+                let envelopes = keys.iter().map(Envelope::to_json).collect();
+                writer
+                    .write(Keys::KIND, &Keys { envelopes }.to_body())
+                    .await
+                    .map_err(gone)?;
+            }
             let mut chunks = Vec::with_capacity(bulk.len() + 1);
             chunks.push(Bytes::from(message.to_body()));
             chunks.extend(bulk);

@@ -13,7 +13,7 @@ use countersign_exchange::pipeline::consume::{ConsumeError, Consumption};
 use countersign_exchange::{AgreementState, Exchange};
 use countersign_protocol::delivery::BatchMessage;
 use countersign_protocol::{
-    Ended, Heads, Message as _, Notice, ReceiptMessage, Refused, Subscribe, SubscribeReady,
+    Ended, Heads, Keys, Message as _, Notice, ReceiptMessage, Refused, Subscribe, SubscribeReady,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -387,6 +387,10 @@ async fn follow(
                         let (message, bulk) = BatchMessage::read_bulk(frame.kind, &frame.body).map_err(gone)?;
                         consumption.take(message, bulk, &frame.body).await?;
                         *progressed = true;
+                    }
+                    Keys::KIND => {
+                        let keys = Keys::read(frame.kind, &frame.body).map_err(gone)?;
+                        consumption.take_keys(&keys)?;
                     }
                     Heads::KIND => {
                         let heads = Heads::read(frame.kind, &frame.body).map_err(gone)?;

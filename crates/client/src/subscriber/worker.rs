@@ -6,7 +6,7 @@ use bytes::Bytes;
 use countersign_event::documents::LogKeys;
 use countersign_protocol::delivery::{BatchFault, BatchMessage, Cover, LogReader};
 use countersign_protocol::{
-    Ended, Heads, Message, ReceiptAck, ReceiptMessage, StartAt, Subscribe, SubscribeReady,
+    Ended, Heads, Keys, Message, ReceiptAck, ReceiptMessage, StartAt, Subscribe, SubscribeReady,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -371,6 +371,8 @@ impl Worker {
     fn take_frame(&mut self, frame: RawFrame) -> Result<(), SubscribeError> {
         match frame.kind {
             BatchMessage::KIND => self.take_batch(&frame),
+            // For nodes, which have an encryption key: what is encrypted is handed on as it came.
+            Keys::KIND => Ok(()),
             Heads::KIND => {
                 let heads: Heads = self.read(&frame)?;
                 self.take_heads(&heads, &frame)

@@ -207,7 +207,7 @@ impl Line {
         let (mut events, size) = (0, self.node.log.size());
         while self.node.reader.next() + events < size {
             let next = self.runtime.block_on(self.node.delivery.next())?;
-            let Next::Batch { message, bulk } = next else {
+            let Next::Batch { message, bulk, .. } = next else {
                 return Err("the delivery paused or ended".into());
             };
             events += u64::from(message.count);

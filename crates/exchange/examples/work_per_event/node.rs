@@ -178,6 +178,7 @@ fn identity(seed: u64, name: &str) -> Identity {
         Role::Agreement,
         Role::Receipt,
         Role::Witness,
+        Role::Encryption,
     ];
     let keys = roles.map(|_| SigningKey::generate(&mut entropy));
     let role_key = |(role, key): (&Role, &SigningKey)| RoleKey {
@@ -195,7 +196,14 @@ fn identity(seed: u64, name: &str) -> Identity {
         keys: roles.iter().zip(&keys).map(role_key).collect(),
         succession: Vec::new(),
     };
-    let [node_key, log_key, agreement_key, receipt_key, witness_key] = keys;
+    let [
+        node_key,
+        log_key,
+        agreement_key,
+        receipt_key,
+        witness_key,
+        encryption_key,
+    ] = keys;
     Identity {
         envelope: statement.sign_with(&organization),
         statement,
@@ -205,6 +213,7 @@ fn identity(seed: u64, name: &str) -> Identity {
         agreement_key,
         receipt_key,
         witness_key,
+        encryption_key,
     }
 }
 

@@ -72,6 +72,7 @@ pub(super) async fn load_registry(
         "invitation-step",
         "key-revocation",
         "key-statement",
+        "key-wrap",
         "log-access",
         "plans",
         "retention",

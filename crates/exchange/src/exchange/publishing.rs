@@ -13,7 +13,7 @@ use crate::log::{Log, LogSettings};
 use crate::pipeline::append::{AppendError, Appended, Done, answer};
 use crate::pipeline::duplicates::{Publisher, RUNS_MAX, UNNUMBERED_WINDOW};
 use crate::pipeline::ingest::Drafts;
-use crate::pipeline::seal::seal;
+use crate::pipeline::seal::{seal, seal_to_encrypt};
 
 /// Bytes of batches that one publisher may have unacknowledged: at 1 GB/s and a commit of 2 ms the link stays full with half of it.
 pub const PUBLISH_WINDOW_BYTES: u32 = 8 << 20;
@@ -142,6 +142,11 @@ impl PublishSession {
         let _judging = self.exchange.author_rules().read().await;
         let rule = self.exchange.author_rule(&self.log, u64::MAX);
         let drafts = Drafts::from_bulk(bulk, count, &self.limits, rule.as_deref())?;
+        let seal = if self.log.is_encrypted() {
+            seal_to_encrypt
+        } else {
+            seal
+        };
         let sealed = self.exchange.with_entropy(|entropy| seal(&drafts, entropy));
         let publisher = Some((self.publisher, first_number));
         self.exchange

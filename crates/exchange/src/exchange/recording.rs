@@ -145,6 +145,8 @@ impl Exchange {
                     .write()
                     .unwrap_or_else(PoisonError::into_inner)
                     .apply(&record);
+                exchange.keyring.learn(&record);
+                exchange.exclude_ended(&record);
                 if changes_access(&record) {
                     exchange.access_changed();
                 }

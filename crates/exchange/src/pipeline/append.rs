@@ -8,6 +8,7 @@
 //! This file is the way to that thread; `append/state.rs` is what it does, `append/stage.rs` how one commit is put together.
 
 mod erase;
+mod sealing;
 mod stage;
 mod state;
 
@@ -24,6 +25,7 @@ use super::duplicates::Publisher;
 use super::seal::SealedBatch;
 use crate::clock::{Clock, ClockJump};
 use crate::identity::LogSigner;
+use crate::keyring::Keyring;
 use crate::log::Log;
 
 /// Bytes waiting for the writer, all logs together. Whoever brings more waits; memory is bounded by this and by one commit.
@@ -160,6 +162,10 @@ enum Work {
         erase: erase::Erase,
         done: Done,
     },
+    NewEpoch {
+        log: Arc<Log>,
+        done: Done,
+    },
     Ask(Question),
 }
 
@@ -208,6 +214,8 @@ pub struct WriterParts {
     pub(crate) signer: LogSigner,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// The keys of encrypted logs.
+    pub keyring: Arc<Keyring>,
 }
 
 impl Writer {
@@ -283,6 +291,18 @@ impl Writer {
         let (done, receiver) = answer();
         self.append(log, sealed, publisher, done).await;
         receiver.await.unwrap_or_else(|_| Err(AppendError::ended()))
+    }
+
+    /// Begins a new epoch of an encrypted log of ours, with the next commit; what comes back resolves with the sequence of its entry.
+    pub(crate) fn begin_epoch(
+        &self,
+        log: Arc<Log>,
+    ) -> oneshot::Receiver<Result<Appended, AppendError>> {
+        let (done, receiver) = answer();
+        // Whatever is sealed from here on is sealed under it, though it be queued already.
+        log.want_epoch();
+        self.send(Work::NewEpoch { log, done });
+        receiver
     }
 
     /// Queues a verified batch of a copied log, and what is erased in the copy with it; what comes back resolves when it is durable. Waits while

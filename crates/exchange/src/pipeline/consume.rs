@@ -9,14 +9,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use countersign_crypto::{Hash, PublicKey, sha256_of};
 use countersign_event::control::Allows;
-use countersign_event::documents::{AgreementId, Erasure as Term, LogKeys, Role, SeriesId};
+use countersign_event::documents::{
+    AgreementId, Erasure as Term, KeyWrap, LogKeys, Role, SeriesId,
+};
 use countersign_event::dsse::Envelope;
+use countersign_event::encryption::UnwrapError;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
 use countersign_protocol::delivery::{
     BatchFault, BatchMessage, Claim, Cover, LogReader, VerifiedBatch,
 };
-use countersign_protocol::{Heads, Message as _, SignedHead, StartAt, Subscribe, SubscribeReady};
+use countersign_protocol::{
+    Heads, Keys, Message as _, SignedHead, StartAt, Subscribe, SubscribeReady,
+};
 use countersign_store::journal::{Birth, Erasure, LogKind};
 use countersign_tlog::{Checkpoint, verify_consistency};
 use tokio::sync::oneshot;
@@ -440,6 +445,53 @@ impl Consumption {
             self.reached.events += done.events;
             self.reached.bytes += done.bytes;
             self.note_status(true);
+        }
+    }
+
+    /// Keys of epochs, for us: checked, and on their way to the ledger ahead of the entries that need them.
+    ///
+    /// # Errors
+    /// [`ConsumeError`] where one of them is not the producer's, not for us, or does not hold the key that it says.
+    pub fn take_keys(&mut self, keys: &Keys) -> Result<(), ConsumeError> {
+        for envelope in &keys.envelopes {
+            let wrap = self
+                .open_wrap(envelope)
+                .map_err(|what| self.fault(BatchFault::Key { what }, &keys.to_body()))?;
+            if self.exchange.keyring().holds(&self.stream, wrap.epoch) {
+                continue;
+            }
+            let envelope = String::from_utf8_lossy(envelope).into_owned();
+            self.exchange.record_lazily(
+                Some(self.producer.clone()),
+                LedgerRecord::KeyWrap { envelope },
+            );
+        }
+        Ok(())
+    }
+
+    fn open_wrap(&self, envelope: &[u8]) -> Result<KeyWrap, &'static str> {
+        let envelope = Envelope::from_json(envelope).map_err(|_| "it is no envelope")?;
+        let signed = {
+            let registry = self.exchange.registry();
+            let producer = registry.partners.get(&self.producer);
+            producer.map(|producer| {
+                let statement = &producer.statement;
+                statement.open_dated(Role::Agreement, &envelope, |wrap: &KeyWrap| wrap.made)
+            })
+        };
+        let wrap = match signed {
+            Some(Ok(wrap)) => wrap,
+            _ => return Err("it is not signed by an agreement key of the producer"),
+        };
+        let own = self.exchange.identity().authority();
+        if wrap.stream != self.stream || wrap.by != self.producer || wrap.to != *own {
+            return Err("it is of another stream, or for somebody else");
+        }
+        match self.exchange.keyring().try_wrap(&wrap) {
+            Ok(()) => Ok(wrap),
+            Err(UnwrapError::Commitment) => Err("it holds another key than it says"),
+            Err(UnwrapError::Foreign { .. }) => Err("it is wrapped to a key that is not here"),
+            Err(UnwrapError::Open) => Err("it does not open"),
         }
     }
 

@@ -27,6 +27,7 @@ use super::allowance::{Amount, Limit, Room};
 use super::append::AppendError;
 use super::budget::{ALL, Budget};
 use super::receipt::{DeliveredRange, ReceiptFault, check_counts, check_follows};
+use crate::keyring::{has_control, read_key_entry};
 use crate::refusal::Refused;
 use crate::status::{Direction, SubscriptionStatus};
 use crate::{AgreementState, Exchange, ExchangeError, Log, LogHead, Peer};
@@ -73,6 +74,8 @@ struct State {
     held_until: Option<Timestamp>,
     /// The subscriber was told that there is a rate.
     rate_told: bool,
+    /// The epoch that the first entry stands in, until its key is sent.
+    key_due: Option<u64>,
     /// Nothing is handed out any more.
     ended: bool,
 }
@@ -86,6 +89,8 @@ pub enum Next {
         message: BatchMessage,
         /// Descriptors and contents.
         bulk: Vec<Bytes>,
+        /// Keys that the reader needs for them, to be sent ahead: key wraps for it alone.
+        keys: Vec<Envelope>,
     },
     /// The end, signed.
     Ended(Arc<Refused>),
@@ -246,6 +251,11 @@ impl Exchange {
             exposure,
             last.as_ref(),
         )?;
+        let in_force = match log.is_encrypted() {
+            true => self.keyring().in_force(log.number(), start)?,
+            false => None,
+        };
+        let key_due = in_force.map(|(_, control)| control.epoch);
         let delivery = Arc::new(Delivery {
             exchange: Arc::clone(self),
             peer: peer.clone(),
@@ -266,6 +276,7 @@ impl Exchange {
                 paused_shown: false,
                 held_until: None,
                 rate_told: false,
+                key_due,
                 ended: false,
             }),
             log,
@@ -493,6 +504,8 @@ pub(crate) struct Gathered {
     pub(crate) bulk: Vec<Bytes>,
     pub(crate) events: u64,
     pub(crate) bytes: u64,
+    /// The epochs of the key-epoch entries among them.
+    pub(crate) epochs: Vec<u64>,
 }
 
 /// Puts entries from `first` on into a batch under `head`: at most `count`, and about `bytes_max`.
@@ -511,7 +524,12 @@ pub(crate) fn gather(
     let mut erased = Vec::new();
     let mut bulk = vec![Bytes::new()];
     let (mut events, mut bytes) = (0, 0);
+    let mut epochs = Vec::new();
     for run in &runs {
+        if log.is_encrypted() && has_control(&run.entries) {
+            let found = run.iter().filter_map(|stored| read_key_entry(&stored));
+            epochs.extend(found.map(|(control, _)| control.epoch));
+        }
         entries.extend_from_slice(&run.entries);
         erased.extend_from_slice(&run.erased);
         lengths.extend(run.contents().map(|content| Lengths {
@@ -545,6 +563,7 @@ pub(crate) fn gather(
         bulk,
         events,
         bytes,
+        epochs,
     })
 }
 
@@ -803,6 +822,7 @@ impl Delivery {
             bulk,
             events,
             bytes,
+            epochs,
         } = gather(
             &self.exchange,
             &self.log,
@@ -820,7 +840,18 @@ impl Delivery {
         if batch_end > state.delivered.end() {
             state.delivered.add(batch_end, events, bytes);
         }
-        Ok((Next::Batch { message, bulk }, [events, bytes]))
+        let mut due: Vec<u64> = state.key_due.take().into_iter().chain(epochs).collect();
+        due.dedup();
+        let keys = due
+            .into_iter()
+            .filter_map(|epoch| self.exchange.wrap_for(&self.consumer, &self.log, epoch))
+            .collect();
+        let batch = Next::Batch {
+            message,
+            bulk,
+            keys,
+        };
+        Ok((batch, [events, bytes]))
     }
 
     /// Takes a receipt or rejection of the consumer; returns the receipt's number (0 for a rejection) once it is in the ledger. A receipt
@@ -1173,6 +1204,8 @@ impl Delivery {
         };
         let refused = Refused::sign(refusal, &self.exchange.identity().agreement_key);
         self.exchange.note_refusal(&self.peer, &refused);
+        // Whoever is stopped gets no key of what comes next, whyever it was stopped.
+        self.exchange.rekey(Arc::clone(&self.log));
         self.ended.send_replace(Some(Arc::new(refused)));
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use countersign_crypto::Entropy;
-use countersign_event::commitment::{Salts, commitments};
+use countersign_event::commitment::{Salts, attribute_commitment, commitments};
 use countersign_event::content::{CONTENT_SALT_BYTES, SealedHead};
 use countersign_event::entry::{Flags, Kind};
 use countersign_protocol::delivery::Lengths;
@@ -29,6 +29,11 @@ impl SealedBatch {
     #[must_use]
     pub fn weight(&self) -> usize {
         self.content.len() + 160 * self.heads.len()
+    }
+
+    /// Whether its data waits to be encrypted.
+    pub(super) fn awaits_encryption(&self) -> bool {
+        self.heads.iter().any(|head| head.flags.encrypted)
     }
 
     /// Attributes and data part of event `index`, without salts.
@@ -77,15 +82,21 @@ impl SealedBatch {
 /// Seals events.
 #[must_use]
 pub fn seal(drafts: &Drafts, entropy: &mut dyn Entropy) -> SealedBatch {
-    seal_as(Kind::Event, drafts, entropy)
+    seal_as(Kind::Event, false, drafts, entropy)
+}
+
+/// Seals events as far as it goes without their place, for an encrypted stream: the data is encrypted and committed to where the sequence is known.
+#[must_use]
+pub fn seal_to_encrypt(drafts: &Drafts, entropy: &mut dyn Entropy) -> SealedBatch {
+    seal_as(Kind::Event, true, drafts, entropy)
 }
 
 /// Seals what a log says about itself.
 pub(crate) fn seal_control(drafts: &Drafts, entropy: &mut dyn Entropy) -> SealedBatch {
-    seal_as(Kind::Control, drafts, entropy)
+    seal_as(Kind::Control, false, drafts, entropy)
 }
 
-fn seal_as(kind: Kind, drafts: &Drafts, entropy: &mut dyn Entropy) -> SealedBatch {
+fn seal_as(kind: Kind, encrypted: bool, drafts: &Drafts, entropy: &mut dyn Entropy) -> SealedBatch {
     let bulk = drafts.bulk();
     let drafts = drafts.events();
     let mut salts = vec![0; drafts.len() * CONTENT_SALT_BYTES];
@@ -104,13 +115,19 @@ fn seal_as(kind: Kind, drafts: &Drafts, entropy: &mut dyn Entropy) -> SealedBatc
             attributes: pair[0],
             data: pair[1],
         };
-        let (attribute_commitment, data_commitment) = commitments(&salts, attributes, data_part);
+        let (attributes_committed, data_committed) = if encrypted {
+            // What is committed to is the ciphertext.
+            let commitment = attribute_commitment(&salts.attributes, attributes);
+            (commitment, [0; 32])
+        } else {
+            commitments(&salts, attributes, data_part)
+        };
         heads.push(SealedHead {
-            attributes: attribute_commitment,
-            data: data_commitment,
+            attributes: attributes_committed,
+            data: data_committed,
             data_bytes: draft.data_bytes,
             flags: Flags {
-                encrypted: false,
+                encrypted,
                 author_signed: draft.author_signed,
             },
         });

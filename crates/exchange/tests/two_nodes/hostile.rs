@@ -509,7 +509,7 @@ async fn a_second_history_in_batches_is_refused_from_its_first_entry() {
     );
     let peer = other_consumer.at(&other);
     let (_, delivery) = other.exchange.open_delivery(&peer, &request).await.unwrap();
-    let Some(Next::Batch { message, bulk }) = next_now(&delivery).await else {
+    let Some(Next::Batch { message, bulk, .. }) = next_now(&delivery).await else {
         panic!("no batch");
     };
     consume_fault(wire.take(message, bulk.concat().into()).await);

@@ -1,5 +1,6 @@
 use countersign_event::control::{AuthorRule, Retention};
 use countersign_event::documents::Plans;
+use countersign_event::encryption::Encryption;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -333,6 +334,17 @@ pub enum Command {
         author: Option<AuthorRule>,
         /// The stream of ours that it takes the place of.
         cites: Option<String>,
+        /// Who can read its data.
+        encryption: Encryption,
+        /// Entries after which a new epoch begins; 0 = never.
+        epoch_entries: u64,
+        /// Seconds after which a new epoch begins; 0 = never.
+        epoch_seconds: u64,
+    },
+    /// Begins a new epoch of an encrypted stream.
+    StreamRotate {
+        /// Its name.
+        stream: String,
     },
     /// Erases one event's content, here and, as agreed, at partners.
     StreamErase {

@@ -238,6 +238,24 @@ pub(crate) enum StreamVerb {
         /// The stream of yours that it takes the place of: its origin, size and root are cited in the first entry, and it takes no more entries itself
         #[arg(long, value_name = "STREAM")]
         cites: Option<String>,
+        /// Who can read its data: whoever gets it, or the organizations that an agreement lets read. Attributes stay readable. It stays so for ever
+        #[arg(long, value_name = "WHO", default_value = "none")]
+        encryption: WhoReads,
+        /// Begin a new epoch, with another key, after so many entries
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        rotate_after: u64,
+        /// Begin a new epoch after a time: 12h, 30d
+        #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+        rotate_every: Option<u64>,
+    },
+    /// Begin a new epoch of an encrypted stream: keys given before open nothing that comes from now on
+    #[command(
+        after_help = "Whoever may read is given the new key with the next delivery. It happens by itself when an agreement ends or a partner is revoked.\n\n\
+        Example:\n  countersign stream rotate orders"
+    )]
+    Rotate {
+        /// The stream's name
+        stream: String,
     },
     /// List own streams and copies
     #[command(visible_alias = "list")]
@@ -925,4 +943,14 @@ pub(crate) enum KeyVerb {
         #[arg(long, short)]
         yes: bool,
     },
+}
+
+/// Who can read a stream's data.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum WhoReads {
+    /// Whoever gets it
+    #[default]
+    None,
+    /// The organizations that an agreement lets read
+    Partners,
 }

@@ -62,6 +62,9 @@ pub struct BenchLoad {
     /// Largest UDP payload that is tried; Ethernet has 1452, loopback up to about 6000
     #[arg(long, default_value_t = 1_452, value_parser = clap::value_parser!(u16).range(1_200..=65_000), value_name = "BYTES")]
     pub mtu: u16,
+    /// Streams whose data is encrypted
+    #[arg(long)]
+    pub encrypted: bool,
 }
 
 impl Default for BenchLoad {
@@ -72,6 +75,7 @@ impl Default for BenchLoad {
             batch_bytes: 131_072,
             window_bytes: 8 << 20,
             mtu: 1_452,
+            encrypted: false,
         }
     }
 }

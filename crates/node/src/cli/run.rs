@@ -9,13 +9,14 @@ use countersign_audit::{EVENT_PROOF, GROWTH_PROOF};
 use countersign_crypto::{OsEntropy, PublicKey, SigningKey};
 use countersign_event::control::{AuthorRule, Retention};
 use countersign_event::documents::{PLAN_BYTES_MAX, PLANS_MAX, Plans};
+use countersign_event::encryption::Encryption;
 use countersign_exchange::Clock as _;
 use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
 use serde_json::Value;
 
 use super::args::{
     AgreementVerb, AppVerb, Assurance, ConfigVerb, Doors, ErasureVerb, EvidenceVerb, KeyVerb,
-    LedgerVerb, Noun, PartnerVerb, PolicyVerb, ReceiptVerb, StreamVerb, WitnessVerb,
+    LedgerVerb, Noun, PartnerVerb, PolicyVerb, ReceiptVerb, StreamVerb, WhoReads, WitnessVerb,
 };
 use super::parts::CommandResult;
 use super::plan_args::PlanVerb;
@@ -571,6 +572,9 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 author_keys,
                 require_author,
                 cites,
+                encryption,
+                rotate_after,
+                rotate_every,
             } => {
                 let author = author_rule(author_keys, require_author);
                 let command = Command::StreamCreate {
@@ -580,9 +584,16 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                     fields,
                     author,
                     cites,
+                    encryption: match encryption {
+                        WhoReads::None => Encryption::None,
+                        WhoReads::Partners => Encryption::Partners,
+                    },
+                    epoch_entries: rotate_after,
+                    epoch_seconds: rotate_every.unwrap_or(0),
                 };
                 (command, View::FIELDS)
             }
+            StreamVerb::Rotate { stream } => (Command::StreamRotate { stream }, View::FIELDS),
             StreamVerb::Erase {
                 stream,
                 sequence,

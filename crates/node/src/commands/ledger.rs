@@ -1,7 +1,7 @@
 //! The ledger and its receipts.
 
 use countersign_event::documents::{
-    Document as _, ErasureAnswer, ErasureRequest, Receipt, Refusal, Termination,
+    Document as _, ErasureAnswer, ErasureRequest, KeyWrap, Receipt, Refusal, Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -230,6 +230,13 @@ fn summary(record: &LedgerRecord) -> String {
         LedgerRecord::Timestamp { checkpoint, .. } => {
             let size = checkpoint.lines().nth(1).unwrap_or_default();
             format!("time-stamp token over the checkpoint of {size} entries")
+        }
+        LedgerRecord::KeyWrap { envelope } => {
+            let wrap = peek(envelope).and_then(|envelope| KeyWrap::peek(&envelope).ok());
+            wrap.map_or_else(
+                || "key of an epoch".to_owned(),
+                |wrap| format!("key of epoch {}, for {}", wrap.epoch, wrap.to),
+            )
         }
         LedgerRecord::LogAccess { open, .. } => {
             if *open {

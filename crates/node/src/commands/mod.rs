@@ -158,6 +158,7 @@ impl LocalNode {
             | Command::StreamLs
             | Command::StreamProof { .. }
             | Command::StreamProvenance { .. }
+            | Command::StreamRotate { .. }
             | Command::StreamTail { .. }
             | Command::Subscribe { .. }
             | Command::CursorApplied { .. }
@@ -316,6 +317,7 @@ pub(crate) fn exchange_error(error: ExchangeError) -> CommandError {
         }
         ExchangeError::Receipt(_) => ErrorCode::VerificationFailed,
         ExchangeError::Stream(StreamError::Exists { .. }) => ErrorCode::StreamExists,
+        ExchangeError::Stream(StreamError::NotEncrypted { .. }) => ErrorCode::Usage,
         ExchangeError::Stream(StreamError::Unknown { .. }) | ExchangeError::UnknownAgreement => {
             ErrorCode::NotFound
         }

@@ -203,7 +203,7 @@ impl LocalNode {
         check(
             "keys",
             false,
-            "key files are mode 0600 and not encrypted: whoever steals the disk has them"
+            "key files are mode 0600 and not encrypted: whoever steals the disk has them, and with them the data of encrypted streams"
                 .to_owned(),
         );
         let ending = self.keys_ending();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use countersign_audit::COSE_PROOF;
 use countersign_crypto::PublicKey;
-use countersign_event::content::check_content;
+use countersign_event::content::{ContentError, check_content};
 use countersign_event::documents::Role;
 use countersign_event::entry::{Entry, Kind};
 use countersign_event::names::Origin;
@@ -20,7 +20,7 @@ use super::erasure::Gap;
 use super::{LocalNode, exchange_error, internal};
 use crate::admin::{Command, Out, StartAt};
 use crate::errors::{CommandError, ErrorCode};
-use crate::event_line::{EventPlace, event_line};
+use crate::event_line::{EventPlace, event_line, sealed_line};
 use crate::evidence::{
     ask_for_timestamp, attach_timestamp, prove_event, prove_event_in_cose, provenance,
 };
@@ -80,6 +80,9 @@ impl LocalNode {
                 fields,
                 author,
                 cites,
+                encryption,
+                epoch_entries,
+                epoch_seconds,
             } => {
                 if fields {
                     let message =
@@ -96,7 +99,15 @@ impl LocalNode {
                     event_bytes_max: 0,
                     cites: cites.map_err(|error| CommandError::new(ErrorCode::Usage, error))?,
                     author,
+                    encryption,
+                    epoch_entries,
+                    epoch_seconds,
                 };
+                if encryption.is_none() && (epoch_entries, epoch_seconds) != (0, 0) {
+                    let message =
+                        "only an encrypted stream has epochs; add `--encryption partners`";
+                    return Err(CommandError::new(ErrorCode::Usage, message));
+                }
                 let log = self
                     .exchange
                     .create_stream(&name, options)
@@ -113,6 +124,12 @@ impl LocalNode {
                 let mut value = json!({ "stream": stream });
                 self.add_authors(&log, &mut value);
                 out.value(&value).await
+            }
+            Command::StreamRotate { stream } => {
+                let epoch = self.exchange.rotate(&stream).await;
+                let epoch = epoch.map_err(exchange_error)?;
+                out.value(&json!({ "stream": stream, "epoch": epoch }))
+                    .await
             }
             Command::StreamInfo { stream } => {
                 let log = self.log(&self.stream(&stream)?)?;
@@ -301,6 +318,7 @@ impl LocalNode {
             "time": (head.size > 0).then(|| Timestamp(head.last_time_us).to_rfc3339()),
             "origin": log.origin(),
             "title": log.settings().title,
+            "encryption": self.exchange.encryption_of(log).as_str(),
         })
     }
 
@@ -544,13 +562,6 @@ impl LocalNode {
         if entry.kind == Kind::Control && !control {
             return Ok(None);
         }
-        let damaged = |error: countersign_event::content::ContentError| {
-            let (sequence, origin) = (stored.sequence, log.origin());
-            let message = format!("entry {sequence} of `{origin}` is damaged: {error}");
-            CommandError::new(ErrorCode::LogDamaged, message)
-        };
-        let event = check_content(&entry, stored.content, stored.attribute_bytes as usize)
-            .map_err(damaged)?;
         let place = EventPlace {
             sequence: stored.sequence,
             time: entry.time,
@@ -561,8 +572,22 @@ impl LocalNode {
         let signed = entry.flags.author_signed;
         let rule = signed.then(|| self.exchange.author_rule(log, stored.sequence));
         let rule = rule.flatten();
-        event_line(&place, &event, rule.as_deref())
-            .map(Some)
-            .map_err(internal)
+        let line = match check_content(&entry, stored.content, stored.attribute_bytes as usize) {
+            Ok(event) => event_line(&place, &event, rule.as_deref()),
+            Err(ContentError::Encrypted) => {
+                let keyring = self.exchange.keyring();
+                match keyring.open(log.number(), log.origin(), stored) {
+                    Ok(event) => event_line(&place, &event.as_ref(), rule.as_deref()),
+                    // Shown as far as it can be: who reads on gets every position.
+                    Err(fault) => sealed_line(&place, stored.attributes(), &fault.to_string()),
+                }
+            }
+            Err(error) => {
+                let (sequence, origin) = (stored.sequence, log.origin());
+                let message = format!("entry {sequence} of `{origin}` is damaged: {error}");
+                return Err(CommandError::new(ErrorCode::LogDamaged, message));
+            }
+        };
+        line.map(Some).map_err(internal)
     }
 }

@@ -151,6 +151,7 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
         | LedgerRecord::InvitationStep { .. }
         | LedgerRecord::KeyRevocation { .. }
         | LedgerRecord::KeyStatement { .. }
+        | LedgerRecord::KeyWrap { .. }
         | LedgerRecord::LogAccess { .. }
         | LedgerRecord::Plans { .. }
         | LedgerRecord::PolicySet { .. }

@@ -163,6 +163,7 @@ fn load_json(load: &BenchLoad, streams: u32) -> Value {
     let sample = Sample::new(load.size);
     json!({
         "data_bytes": load.size,
+        "encrypted": load.encrypted,
         "attributes": EVENT_ATTRIBUTES,
         "attribute_value_bytes": sample.attribute_value_bytes(),
         "attribute_encoded_bytes": sample.attribute_bytes(),

@@ -12,6 +12,7 @@ use countersign_client::profile::{Profile, Subscription};
 use countersign_client::subscriber::{DeliveredEvent, EventBatch, Start, SubscribeError};
 use countersign_client::{Clock, Subscriber, SubscriberOptions};
 use countersign_crypto::OsEntropy;
+use countersign_event::content::ContentError;
 use countersign_event::control::AuthorRule;
 use countersign_event::documents::Party;
 use countersign_event::names::Origin;
@@ -26,7 +27,7 @@ use crate::cli::{Column, CommandResult, Exit, JoinArgs, Output, Shape, Subscribe
 use crate::clock::SystemClock;
 use crate::commands::{gap_line, gap_note};
 use crate::errors::{CommandError, ErrorCode};
-use crate::event_line::{EventPlace, event_line};
+use crate::event_line::{EventPlace, event_line, sealed_line};
 
 /// `partner join LINK --profile FILE`: makes the file where there is none, shows the terms, asks, and stores the agreement under both signatures.
 /// The same link with the same file is safe at any time.
@@ -355,7 +356,6 @@ fn json_line(
     event: &DeliveredEvent<'_>,
     rules: &[(u64, AuthorRule)],
 ) -> Result<String, CommandError> {
-    let content = event.event().map_err(unreadable)?;
     let place = EventPlace {
         sequence: event.sequence,
         time: event.time,
@@ -364,7 +364,15 @@ fn json_line(
     };
     let holds = |(from, _): &&(u64, AuthorRule)| *from <= event.sequence;
     let rule = rules.iter().rev().find(holds).map(|(_, rule)| rule);
-    event_line(&place, &content, rule).map_err(unreadable)
+    let line = match event.event() {
+        Ok(content) => event_line(&place, &content, rule),
+        Err(ContentError::Encrypted) => {
+            let why = "reading it takes a node of the organization, which has its encryption key";
+            sealed_line(&place, event.attribute_bytes(), why)
+        }
+        Err(error) => return Err(unreadable(error)),
+    };
+    line.map_err(unreadable)
 }
 
 const EVENTS: View = View {

@@ -2,8 +2,8 @@
 //! are the same in whatever order several logs are read.
 
 use countersign_event::documents::{
-    Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, Receipt,
-    Refusal, Rejection, Termination,
+    Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, KeyWrap,
+    Receipt, Refusal, Rejection, Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -333,6 +333,13 @@ impl Fold<'_> {
                 *stream = Some(document.stream);
                 self.counterparty()?;
                 int(document.sequence)?;
+                Ok(())
+            }
+            LedgerRecord::KeyWrap { envelope } => {
+                let document: KeyWrap = peek(&envelope)?;
+                *stream = Some(document.stream);
+                self.counterparty()?;
+                int(document.epoch)?;
                 Ok(())
             }
             LedgerRecord::AuthorRule { stream: about, .. }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use countersign_crypto::Hash;
 use countersign_event::content::CONTENT_SALT_BYTES;
+use countersign_event::encryption::DataKey;
 use countersign_event::entry::ENTRY_BYTES;
 use countersign_event::time::Timestamp;
 use countersign_protocol::SignedHead;
@@ -13,6 +14,7 @@ use countersign_protocol::delivery::{Cover, Lengths, VerifiedBatch};
 use countersign_store::journal::{ContentInput, Erasure, Growth, LogNumber, NotNext, PartInput};
 use countersign_tlog::CompactRange;
 
+use super::sealing::{Placed, seal_placed};
 use crate::identity::HeadSignatures;
 use crate::log::Log;
 use crate::pipeline::duplicates::{EventKey, PublicationRun, Publisher};
@@ -78,6 +80,9 @@ pub(super) struct Stage {
     cover: Vec<u8>,
     /// Identities of unnumbered events, which enter the window once they are stored.
     keys: Vec<(EventKey, u64)>,
+    /// Of an encrypted log, what has its place and waits to be sealed, and how many entries that are.
+    placed: Vec<(Placed, Timestamp)>,
+    placed_count: u64,
 }
 
 impl Stage {
@@ -99,11 +104,13 @@ impl Stage {
             runs: Vec::new(),
             cover: Vec::new(),
             keys: Vec::new(),
+            placed: Vec::new(),
+            placed_count: 0,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.erasures.is_empty()
+        self.entries.is_empty() && self.erasures.is_empty() && self.placed.is_empty()
     }
 
     /// What is erased with this commit.
@@ -112,7 +119,7 @@ impl Stage {
     }
 
     pub(super) fn size(&self) -> u64 {
-        self.growth.size()
+        self.growth.size() + self.placed_count
     }
 
     pub(super) fn runs(&self) -> &[PublicationRun] {
@@ -164,6 +171,71 @@ impl Stage {
     /// [`NotNext`] where the tree is full.
     pub(super) fn extend(&mut self, sealed: &SealedBatch, now: Timestamp) -> Result<u64, NotNext> {
         self.firsts.push(self.size());
+        if self.log.is_encrypted() {
+            return Ok(self.place(sealed, None, now));
+        }
+        self.push(sealed, now)?;
+        self.lengths
+            .extend(sealed.lengths.iter().map(content_input));
+        self.content.push(sealed.content.clone());
+        Ok(self.size().saturating_sub(1))
+    }
+
+    /// As [`Stage::extend`], for events that are to be encrypted under this key.
+    pub(super) fn extend_encrypted(
+        &mut self,
+        sealed: &SealedBatch,
+        key: Arc<DataKey>,
+        now: Timestamp,
+    ) -> u64 {
+        self.firsts.push(self.size());
+        self.place(sealed, Some(key), now)
+    }
+
+    /// Plaintext until the commit is sealed: repeats within the commit are recognised by it.
+    fn place(&mut self, sealed: &SealedBatch, key: Option<Arc<DataKey>>, now: Timestamp) -> u64 {
+        let placed = Placed {
+            batch: sealed.clone(),
+            first: self.size(),
+            key,
+        };
+        self.placed_count += sealed.count() as u64;
+        self.placed.push((placed, now));
+        self.lengths
+            .extend(sealed.lengths.iter().map(content_input));
+        self.content.push(sealed.content.clone());
+        self.size().saturating_sub(1)
+    }
+
+    /// Encrypts what is placed, and makes entries of it. Nothing finds a place afterwards.
+    ///
+    /// # Errors
+    /// [`NotNext`] where the tree is full.
+    pub(super) fn seal(&mut self) -> Result<(), NotNext> {
+        if self.placed.is_empty() {
+            return Ok(());
+        }
+        let (placed, times): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.placed).into_iter().unzip();
+        self.placed_count = 0;
+        self.lengths.clear();
+        self.content.clear();
+        let ends: Vec<u64> = placed
+            .iter()
+            .map(|placed| placed.first + placed.batch.count() as u64)
+            .collect();
+        let mut sealed = seal_placed(&placed).into_iter().peekable();
+        for (end, now) in ends.into_iter().zip(times) {
+            while let Some(batch) = sealed.next_if(|_| self.growth.size() < end) {
+                self.push(&batch, now)?;
+                self.lengths.extend(batch.lengths.iter().map(content_input));
+                self.content.push(batch.content);
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, sealed: &SealedBatch, now: Timestamp) -> Result<(), NotNext> {
         // A clock that fell back is clamped: a log's time never decreases.
         let time = Timestamp(now.0.max(self.growth.last_time_us()));
         self.entries.reserve(sealed.heads.len() * ENTRY_BYTES);
@@ -174,10 +246,7 @@ impl Stage {
             self.growth.push(&entry)?;
             self.entries.extend_from_slice(&entry);
         }
-        self.lengths
-            .extend(sealed.lengths.iter().map(content_input));
-        self.content.push(sealed.content.clone());
-        Ok(self.size().saturating_sub(1))
+        Ok(())
     }
 
     pub(super) fn add_run(&mut self, run: PublicationRun) {

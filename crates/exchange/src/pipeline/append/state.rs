@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use countersign_event::attributes::Attributes;
 use countersign_event::content::CONTENT_SALT_BYTES;
+use countersign_event::encryption::DataKey;
 use countersign_event::time::Timestamp;
 use countersign_store::journal::{
     CommitError, Erasure, Journal, JournalReader, LogKind, LogNumber, NotNext, OpenLogError,
-    Preparer, ReadError,
+    Preparer, ReadError, StoredEntry,
 };
 use countersign_tlog::{Checkpoint, CompactRange};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::clock::{Clock, ClockGuard, ClockJump};
 use crate::identity::LogSigner;
+use crate::keyring::{Keyring, Sealing, is_sealed_event};
 use crate::log::{Log, LogHead};
 use crate::pipeline::duplicates::{
     EventKey, PublicationRun, Publisher, Publishers, UNNUMBERED_WINDOW, UnnumberedWindow, event_key,
@@ -45,6 +47,9 @@ pub(super) struct State {
     /// Uptime before which nothing is committed, unless it is full.
     next_commit: Duration,
     pub(super) stopped: Arc<OnceLock<String>>,
+    keyring: Arc<Keyring>,
+    /// What encrypted logs are sealed with: begun by this writer, and given up with the first commit that fails.
+    sealings: HashMap<LogNumber, Sealing>,
     /// Who waits until erased content is overwritten.
     pub(super) erased_replies: Vec<ErasedReply>,
 }
@@ -111,6 +116,7 @@ impl State {
             reader,
             signer,
             clock,
+            keyring,
         } = parts;
         let publishers = load_publishers(&reader)?;
         Ok(Self {
@@ -125,6 +131,8 @@ impl State {
             windows: HashMap::new(),
             next_commit: Duration::ZERO,
             stopped,
+            keyring,
+            sealings: HashMap::new(),
             erased_replies: Vec::new(),
         })
     }
@@ -178,9 +186,10 @@ impl State {
 
     fn sort(&mut self, work: Work, waiting: &mut Waiting, turn: &mut Turn) {
         match work {
-            Work::Append { .. } | Work::Copy { .. } | Work::Erase { .. } => {
-                waiting.add(work, self.clock.as_ref())
-            }
+            Work::Append { .. }
+            | Work::Copy { .. }
+            | Work::Erase { .. }
+            | Work::NewEpoch { .. } => waiting.add(work, self.clock.as_ref()),
             Work::Ask(question) => self.answer(question, turn),
         }
     }
@@ -235,6 +244,8 @@ impl State {
         }
         let mut stages = stages.into_touched();
         if let Err(error) = self.store(&mut stages) {
+            // The sequences come again for other events, and some of the ciphertext may be on the disk.
+            self.sealings.clear();
             for answer in answers.into_values().flatten() {
                 // What was refused before keeps its own reason.
                 (answer.done)(answer.result.and(Err(error.clone())));
@@ -308,6 +319,15 @@ impl State {
                     (Some(error), _) => Err(error),
                     (None, Err(jump)) => Err((*jump).into()),
                     (None, Ok(now)) => self.stage_erase(stages, &log, &erase, *now),
+                };
+                (log.number(), done, None, staged, 1)
+            }
+            Work::NewEpoch { log, done } => {
+                let stopped = stopped.or_else(|| log.is_frozen().then_some(AppendError::Frozen));
+                let staged = match (stopped, now) {
+                    (Some(error), _) => Err(error),
+                    (None, Err(jump)) => Err((*jump).into()),
+                    (None, Ok(now)) => self.stage_epoch(stages, &log, *now),
                 };
                 (log.number(), done, None, staged, 1)
             }
@@ -387,8 +407,7 @@ impl State {
             }
             Some(_) => self.stage_unnumbered(stages, log, sealed, now),
             None => {
-                let extended = stages.of(log, || self.tip(log)).extend(sealed, now);
-                let last_sequence = extended.map_err(full)?;
+                let last_sequence = self.extend(stages, log, sealed, now)?;
                 Ok(Staged {
                     last_sequence,
                     duplicates: 0,
@@ -451,7 +470,8 @@ impl State {
             } else {
                 sealed.tail(repeated)
             };
-            last_sequence = stage.extend(&fresh, now).map_err(full)?;
+            last_sequence = self.extend(stages, log, &fresh, now)?;
+            let stage = stages.of(log, || self.tip(log));
             let count = fresh.count() as u32;
             stage.add_run(PublicationRun {
                 publisher,
@@ -525,9 +545,10 @@ impl State {
             } else {
                 sealed.select(&fresh)
             };
+            last_sequence = self.extend(stages, log, &chosen, now)?;
+            let first = last_sequence + 1 - chosen.count() as u64;
             let stage = stages.of(log, || self.tip(log));
-            last_sequence = stage.extend(&chosen, now).map_err(full)?;
-            let places: HashMap<usize, u64> = fresh.iter().copied().zip(size..).collect();
+            let places: HashMap<usize, u64> = fresh.iter().copied().zip(first..).collect();
             stage.add_keys(
                 fresh_keys
                     .into_iter()
@@ -537,6 +558,79 @@ impl State {
         Ok(Staged {
             last_sequence,
             duplicates,
+        })
+    }
+
+    /// Gives entries their places at the end of a log; returns the last sequence. Events of an encrypted stream come behind the key-epoch entry that they are sealed under.
+    fn extend(
+        &mut self,
+        stages: &mut Stages,
+        log: &Arc<Log>,
+        sealed: &SealedBatch,
+        now: Timestamp,
+    ) -> Result<u64, AppendError> {
+        if !sealed.awaits_encryption() {
+            let stage = stages.of(log, || self.tip(log));
+            return stage.extend(sealed, now).map_err(full);
+        }
+        let key = self.sealing_key(stages, log, now)?;
+        let stage = stages.of(log, || self.tip(log));
+        Ok(stage.extend_encrypted(sealed, key, now))
+    }
+
+    /// The key for the next events of an encrypted log: the one in use, or a new draw, whose entry is staged ahead of them.
+    fn sealing_key(
+        &mut self,
+        stages: &mut Stages,
+        log: &Arc<Log>,
+        now: Timestamp,
+    ) -> Result<Arc<DataKey>, AppendError> {
+        let current = self.sealings.get(&log.number());
+        let stage = stages.of(log, || self.tip(log));
+        let due = current.is_some_and(|current| {
+            let (events, age) = (
+                stage.size().saturating_sub(current.epoch()),
+                now.0.saturating_sub(current.began.0),
+            );
+            log.settings().epoch_is_over(events, age)
+        });
+        let anew = log.take_wanted_epoch() || due;
+        if let Some(current) = current.filter(|_| !anew) {
+            return Ok(Arc::clone(&current.data_key));
+        }
+        let begun =
+            self.keyring
+                .begin(log.number(), log.origin(), stage.size(), now, current, anew);
+        let (entry, sealing) = begun.map_err(|error| {
+            if anew {
+                log.want_epoch();
+            }
+            AppendError::Stopped {
+                why: error.to_string(),
+            }
+        })?;
+        stage.extend(&entry, now).map_err(full)?;
+        let key = Arc::clone(&sealing.data_key);
+        self.sealings.insert(log.number(), sealing);
+        Ok(key)
+    }
+
+    /// A new epoch, if nothing in this commit has begun it already.
+    fn stage_epoch(
+        &mut self,
+        stages: &mut Stages,
+        log: &Arc<Log>,
+        now: Timestamp,
+    ) -> Result<Staged, AppendError> {
+        let key_entry = if log.wants_epoch() {
+            self.sealing_key(stages, log, now)?.key_entry()
+        } else {
+            let sealing = self.sealings.get(&log.number());
+            sealing.map_or(0, |sealing| sealing.data_key.key_entry())
+        };
+        Ok(Staged {
+            last_sequence: key_entry,
+            duplicates: 0,
         })
     }
 
@@ -565,6 +659,9 @@ impl State {
     fn store(&mut self, stages: &mut [Stage]) -> Result<(), AppendError> {
         if stages.is_empty() {
             return Ok(());
+        }
+        for stage in &mut *stages {
+            stage.seal().map_err(full)?;
         }
         let parts = stages.iter_mut().map(Stage::take_part).collect();
         let Some(journal) = &mut self.journal else {
@@ -646,14 +743,25 @@ impl State {
             let stored = runs.iter().flat_map(|run| run.iter()).next();
             let same = stored.is_some_and(|stored| {
                 // What was erased cannot be compared any more: its number says which event it was.
-                stored.erased_by.is_some()
-                    || stored.content.get(CONTENT_SALT_BYTES..) == Some(sealed.event_bytes(index))
+                stored.erased_by.is_some() || self.is_same(log, &stored, sealed.event_bytes(index))
             });
             if !same {
                 return Err(AppendError::Conflict { index, sequence });
             }
         }
         Ok(())
+    }
+
+    /// Whether a stored entry is this event; an encrypted one is opened to see it.
+    fn is_same(&self, log: &Log, stored: &StoredEntry<'_>, bytes: &[u8]) -> bool {
+        if !is_sealed_event(stored.entry) {
+            return stored.content.get(CONTENT_SALT_BYTES..) == Some(bytes);
+        }
+        let opened = self.keyring.open(log.number(), log.origin(), stored);
+        opened.is_ok_and(|event| {
+            let (attributes, data_part) = event.into_parts();
+            bytes.strip_prefix(attributes.as_slice()) == Some(&data_part)
+        })
     }
 
     /// Reads the last entries of a stream the first time that an unnumbered event comes for it.
@@ -772,6 +880,6 @@ fn weight(work: &Work) -> usize {
     match work {
         Work::Append { sealed, .. } => sealed.weight(),
         Work::Copy { batch, .. } => batch.content().len() + batch.entries().len(),
-        Work::Erase { .. } | Work::Ask(_) => 0,
+        Work::Erase { .. } | Work::NewEpoch { .. } | Work::Ask(_) => 0,
     }
 }

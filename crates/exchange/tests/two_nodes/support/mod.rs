@@ -122,6 +122,7 @@ impl Org {
             Role::Agreement,
             Role::Receipt,
             Role::Witness,
+            Role::Encryption,
         ];
         let keys = roles.map(|_| SigningKey::generate(&mut entropy));
         let role_key = |(role, key): (&Role, &SigningKey)| RoleKey {
@@ -139,7 +140,14 @@ impl Org {
             keys: roles.iter().zip(&keys).map(role_key).collect(),
             succession: Vec::new(),
         };
-        let [node_key, log_key, agreement_key, receipt_key, witness_key] = keys;
+        let [
+            node_key,
+            log_key,
+            agreement_key,
+            receipt_key,
+            witness_key,
+            encryption_key,
+        ] = keys;
         let identity = Identity {
             envelope: statement.sign_with(&key),
             statement,
@@ -149,6 +157,7 @@ impl Org {
             agreement_key,
             receipt_key,
             witness_key,
+            encryption_key,
         };
         Self { key, identity }
     }

@@ -7,7 +7,7 @@ use countersign_exchange::pipeline::consume::{ConsumeError, Consumption};
 use countersign_exchange::pipeline::deliver::{Delivery, Next};
 use countersign_exchange::{ExchangeError, Refused};
 use countersign_protocol::delivery::BatchMessage;
-use countersign_protocol::{Heads, StartAt, Subscribe};
+use countersign_protocol::{Heads, Keys, StartAt, Subscribe};
 
 use super::Node;
 
@@ -105,7 +105,17 @@ impl Wire {
             () = std::future::ready(()) => return None,
         };
         match next {
-            Next::Batch { message, bulk } => Some((message, bulk.concat().into())),
+            Next::Batch {
+                message,
+                bulk,
+                keys,
+            } => {
+                if !keys.is_empty() {
+                    let envelopes = keys.iter().map(Envelope::to_json).collect();
+                    self.consumption.take_keys(&Keys { envelopes }).unwrap();
+                }
+                Some((message, bulk.concat().into()))
+            }
             Next::Heads(heads) => {
                 self.consumption.take_heads(&heads).unwrap();
                 None
@@ -118,7 +128,17 @@ impl Wire {
     /// The next batch, as it would travel.
     pub async fn batch(&mut self) -> Option<(BatchMessage, Bytes)> {
         match next_now(&self.delivery).await? {
-            Next::Batch { message, bulk } => Some((message, bulk.concat().into())),
+            Next::Batch {
+                message,
+                bulk,
+                keys,
+            } => {
+                if !keys.is_empty() {
+                    let envelopes = keys.iter().map(Envelope::to_json).collect();
+                    self.consumption.take_keys(&Keys { envelopes }).unwrap();
+                }
+                Some((message, bulk.concat().into()))
+            }
             Next::Heads(heads) => {
                 self.consumption.take_heads(&heads).unwrap();
                 self.paused = Some(heads);

@@ -75,7 +75,9 @@ async fn to_client(
     task.ahead = Some(ahead.clone());
     let mut links = Vec::new();
     for stream in &task.streams {
-        node.create_stream(stream).await?;
+        if !args.load.encrypted {
+            node.create_stream(stream).await?;
+        }
         links.push(node.invite(stream).await?);
     }
     let mut reader = Worker::start(&Task::Read(ReadTask {
@@ -137,7 +139,9 @@ async fn to_node(
     )
     .await?;
     for stream in &task.streams {
-        producer.create_stream(stream).await?;
+        if !args.load.encrypted {
+            producer.create_stream(stream).await?;
+        }
         consumer.join(&producer.invite(stream).await?).await?;
     }
     let mut publisher = Worker::start(&Task::Publish(task))?;

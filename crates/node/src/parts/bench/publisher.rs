@@ -8,6 +8,7 @@ use countersign_client::quic::QuicLimits;
 use countersign_client::{Expected, Publisher, SessionOptions};
 use countersign_crypto::{OsEntropy, SigningKey};
 use countersign_event::content::{EventRef, Limits};
+use countersign_event::encryption::Encryption;
 use countersign_exchange::Clock as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -101,13 +102,20 @@ impl PublishTask {
             addresses = node.enrol(&app, &key.public().to_base64()).await?;
             keys.push(key.to_pem().map_err(internal)?.to_string());
         }
+        let streams: Vec<String> = (1..=streams)
+            .map(|number| format!("bench-{number}"))
+            .collect();
+        // Others begin with the first event.
+        if load.encrypted {
+            for stream in &streams {
+                node.create_with(stream, Encryption::Partners).await?;
+            }
+        }
         Ok(Self {
             addresses,
             organization: node.fingerprint().to_string(),
             keys,
-            streams: (1..=streams)
-                .map(|number| format!("bench-{number}"))
-                .collect(),
+            streams,
             data_bytes: load.size,
             batch_bytes: load.batch_bytes,
             window_bytes: load.window_bytes,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use countersign_crypto::Fingerprint;
+use countersign_event::encryption::Encryption;
 use countersign_exchange::Clock as _;
 use serde_json::Value;
 use tokio::task::{JoinError, JoinSet};
@@ -146,6 +147,15 @@ impl NodeProcess {
     }
 
     pub(super) async fn create_stream(&self, stream: &str) -> Result<(), CommandError> {
+        self.create_with(stream, Encryption::None).await
+    }
+
+    /// A stream whose data is encrypted, or not.
+    pub(super) async fn create_with(
+        &self,
+        stream: &str,
+        encryption: Encryption,
+    ) -> Result<(), CommandError> {
         let create = Command::StreamCreate {
             stream: stream.to_owned(),
             title: None,
@@ -153,6 +163,9 @@ impl NodeProcess {
             fields: false,
             author: None,
             cites: None,
+            encryption,
+            epoch_entries: 0,
+            epoch_seconds: 0,
         };
         self.call(create).await.map(|_| ())
     }

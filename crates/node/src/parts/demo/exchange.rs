@@ -9,6 +9,7 @@ use countersign_crypto::{Entropy as _, OsEntropy, SigningKey};
 use countersign_event::content::Event;
 use countersign_event::documents::{Receipt, Role};
 use countersign_event::dsse::Envelope;
+use countersign_event::encryption::Encryption;
 use countersign_event::names::Origin;
 use countersign_exchange::Log;
 use countersign_store::ledger::{ReceiptFilter, ReceiptRow};
@@ -61,6 +62,9 @@ pub(super) async fn publish(
         fields: false,
         author: None,
         cites: None,
+        encryption: Encryption::None,
+        epoch_entries: 0,
+        epoch_seconds: 0,
     };
     producer.call(&create).await?;
     let log = producer.exchange.own_stream(STREAM).map_err(internal)?;
