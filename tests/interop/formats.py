@@ -481,13 +481,13 @@ RECORDS = {"decision": {"principal": anything, "action": anything, "stream": ori
                         "policy_digest": digest, "errors": (many(anything), []), "agreement": (ident, None), "facts": anything},
            "agreement": {"envelope": anything, "addresses": (many(anything), []), "invitation": (anything, None)}, "rejection": {"envelope": anything}, "termination": {"envelope": anything},
            "receipt": {"envelope": anything, "from": number, "events": number, "bytes": number}}
-ORGANIZATION = {"authority": anything, "fingerprint": (anything, ""), "name": (anything, ""), "own": (boolean, False), "partner": (boolean, False)}
+ORGANIZATION = {"authority": anything, "fingerprint": (anything, ""), "name": (anything, ""), "own": (boolean, False), "partner": (boolean, False), "region": (anything, None)}
 MEMBER = {"fingerprint": anything, "name": (anything, ""), "organization": ORGANIZATION}
 FACTS = {"principal": {"application": (MEMBER, None), "node": (MEMBER, None), "organization": (ORGANIZATION, None)},
          "action": one_of("discover", "publish", "read", "request"),
          "resource": {"labels": (many(anything), []), "name": anything, "origin": anything, "owner": anything, "title": (anything, None)},
          "context": {"agreement": ({"active": boolean, "id": anything, "plan": (anything, ""), "plan_digest": (anything, ""), "streams": (many(anything), [])}, None),
-                     "now_us": number, "plan": (anything, None), "purpose": (anything, None)}}
+                     "credential": (one_of("application-key", "local", "node-key", "token"), None), "now_us": number, "plan": (anything, None), "purpose": (anything, None)}}
 
 def read_record(record, where):
     """A ledger record of the kinds that matter here, None for any other. Further members may be there."""

@@ -171,7 +171,7 @@ class Bundle:
 
     def check_documents(self):
         self.agreements, of = {}, lambda kind: [document for document in self.documents if document.kind == kind]
-        for document in of(None):
+        for document in of(None) + of("key-succession"):
             self.missing.append(f"{document.path}: it is of a kind that is not known here")
         for document in of("agreement"):
             self.tolerate(self.check_agreement, document)
