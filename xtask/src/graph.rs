@@ -15,9 +15,10 @@ const GOLDEN: &str = "tests/crate-graph.txt";
 const PREFIX: &str = "countersign-";
 
 /// Crates from the bottom up: one may use any of a lower layer and none of its own.
-const LAYERS: [&[&str]; 6] = [
+const LAYERS: [&[&str]; 7] = [
     &["crypto"],
     &["event", "tlog"],
+    &["filter"],
     &["policy", "protocol", "store"],
     &["client", "exchange", "market"],
     &["transport"],
@@ -25,16 +26,21 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Crates that may use less than their layer allows, and why.
-const NARROW: [(&str, &[&str], &str); 3] = [
+const NARROW: [(&str, &[&str], &str); 4] = [
     (
         "audit",
-        &["crypto", "event", "tlog", "policy"],
+        &["crypto", "event", "filter", "tlog", "policy"],
         "evidence that only its author's code can check is no evidence",
     ),
     (
         "client",
-        &["crypto", "event", "tlog", "protocol"],
+        &["crypto", "event", "filter", "tlog", "protocol"],
         "a light client runs no node: no storage, no SQL, no policy engine",
+    ),
+    (
+        "filter",
+        &["crypto", "event"],
+        "a filter sees attributes, and no log",
     ),
     (
         "policy",
@@ -44,7 +50,9 @@ const NARROW: [(&str, &[&str], &str); 3] = [
 ];
 
 /// Crates that must stay pure: whole nodes run in a seeded simulation, and an auditor needs nothing but files.
-const PURE: [&str; 6] = ["audit", "crypto", "event", "policy", "protocol", "tlog"];
+const PURE: [&str; 7] = [
+    "audit", "crypto", "event", "filter", "policy", "protocol", "tlog",
+];
 /// What a pure crate must not link, however indirectly.
 const IMPURE: [&str; 9] = [
     "async-std",

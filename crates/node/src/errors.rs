@@ -73,6 +73,12 @@ error_codes! {
     EventInvalid = "event-invalid",
     /// An event is larger than the node takes.
     EventTooLarge = "event-too-large",
+    /// A filter passes a limit.
+    FilterLimit = "filter-limit",
+    /// A filter that could never hold.
+    FilterMeaning = "filter-meaning",
+    /// A text is no filter.
+    FilterSyntax = "filter-syntax",
     /// What there is does not suffice for a verdict.
     Inconclusive = "inconclusive",
     /// A mistake of ours.

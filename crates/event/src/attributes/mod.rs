@@ -211,16 +211,23 @@ pub fn check_name(name: &[u8]) -> Result<(), AttributeError> {
     Ok(())
 }
 
-/// One record, split off but not checked.
-struct Record<'a> {
-    name: &'a [u8],
-    value_type: u8,
-    value: &'a [u8],
+/// One record of canonical attributes as it is stored, split off but not checked: for readers of bytes that were checked before, and that make
+/// no values of what they do not need.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// The attribute's name.
+    pub name: &'a [u8],
+    /// The number of its [`ValueType`].
+    pub value_type: u8,
+    /// The value's bytes.
+    pub value: &'a [u8],
 }
 
 impl<'a> Record<'a> {
-    /// The first record of `bytes` and what follows it; nothing where a length passes the end.
-    fn split(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+    /// The first record of `bytes` and what follows it; nothing at the end, or where a length passes it.
+    #[must_use]
+    #[inline]
+    pub fn split(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (name_length, rest) = bytes.split_first()?;
         let (name, rest) = rest.split_at_checked(usize::from(*name_length))?;
         let ([value_type, high, low], rest) = rest.split_first_chunk::<3>()?;

@@ -184,8 +184,9 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Reads value bytes that [`Value::decode`] accepted before, without checking them again.
-    pub(super) fn reread(value_type: u8, bytes: &'a [u8]) -> Option<Self> {
+    /// Reads value bytes that were checked before ([`super::Attributes::check`]), without checking them again.
+    #[must_use]
+    pub fn reread(value_type: u8, bytes: &'a [u8]) -> Option<Self> {
         let text = || std::str::from_utf8(bytes).ok();
         match value_type {
             1 => Some(Self::Boolean(bytes == [1])),

@@ -132,6 +132,9 @@ pub(crate) enum Noun {
     /// Look at receipts
     #[command(subcommand, arg_required_else_help = true)]
     Receipt(ReceiptVerb),
+    /// Try out filters
+    #[command(subcommand, arg_required_else_help = true)]
+    Filter(FilterVerb),
     /// Write evidence for an auditor, or verify it offline
     #[command(subcommand, arg_required_else_help = true)]
     Evidence(EvidenceVerb),
@@ -796,6 +799,30 @@ pub(crate) enum ReceiptVerb {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
         limit: u32,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FilterVerb {
+    /// Read a filter, show its canonical text and digest, and say whether an event passes
+    #[command(after_help = "Examples:\n  \
+            countersign filter check \"type LIKE 'org.example.%' AND NOT EXISTS subject\"\n  \
+            countersign filter check \"priority > 3\" --event event.json\n\n\
+            Filters see attributes, never data: CESQL 1.0, or with --filter-json a list of rules as CloudEvents Subscriptions has them.")]
+    Check(FilterCheckArgs),
+}
+
+/// `filter check`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FilterCheckArgs {
+    /// A CESQL expression
+    #[arg(value_name = "EXPR", conflicts_with = "filter_json")]
+    pub(crate) expression: Option<String>,
+    /// A file with rules in JSON, in place of an expression
+    #[arg(long, value_name = "FILE")]
+    pub(crate) filter_json: Option<PathBuf>,
+    /// An event (CloudEvents JSON) to hold against it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) event: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

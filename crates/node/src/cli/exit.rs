@@ -71,7 +71,13 @@ impl From<ErrorCode> for Exit {
             | C::PolicyInvalid
             | C::StorageStopped
             | C::StreamExists => Self::Failure,
-            C::ConfigSyntax | C::ConfigValue | C::ConfirmationNeeded | C::Usage => Self::Usage,
+            C::ConfigSyntax
+            | C::ConfigValue
+            | C::ConfirmationNeeded
+            | C::FilterLimit
+            | C::FilterMeaning
+            | C::FilterSyntax
+            | C::Usage => Self::Usage,
             C::AdminPeer | C::WrongIdentity => Self::NotAuthenticated,
             C::DataDirMissing | C::NotFound => Self::NotFound,
             C::AuthorSignature

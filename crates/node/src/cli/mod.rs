@@ -6,6 +6,7 @@
 mod args;
 mod bench_args;
 mod exit;
+mod filter;
 mod output;
 mod parse;
 mod parts;

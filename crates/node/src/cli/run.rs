@@ -15,8 +15,9 @@ use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
 use serde_json::Value;
 
 use super::args::{
-    AgreementVerb, AppVerb, Assurance, ConfigVerb, Doors, ErasureVerb, EvidenceVerb, KeyVerb,
-    LedgerVerb, Noun, PartnerVerb, PolicyVerb, ReceiptVerb, StreamVerb, WhoReads, WitnessVerb,
+    AgreementVerb, AppVerb, Assurance, ConfigVerb, Doors, ErasureVerb, EvidenceVerb, FilterVerb,
+    KeyVerb, LedgerVerb, Noun, PartnerVerb, PolicyVerb, ReceiptVerb, StreamVerb, WhoReads,
+    WitnessVerb,
 };
 use super::parts::CommandResult;
 use super::plan_args::PlanVerb;
@@ -101,6 +102,7 @@ async fn dispatch(
             output.value(&CHECKED_PLANS, &values.into())?;
             Ok(Exit::Ok)
         }
+        Noun::Filter(FilterVerb::Check(args)) => super::filter::check(&args, output),
         Noun::Init(args) => {
             let settings = Config::load(None, environment, &flags(&args.doors))?;
             let options = InitOptions {
@@ -643,6 +645,7 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
         | Noun::Config(_)
         | Noun::Demo(_)
         | Noun::Evidence(EvidenceVerb::Verify(_))
+        | Noun::Filter(_)
         | Noun::Init(_)
         | Noun::Plan(PlanVerb::Check { .. })
         | Noun::Publish(_)
