@@ -185,7 +185,7 @@ enum Question {
     },
     ConfirmClock,
     Rekey {
-        signer: LogSigner,
+        signer: Box<LogSigner>,
         reply: oneshot::Sender<()>,
     },
     Flush {
@@ -392,6 +392,8 @@ impl Writer {
     /// Other keys sign from now on: when it returns, no further checkpoint is signed by those before alone.
     pub(crate) async fn rekey(&self, signer: LogSigner) {
         let (reply, receiver) = oneshot::channel();
+        // In a box: there is one of these a year, and thousands of the others may wait.
+        let signer = Box::new(signer);
         self.send(Work::Ask(Question::Rekey { signer, reply }));
         // A writer that is gone signs nothing.
         let _ = receiver.await;

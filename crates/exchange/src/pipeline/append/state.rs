@@ -219,7 +219,7 @@ impl State {
             Question::Overwritten { reply } => turn.overwritten.push(reply),
             Question::ConfirmClock => self.guard = ClockGuard::new(self.clock.as_ref()),
             Question::Rekey { signer, reply } => {
-                self.signer = signer;
+                self.signer = *signer;
                 let _ = reply.send(());
             }
             Question::Flush { reply } => turn.flush.push(reply),
