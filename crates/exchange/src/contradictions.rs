@@ -26,9 +26,8 @@ impl Exchange {
         // The one with its number and the one before; the newest, which it may go back behind, is the registry's.
         let after = refused.number.saturating_sub(2);
         let mut held = self
-            .own_receipts_after(agreement, &refused.stream, series, after)
+            .own_receipts_after(agreement, &refused.stream, series, (after, 3))
             .await?;
-        held.truncate(3);
         let newest = self.registry().receipts.get(&(agreement, series)).cloned();
         held.extend(newest.map(|newest| newest.envelope));
         let proof = held

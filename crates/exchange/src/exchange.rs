@@ -937,18 +937,18 @@ impl Exchange {
             .retain(|_, (_, under_way)| *under_way != digest);
     }
 
-    /// Receipts that we signed after `number` of a series, oldest first.
+    /// Receipts after `number` of a series, oldest first, at most `limit`.
     pub(crate) async fn own_receipts_after(
         &self,
         agreement: AgreementId,
         stream: &Origin,
         series: SeriesId,
-        number: u64,
+        (number, limit): (u64, u32),
     ) -> Result<Vec<Envelope>, ExchangeError> {
         self.catch_up_view().await?;
         let rows = self
             .view
-            .receipts_after(&agreement, stream, &series, number)
+            .receipts_after(&agreement, stream, &series, (number, limit))
             .await?;
         Ok(rows
             .iter()

@@ -886,13 +886,18 @@ async fn the_first_receipt_of_a_number_is_the_receipt() {
     );
     let series = SeriesId(agreement.id.0);
     let after = view
-        .receipts_after(&agreement.id, &agreement.stream, &series, 1)
+        .receipts_after(&agreement.id, &agreement.stream, &series, (1, u32::MAX))
         .await
         .unwrap();
     assert_eq!(
         after.iter().map(|row| row.number).collect::<Vec<_>>(),
         [2, 3]
     );
+    let one = view
+        .receipts_after(&agreement.id, &agreement.stream, &series, (1, 1))
+        .await
+        .unwrap();
+    assert_eq!(one.iter().map(|row| row.number).collect::<Vec<_>>(), [2]);
     assert_eq!(view.last_receipts().await.unwrap().len(), 2);
 }
 

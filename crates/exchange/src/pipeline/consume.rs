@@ -304,7 +304,7 @@ impl Consumption {
         let after = ready.receipt_number;
         let lacking = self
             .exchange
-            .own_receipts_after(self.agreement, &self.stream, series, after)
+            .own_receipts_after(self.agreement, &self.stream, series, (after, u32::MAX))
             .await?;
         if lacking.iter().any(|receipt| self.exchange.is_void(receipt)) {
             // What the producer lacks was signed by a key that we have revoked since, and what follows would name it.

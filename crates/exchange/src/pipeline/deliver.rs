@@ -954,7 +954,8 @@ impl Delivery {
                 self.agreement,
                 self.log.origin(),
                 self.series,
-                number.saturating_sub(1),
+                // However long the series is, the one of that number.
+                (number.saturating_sub(1), 1),
             )
             .await?;
         let same = held.iter().any(|held| held.payload_digest() == digest);

@@ -272,7 +272,7 @@ impl LedgerView {
         self.all(sqlx::query(sql), ReceiptRow::read).await
     }
 
-    /// The receipts of a series after `number`, in order, of the partner that [`Self::agreement`] names.
+    /// The receipts of a series after `number`, in order and at most `limit`, of the partner that [`Self::agreement`] names.
     ///
     /// # Errors
     /// [`ViewError`].
@@ -281,16 +281,17 @@ impl LedgerView {
         agreement: &AgreementId,
         stream: &Origin,
         series: &SeriesId,
-        number: u64,
+        (number, limit): (u64, u32),
     ) -> Result<Vec<ReceiptRow>, ViewError> {
         let sql = "SELECT * FROM receipts WHERE agreement = ?1 AND stream = ?2 AND series = ?3 AND number > ?4
             AND partner = (SELECT partner FROM agreements WHERE id = ?1 ORDER BY time_us, log LIMIT 1)
-            ORDER BY number";
+            ORDER BY number LIMIT ?5";
         let query = sqlx::query(sql)
             .bind(agreement.0.to_vec())
             .bind(stream.as_str())
             .bind(series.0.to_vec())
-            .bind(saturated(number));
+            .bind(saturated(number))
+            .bind(i64::from(limit));
         self.all(query, ReceiptRow::read).await
     }
 
