@@ -245,6 +245,20 @@ async fn under_ask_a_person_decides_and_a_hold_is_answered_as_such() {
     tell(&producer, &consumer).await;
     tell(&producer, &consumer).await;
     assert_eq!(outcome(&producer.exchange), Some(Outcome::Done));
+    // An answer from before that one changes nothing, told as often as anybody likes.
+    let recorded = producer.records("erasure-answer").await;
+    let LedgerRecord::ErasureAnswer { envelope: older } = recorded[0].clone() else {
+        panic!("{recorded:?}");
+    };
+    for _ in 0..3 {
+        let peer = consumer.at(&producer);
+        let told = producer.exchange.take_notice(&peer, older.as_bytes()).await;
+        told.unwrap();
+    }
+    assert_eq!(
+        producer.records("erasure-answer").await.len(),
+        recorded.len()
+    );
     let registry = producer.exchange.registry();
     let state = registry.erasure.requests().next().unwrap();
     assert_eq!(state.answer.as_ref().unwrap().0.reason, "on second thought");
