@@ -202,7 +202,7 @@ impl ReceiptFork {
         let earlier = envelope(lines.next(), 2, "receipt ")?;
         let later = envelope(lines.next(), 3, "receipt ")?;
         let mut statements = Vec::new();
-        while let Some(line) = lines.next() {
+        for line in lines {
             if statements.len() == STATEMENTS_MAX {
                 return Err(fault(line.1));
             }
