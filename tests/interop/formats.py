@@ -264,6 +264,8 @@ PAYLOADS = {
         "author-signature", "busy", "cursor-mismatch", "invitation-expired", "invitation-used", "malformed", "no-agreement", "not-found", "not-permitted",
         "pending", "wrong-identity"), "reason": anything, "policies": (many(anything), []), "advice": (many(anything), []),
         "position": (number, None), "made": time},
+    "erasure-request": {"id": ident, "agreement": ident, "stream": origin, "sequence": number, "tombstone": number, "by": authority, "reason": anything, "made": time},
+    "erasure-answer": {"request": ident, "digest": digest, "stream": origin, "sequence": number, "by": authority, "outcome": one_of("done", "held", "refused"), "reason": anything, "made": time},
     "termination": {"agreement": ident, "stream": origin, "by": authority, "reason": anything, "position": (number, None), "made": time},
 }
 
@@ -470,7 +472,7 @@ def read_tar(path):
 FILE = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}"
 LISTED = rf"keys\.json|decisions\.ndjson|documents/(?=.{{1,100}}$){FILE}\.json|policies/[0-9a-f]{{64}}/{FILE}|timestamps/[0-9]{{8}}\.(checkpoint|tst)"
 LIMITS = [("documents/", MIB // 4), ("policies/", MIB), ("decisions.ndjson", FOREVER)]
-RECORDED = ("agreement", "receipt", "rejection", "termination")
+RECORDED = ("agreement", "receipt", "rejection", "termination", "erasure-request", "erasure-answer")
 MANIFEST = {"format": anything, "version": number, "made": anything, "made_by": anything, "authority": authority,
             "logs": many({"path": anything, "origin": origin, "from": number, "to": number, "size": number}),
             "undisclosed": many({"log": number, "from": number, "to": number, "reason": anything}),
@@ -480,6 +482,7 @@ DECISION = {"ledger": origin, "sequence": number, "record": lambda value, where:
 RECORDS = {"decision": {"principal": anything, "action": anything, "stream": origin, "allowed": boolean, "policies": many(anything),
                         "policy_digest": digest, "errors": (many(anything), []), "agreement": (ident, None), "facts": anything},
            "agreement": {"envelope": anything, "addresses": (many(anything), []), "invitation": (anything, None)}, "rejection": {"envelope": anything}, "termination": {"envelope": anything},
+           "erasure-request": {"envelope": anything}, "erasure-answer": {"envelope": anything},
            "receipt": {"envelope": anything, "from": number, "events": number, "bytes": number}}
 ORGANIZATION = {"authority": anything, "fingerprint": (anything, ""), "name": (anything, ""), "own": (boolean, False), "partner": (boolean, False), "region": (anything, None)}
 MEMBER = {"fingerprint": anything, "name": (anything, ""), "organization": ORGANIZATION}

@@ -5,9 +5,9 @@
 
 BUNDLE is a folder or a .tar. Ends with 0 (whole), 6 (failed) or 9 (inconclusive), as `countersign evidence verify` does.
 Needs Python 3.9 and the package `cryptography`. What entries, documents, notes and hashes are is in formats.py; decisions are
-made again where cedar_subset.py lies beside it; time-stamp tokens are in timestamps.py. Top down: the bundle, its documents, decisions and ledgers; one log.
+made again where cedar_subset.py lies beside it; erasures.py and timestamps.py judge what their names say. Top down: the bundle, its documents, decisions and ledgers; one log.
 """
-import argparse, base64, os, re, struct, sys, timestamps
+import argparse, base64, erasures, os, re, struct, sys, timestamps
 from formats import (follows, of_one_line, DECISION, FACTS, FILE, FOREVER, KEYS, LIMITS, LISTED, MANIFEST, MIB, RECORDED, Bad, Document, Entry, Lacking, authority, check_form, digest, fingerprint, fold, groups, grow, merge, need, number, origin, parse, parse_attributes,
                      parse_data_part, parse_note, parse_vkey, raw_member, read_allowance, read_folder, read_record, read_revocation, read_statement, read_tar, read_trust, sha256, text, text_of, unaccounted, unbase64, verify_ed25519, vkey_id)
 try:
@@ -37,7 +37,7 @@ class Bundle:
         for log in self.logs:
             log.check()
             self.tolerate(self.check_log_key, log, fingerprints, vkeys)
-        for check in (self.check_documents, lambda: timestamps.check(self), self.check_decisions, self.check_ledgers):
+        for check in (self.check_documents, lambda: erasures.check(self), lambda: timestamps.check(self), self.check_decisions, self.check_ledgers):
             check()
 
     def tolerate(self, check, *arguments):
@@ -277,7 +277,7 @@ class Bundle:
     def reach(self, document, where):
         """A true beginning of a longer log must not pass for the whole."""
         payload = document.payload
-        size = {"receipt": payload.get("size"), "rejection": payload.get("sequence", 0) + 1, "termination": payload.get("position")}
+        size = {"receipt": payload.get("size"), "rejection": payload.get("sequence", 0) + 1, "erasure-answer": payload.get("sequence", 0) + 1, "erasure-request": payload.get("tombstone", 0) + 1, "termination": payload.get("position")}
         if payload.get("stream") == self.log.origin and (size.get(document.kind) or 0) > self.log.to:
             self.missing.append(f"{where}: it speaks of entries beyond {self.log.to}, which are not here")
 
@@ -355,7 +355,7 @@ class Bundle:
                 consumers.setdefault(document.payload["id"], document.payload["consumer"]["authority"])
         about = {log.origin.split("/ledger/")[1].replace("node", log.owner, log.origin.endswith("/ledger/node")) for log in exported.values()}
         for document in self.documents:
-            agreement = document.payload.get("id" if document.kind == "agreement" else "agreement")
+            agreement = erasures.agreement_of(self, document)
             if document.kind in RECORDED and document.digest not in recorded:
                 need(consumers.get(agreement) not in about, document.path, "the ledger about its consumer does not record it")
 
@@ -450,7 +450,7 @@ class Log:
         return len(events), sum(entry.data_length for entry in events)
 
     def check_content(self):
-        self.facts, self.genesis, self.allowances, withheld = {}, None, {}, []
+        self.facts, self.genesis, self.allowances, self.withheld = {}, None, {}, (withheld := [])
         for n in [n for kind, n in self.tiles if kind == "entries"]:
             where, begin, end = self.content_path(n), max(self.start, 256 * n), min(self.to, 256 * n + 256)
             raw, at = self.bundle.read(where), 6 + 7 * (end - begin)

@@ -93,8 +93,8 @@ pub(crate) struct Walked {
     pub(crate) undisclosed: Vec<(u64, u64)>,
     /// Those of them that are control entries.
     undisclosed_control: Vec<u64>,
-    /// Events that tombstones name, each by one behind it.
-    tombstones: BTreeSet<u64>,
+    /// Events that tombstones name, with the one behind it that does.
+    tombstones: BTreeSet<(u64, u64)>,
     /// Events below this have expired.
     expired_below: u64,
     events: u64,
@@ -356,8 +356,7 @@ impl Walked {
         let mut left: Vec<(u64, u64)> = Vec::new();
         for &(from, to) in &self.undisclosed {
             for sequence in from..to {
-                let allowed = (sequence < self.expired_below
-                    || self.tombstones.contains(&sequence))
+                let allowed = (sequence < self.expired_below || self.is_named(sequence))
                     && self.undisclosed_control.binary_search(&sequence).is_err();
                 if allowed {
                     continue;
@@ -369,6 +368,26 @@ impl Walked {
             }
         }
         left
+    }
+
+    /// Whether a tombstone behind an event names it.
+    fn is_named(&self, sequence: u64) -> bool {
+        let by_any = (sequence, 0)..=(sequence, u64::MAX);
+        self.tombstones.range(by_any).next().is_some()
+    }
+
+    /// Whether the control entry `by` is a tombstone of an event before it.
+    pub(crate) fn is_tombstone(&self, by: u64, sequence: u64) -> bool {
+        self.tombstones.contains(&(sequence, by))
+    }
+
+    /// Whether the content of an entry of the range is not here.
+    pub(crate) fn is_undisclosed(&self, sequence: u64) -> bool {
+        let after = self
+            .undisclosed
+            .partition_point(|(from, _)| *from <= sequence);
+        let before = after.checked_sub(1).and_then(|at| self.undisclosed.get(at));
+        before.is_some_and(|(_, to)| sequence < *to)
     }
 
     fn count(&mut self, sums: Sums) {
@@ -388,7 +407,7 @@ impl Walked {
         for (sequence, allows) in contents.allows {
             match allows {
                 Allows::Tombstone(tombstone) if tombstone.sequence < sequence => {
-                    self.tombstones.insert(tombstone.sequence);
+                    self.tombstones.insert((tombstone.sequence, sequence));
                 }
                 Allows::Tombstone(_) => {}
                 Allows::Expiry(expiry) => {

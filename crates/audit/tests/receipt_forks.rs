@@ -151,6 +151,7 @@ fn a_key_that_is_no_longer_the_consumers_leaves_it_open() {
             organization: organization.public(),
             number,
             made: Timestamp(T0 + 100 * number),
+            succession: Vec::new(),
             keys: vec![RoleKey {
                 role: Role::Receipt,
                 key: key.public(),

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_crypto::Hash;
 use countersign_event::documents::{
-    Agreement, AgreementId, Document, DocumentError, KeyRevocation, KeyStatement, Receipt, Refusal,
-    Rejection, Role, Termination,
+    Agreement, AgreementId, Document, DocumentError, ErasureAnswer, ErasureRequest, KeyRevocation,
+    KeyStatement, Receipt, Refusal, Rejection, Role, Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::names::{Authority, Origin};
@@ -13,7 +13,7 @@ use countersign_event::names::{Authority, Origin};
 use super::coverage::Reach;
 use super::files::DocumentFile;
 use super::keys::{Keys, When};
-use super::receipts;
+use super::{erasures, receipts};
 use crate::layout::Span;
 use crate::report::{Check, Collector, Finding, Severity};
 use crate::walk::Walked;
@@ -43,6 +43,8 @@ pub(crate) struct Documents<'a> {
     pub(crate) agreements: Vec<Filed<'a, Agreement>>,
     pub(crate) receipts: Vec<Filed<'a, Receipt>>,
     pub(crate) rejections: Vec<Filed<'a, Rejection>>,
+    pub(crate) requests: Vec<Filed<'a, ErasureRequest>>,
+    pub(crate) answers: Vec<Filed<'a, ErasureAnswer>>,
     refusals: Vec<Filed<'a, Refusal>>,
     terminations: Vec<Filed<'a, Termination>>,
     payloads: BTreeSet<Hash>,
@@ -59,6 +61,10 @@ pub(crate) fn sort<'a>(files: &'a [DocumentFile], found: &mut Collector<'_>) -> 
             peek(file).map(|filed| documents.receipts.push(filed))
         } else if kind == Rejection::PAYLOAD_TYPE {
             peek(file).map(|filed| documents.rejections.push(filed))
+        } else if kind == ErasureRequest::PAYLOAD_TYPE {
+            peek(file).map(|filed| documents.requests.push(filed))
+        } else if kind == ErasureAnswer::PAYLOAD_TYPE {
+            peek(file).map(|filed| documents.answers.push(filed))
         } else if kind == Refusal::PAYLOAD_TYPE {
             peek(file).map(|filed| documents.refusals.push(filed))
         } else if kind == Termination::PAYLOAD_TYPE {
@@ -146,8 +152,24 @@ impl Documents<'_> {
             .terminations
             .iter()
             .filter(|ending| ending.claim.stream == *origin);
+        let requests = self
+            .requests
+            .iter()
+            .filter(|one| one.claim.stream == *origin);
+        let answers = self
+            .answers
+            .iter()
+            .filter(|one| one.claim.stream == *origin);
         receipts
             .map(|receipt| reach(receipt.path, "receipt", receipt.claim.size))
+            .chain(requests.map(|one| {
+                let size = one.claim.tombstone.saturating_add(1);
+                reach(one.path, "erasure request", size)
+            }))
+            .chain(answers.map(|one| {
+                let size = one.claim.sequence.saturating_add(1);
+                reach(one.path, "erasure answer", size)
+            }))
             .chain(rejections.map(|filed| {
                 reach(
                     filed.path,
@@ -184,7 +206,19 @@ impl Documents<'_> {
             .terminations
             .iter()
             .map(|filed| (filed.envelope, filed.path, filed.claim.agreement));
+        let requests = self
+            .requests
+            .iter()
+            .map(|filed| (filed.envelope, filed.path, filed.claim.agreement));
+        // Of an answer without its request nobody can say whom it concerns.
+        let asked = |id| self.requests.iter().find(move |one| one.claim.id == id);
+        let answers = self.answers.iter().filter_map(move |filed| {
+            let request = asked(filed.claim.request)?;
+            Some((filed.envelope, filed.path, request.claim.agreement))
+        });
         agreements
+            .chain(requests)
+            .chain(answers)
             .chain(receipts)
             .chain(rejections)
             .chain(endings)
@@ -230,6 +264,15 @@ pub(crate) fn check(
     };
     context.check_rejections(found);
     context.check_receipts(found);
+    let context = erasures::Context {
+        origin,
+        span,
+        documents,
+        agreements: &agreements,
+        keys,
+        walked,
+    };
+    context.check(found);
     let counts = [
         (
             documents.agreements.len(),
@@ -242,6 +285,8 @@ pub(crate) fn check(
         (documents.rejections.len(), "rejections"),
         (documents.refusals.len(), "refusals"),
         (documents.terminations.len(), "terminations"),
+        (documents.requests.len(), "requests to erase"),
+        (documents.answers.len(), "answers to them"),
     ];
     if counts.iter().all(|(count, _)| *count == 0) {
         found.skipped(

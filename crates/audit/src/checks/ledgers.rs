@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_crypto::{Hash, sha256};
 use countersign_event::content::EventRef;
-use countersign_event::documents::{Agreement, Document, Receipt, Rejection, Termination};
+use countersign_event::documents::{
+    Agreement, Document, ErasureAnswer, ErasureRequest, Receipt, Rejection, Termination,
+};
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::{LedgerRecord, TYPE_PREFIX};
 use countersign_event::names::{Authority, LogSubject, Origin};
@@ -45,6 +47,16 @@ pub(crate) fn look(stream: &Origin, sequence: u64, event: &EventRef<'_>) -> Opti
         LedgerRecord::Rejection { envelope } => {
             document::<Rejection>(&envelope, "rejection", |rejection| {
                 (rejection.stream == *stream).then_some(rejection.sequence.saturating_add(1))
+            })?
+        }
+        LedgerRecord::ErasureRequest { envelope } => {
+            document::<ErasureRequest>(&envelope, "erasure request", |request| {
+                (request.stream == *stream).then_some(request.tombstone.saturating_add(1))
+            })?
+        }
+        LedgerRecord::ErasureAnswer { envelope } => {
+            document::<ErasureAnswer>(&envelope, "erasure answer", |answer| {
+                (answer.stream == *stream).then_some(answer.sequence.saturating_add(1))
             })?
         }
         LedgerRecord::Termination { envelope } => {

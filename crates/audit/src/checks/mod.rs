@@ -6,6 +6,7 @@ pub(crate) mod content;
 pub(crate) mod coverage;
 pub(crate) mod decisions;
 pub(crate) mod documents;
+pub(crate) mod erasures;
 pub(crate) mod files;
 pub(crate) mod keys;
 pub(crate) mod ledgers;

@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use countersign_event::attributes::Attributes;
 use countersign_event::data::DataPart;
-use countersign_event::documents::{Agreement, Document, Receipt, Refusal, Rejection, Termination};
+use countersign_event::documents::{
+    Agreement, Document, ErasureAnswer, ErasureRequest, Receipt, Refusal, Rejection, Termination,
+};
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::{EnvelopeText, LedgerRecord, TYPE_PREFIX};
 use countersign_event::names::Origin;
@@ -91,6 +93,7 @@ pub(super) struct Said {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
     Agreement,
+    Erasure,
     Receipt,
     Refusal,
     Rejection,
@@ -102,7 +105,9 @@ impl Said {
     /// count them from the first on.
     pub(super) fn belongs(&self, range: &Range<u64>) -> bool {
         let before = self.kind == Kind::Receipt && range.start > 0 && self.reaches <= range.start;
-        self.reaches <= range.end && !before
+        // An answer without its request says nothing, and a request may name a tombstone far behind: they go with a log from its beginning.
+        let apart = self.kind == Kind::Erasure && range.start > 0;
+        self.reaches <= range.end && !before && !apart
     }
 }
 
@@ -132,6 +137,16 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
                 (rejection.stream == *stream).then_some(rejection.sequence.saturating_add(1))
             })
         }
+        LedgerRecord::ErasureRequest { envelope } => {
+            said::<ErasureRequest>(envelope, Kind::Erasure, |request| {
+                (request.stream == *stream).then_some(request.tombstone.saturating_add(1))
+            })
+        }
+        LedgerRecord::ErasureAnswer { envelope } => {
+            said::<ErasureAnswer>(envelope, Kind::Erasure, |answer| {
+                (answer.stream == *stream).then_some(answer.sequence.saturating_add(1))
+            })
+        }
         LedgerRecord::Termination { envelope } => {
             said::<Termination>(envelope, Kind::Termination, |ending| {
                 (ending.stream == *stream).then_some(ending.position.unwrap_or(0))
@@ -142,8 +157,6 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
         | LedgerRecord::AuthorRule { .. }
         | LedgerRecord::Contradiction { .. }
         | LedgerRecord::Cursor { .. }
-        | LedgerRecord::ErasureAnswer { .. }
-        | LedgerRecord::ErasureRequest { .. }
         | LedgerRecord::Fault { .. }
         | LedgerRecord::Hold { .. }
         | LedgerRecord::Retention { .. }

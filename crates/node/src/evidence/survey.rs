@@ -48,6 +48,8 @@ struct Tally {
     bytes: u64,
     refusals: u64,
     earlier_receipts: u64,
+    /// Requests to erase and answers, of a range that does not begin at the beginning.
+    erasures_apart: u64,
     /// Documents that speak of entries after the range, and the first of them.
     beyond: u64,
     first_beyond: Option<u64>,
@@ -102,6 +104,11 @@ impl Survey {
         }
         let after = "they lie in the ledger after it first speaks of entries beyond this range";
         let left_out = [
+            (
+                "requests to erase and answers",
+                all.erasures_apart,
+                "they go with a log from its beginning",
+            ),
             (
                 "receipts",
                 all.earlier_receipts,
@@ -168,8 +175,10 @@ impl Tally {
                 match said.kind {
                     Kind::Agreement => tally.agreements += 1,
                     Kind::Refusal => tally.refusals += 1,
-                    Kind::Receipt | Kind::Rejection | Kind::Termination => {}
+                    Kind::Erasure | Kind::Receipt | Kind::Rejection | Kind::Termination => {}
                 }
+            } else if said.kind == Kind::Erasure {
+                tally.erasures_apart += 1;
             } else {
                 tally.earlier_receipts += 1;
             }
@@ -183,6 +192,7 @@ impl Tally {
         self.bytes += ledger.bytes - cut.bytes;
         self.refusals += ledger.refusals - cut.refusals;
         self.earlier_receipts += ledger.earlier_receipts;
+        self.erasures_apart += ledger.erasures_apart;
         self.beyond += ledger.beyond;
         self.policies.extend(ledger.policies);
     }
