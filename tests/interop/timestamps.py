@@ -57,8 +57,9 @@ class Der:
 
     def oid(self):
         raw, arcs, value = self.next(OID), [], 0
-        need(raw and raw[-1] < 128, self.where, "it is no object identifier")
+        need(raw and raw[-1] < 128 and len(raw) <= 39, self.where, "it is no object identifier")
         for byte in raw:
+            need(value or byte != 128, self.where, "it is no object identifier in its shortest form")
             value = value << 7 | byte & 127
             if byte < 128:
                 arcs, value = arcs + [value], 0
