@@ -116,6 +116,9 @@ pub(crate) fn check(files: &BundleFiles, manifest: &Manifest, found: &mut Collec
     check.listed
 }
 
+/// The checkpoint and the token of one number, as far as they were found.
+type Pair = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 struct FilesCheck<'a, 'c> {
     files: &'a BundleFiles,
     found: &'a mut Collector<'c>,
@@ -123,7 +126,7 @@ struct FilesCheck<'a, 'c> {
     document_bytes: u64,
     policy_bytes: u64,
     /// By their number in the bundle: checkpoint and token.
-    stamped: BTreeMap<String, (Option<Vec<u8>>, Option<Vec<u8>>)>,
+    stamped: BTreeMap<String, Pair>,
 }
 
 impl FilesCheck<'_, '_> {
