@@ -13,8 +13,8 @@ use countersign_event::dsse::Envelope;
 use countersign_event::names::Authority;
 use countersign_exchange::{Exchange, ExchangeError, Peer};
 use countersign_protocol::{
-    AddCheckpoints, AskLog, AskPolicy, FetchBack, Hello, JoinQuery, Message, Notice, NoticeAck,
-    PROTOCOL_MINOR, Ping, PolicyAnswer, Pong, PublishOpen, Refused, Subscribe,
+    AskPolicy, Hello, Message as _, Notice, NoticeAck, PROTOCOL_MINOR, Ping, PolicyAnswer, Pong,
+    Refused, Request,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
