@@ -12,8 +12,8 @@
 //! restored copy, but never under the same data key.
 
 use countersign_crypto::{
-    Entropy, Hash, HpkeSealed, NONCE_BYTES, OpenError, PublicKey, SEAL_TAG_BYTES, SealingKey,
-    SigningKey, WeakRecipient, hkdf_sha256, sha256_of,
+    Entropy, Fingerprint, Hash, HpkeSealed, NONCE_BYTES, OpenError, PublicKey, SEAL_TAG_BYTES,
+    SealingKey, SigningKey, WeakRecipient, hkdf_sha256, sha256_of,
 };
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -121,7 +121,7 @@ impl KeyEpoch {
 }
 
 /// Why an epoch's key cannot be had from a wrap.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum UnwrapError {
     /// The key in it is not the one that the log committed to.
     #[error("the wrapped key is not the one that the log has committed to")]
@@ -129,22 +129,12 @@ pub enum UnwrapError {
     /// It was wrapped to another key.
     #[error("the key is wrapped to {key}, which is not here")]
     Foreign {
-        /// Fingerprint's first characters would do; the whole key is public.
-        key: WrapKeyName,
+        /// Which one.
+        key: Fingerprint,
     },
     /// It does not open.
     #[error("the wrapped key does not open: it was altered, or is of another stream or epoch")]
     Open,
-}
-
-/// A key's name in a message.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct WrapKeyName(pub PublicKey);
-
-impl std::fmt::Display for WrapKeyName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0.fingerprint().as_str())
-    }
 }
 
 impl WrappedKey {
@@ -161,7 +151,7 @@ impl WrappedKey {
     ) -> Result<EpochKey, UnwrapError> {
         if secret.public() != self.key {
             return Err(UnwrapError::Foreign {
-                key: WrapKeyName(self.key),
+                key: self.key.fingerprint(),
             });
         }
         let sealed = HpkeSealed {

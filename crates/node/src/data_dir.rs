@@ -290,6 +290,7 @@ impl DataDir {
             "agreement",
             "receipt",
             "witness",
+            "encryption",
         ] {
             for path in keys::key_files(&dir.keys_dir(), name)? {
                 keys::check_private(&path)?;

@@ -74,7 +74,8 @@ fn read_all(body: &Bytes) {
         LogState,
         AskPolicy,
         PolicyAnswer,
-        FetchBack
+        FetchBack,
+        Keys
     );
 }
 

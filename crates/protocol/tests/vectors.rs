@@ -274,6 +274,12 @@ fn a_dry_run_of_the_policies_has_its_golden_bytes() {
 }
 
 #[test]
+fn keys_have_their_golden_bytes() {
+    let envelopes = vec![b"{}".to_vec(), b"{\"payloadType\":\"x\"}".to_vec()];
+    check("keys.json", &json!([frame("Keys", &Keys { envelopes })]));
+}
+
+#[test]
 fn a_publish_batch_has_its_golden_bytes() {
     let mut bulk = Vec::new();
     write_event(&mut bulk, b"attributes", b"data part");
