@@ -14,7 +14,7 @@ use crate::process::{command, exit_code_shown};
 const TOOL_MISSING: i32 = 77;
 
 /// All but the second verifier, which is a step by itself. A test compares the list with the folder.
-const SCRIPTS: [&str; 7] = [
+const SCRIPTS: [&str; 8] = [
     "go_tlog",
     "openssl",
     "prov",

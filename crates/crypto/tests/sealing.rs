@@ -1,4 +1,5 @@
 //! Published vectors of HPKE and AES-256-GCM, through the functions that everything in the workspace seals with.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
 //! Sealed data: what opens it and what does not, and the golden vectors in `tests/vectors/encryption/v1`.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;
 
