@@ -185,6 +185,10 @@ impl LocalNode {
         period: Option<Duration>,
         organization: &SigningKey,
     ) -> Result<Value, CommandError> {
+        if role == Role::Encryption {
+            let message = "the encryption key is not rotated: what partners have wrapped for it could not be opened any more";
+            return Err(CommandError::new(ErrorCode::Usage, message));
+        }
         let exchange = &self.exchange;
         let before = exchange.identity().clone();
         let key = new_key()?;
