@@ -266,7 +266,7 @@ fn init_in_json_is_one_document() {
     assert!(output.stderr.is_empty(), "{output:?}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["authority"], "acme.example");
-    assert_eq!(report["keys"].as_array().unwrap().len(), 5);
+    assert_eq!(report["keys"].as_array().unwrap().len(), 6);
     assert_eq!(
         report["advertise"],
         serde_json::json!(["a.example:1", "b.example:2"])

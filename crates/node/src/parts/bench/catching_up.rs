@@ -32,7 +32,9 @@ pub(super) async fn run(
     let until = Until::Events(args.events);
     let task = PublishTask::new(&args.load, &node, 1, Pace::Flood, until).await?;
     let stream = task.streams.concat();
-    node.create_stream(&stream).await?;
+    if !args.load.encrypted {
+        node.create_stream(&stream).await?;
+    }
     output.note("publishing what is read");
     let mut publisher = Worker::start(&Task::Publish(task))?;
     publisher.result::<Value>().await?;

@@ -114,7 +114,9 @@ async fn with_subscribers(
     };
     let task = PublishTask::new(&args.load, &node, 1, pace, Until::Ended).await?;
     let stream = task.streams.concat();
-    node.create_stream(&stream).await?;
+    if !args.load.encrypted {
+        node.create_stream(&stream).await?;
+    }
     let links = node.invite_many(&stream, subscribers).await?;
     let mut readers = Vec::new();
     for (number, links) in links
