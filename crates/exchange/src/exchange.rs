@@ -12,7 +12,7 @@ use opening::{empty_head, load_registry, open_log};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::thread::JoinHandle;
 
 use countersign_crypto::{Entropy, Hash, sha256_of};
@@ -39,6 +39,7 @@ use crate::keyring::{Keyring, SharedEntropy};
 use crate::log::{Cites, Log, LogSettings};
 use crate::pipeline::append::{AppendError, Writer, WriterParts};
 use crate::pipeline::budget::Budget;
+use crate::pipeline::deliver::Delivery;
 use crate::pipeline::exposure::Exposure;
 use crate::pipeline::ingest::IngestError;
 use crate::pipeline::ledger::{RecordError, seal_control_entry};
@@ -120,6 +121,8 @@ pub struct Exchange {
     exposures: Mutex<HashMap<AgreementId, Exposure>>,
     /// What plans still allow, by agreement, of those that limit rate or quota.
     pub(crate) budgets: tokio::sync::Mutex<HashMap<AgreementId, Arc<Budget>>>,
+    /// Subscriptions that run: what changes access is put to them at once, however busy their sessions are.
+    running: Mutex<Vec<Weak<Delivery>>>,
     /// The last refusal got for each stream.
     refusals_got: Mutex<HashMap<Origin, String>>,
     /// Moves whenever the ledger has something new for the view.
@@ -349,6 +352,7 @@ impl Exchange {
             receipts_under_way: Mutex::new(HashMap::new()),
             exposures: Mutex::new(HashMap::new()),
             budgets: tokio::sync::Mutex::new(HashMap::new()),
+            running: Mutex::new(Vec::new()),
             refusals_got: Mutex::new(HashMap::new()),
             ledger_moved: watch::Sender::new(0),
             judged: Mutex::new(HashMap::new()),
@@ -416,6 +420,7 @@ impl Exchange {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(policies);
         self.access_changed();
+        self.recheck_running();
         Ok(())
     }
 
@@ -756,6 +761,26 @@ impl Exchange {
         if may_change {
             // No other generation: nothing but the time is to be judged again.
             self.generation.send_modify(|_| ());
+        }
+    }
+
+    /// A subscription runs from now on.
+    pub(crate) fn note_running(&self, delivery: &Arc<Delivery>) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|known| known.strong_count() > 0);
+        running.push(Arc::downgrade(delivery));
+    }
+
+    /// The subscriptions that run.
+    pub(crate) fn running(&self) -> Vec<Arc<Delivery>> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Judges every running subscription again, now: a session that waits for a slow reader to take what was handed out would do so only after that.
+    pub(crate) fn recheck_running(&self) {
+        for delivery in self.running() {
+            delivery.recheck();
         }
     }
 

@@ -15,6 +15,7 @@ use countersign_event::time::Timestamp;
 use countersign_protocol::invitation::{Invitation, InvitationTerms, verify_proof};
 use countersign_protocol::{JoinAccept, JoinDone, JoinQuery, JoinTerms};
 
+use crate::pipeline::deliver::Delivery;
 use crate::registry::{AgreementState, InvitationState};
 use crate::{Exchange, ExchangeError, Peer, Refused, StreamError};
 
@@ -470,13 +471,13 @@ impl Exchange {
         };
         let state: AgreementState = state.ok_or(unknown)?;
         let own = self.identity().authority();
-        let position = self
-            .statuses()
-            .into_iter()
-            .find(|status| {
-                status.agreement == id.to_string() && status.direction == crate::Direction::Out
-            })
-            .map(|status| status.position);
+        let outgoing = state.agreement.producer.authority == *own;
+        // Nothing leaves from here on, so that the position that is signed is the one at which delivery stops.
+        let halted = Halted::all_under(self, id);
+        let position = halted
+            .position
+            .or_else(|| self.reached_under(id))
+            .filter(|_| outgoing);
         let termination = Termination {
             agreement: id,
             stream: state.agreement.stream.clone(),
@@ -492,9 +493,25 @@ impl Exchange {
         let envelope = termination.sign(&self.identity().agreement_key);
         let text = String::from_utf8(envelope.to_json()).unwrap_or_default();
         let partner = state.counterparty(own).clone();
-        self.record_and_wait(Some(partner), LedgerRecord::Termination { envelope: text })
-            .await?;
+        let record = LedgerRecord::Termination { envelope: text };
+        self.record_and_wait(Some(partner), record).await?;
+        self.recheck_running();
         Ok(envelope)
+    }
+
+    /// How far was delivered under an agreement of which no subscription runs, as far as it is known.
+    fn reached_under(&self, id: AgreementId) -> Option<u64> {
+        let name = id.to_string();
+        let statuses = self.statuses().into_iter();
+        let resting = statuses
+            .filter(|status| status.agreement == name && status.direction == crate::Direction::Out)
+            .map(|status| status.position);
+        let registry = self.registry();
+        let receipts = registry.receipts.values().map(|last| &last.receipt);
+        let receipted = receipts
+            .filter(|receipt| receipt.agreement == id)
+            .map(|receipt| receipt.size);
+        resting.chain(receipted).max()
     }
 
     /// Ends a partner's access as a whole.
@@ -538,6 +555,7 @@ impl Exchange {
         };
         self.record_and_wait(Some(authority.clone()), record)
             .await?;
+        self.recheck_running();
         Ok(authority)
     }
 
@@ -643,6 +661,7 @@ impl Exchange {
             let record = LedgerRecord::Termination { envelope: text };
             self.record_and_wait(Some(statement.authority.clone()), record)
                 .await?;
+            self.recheck_running();
         }
         Ok(())
     }
@@ -682,6 +701,30 @@ struct Joiner {
     statement: KeyStatement,
     statement_envelope: Envelope,
     addresses: Vec<String>,
+}
+
+/// Subscriptions that hand out nothing as long as this lives; those that were not ended meanwhile go on after it.
+struct Halted {
+    running: Vec<Arc<Delivery>>,
+    /// The first sequence that none of them has handed out; absent where none runs.
+    position: Option<u64>,
+}
+
+impl Halted {
+    fn all_under(exchange: &Exchange, agreement: AgreementId) -> Self {
+        let mut running = exchange.running();
+        running.retain(|delivery| delivery.agreement() == agreement);
+        let position = running.iter().map(|delivery| delivery.halt()).max();
+        Self { running, position }
+    }
+}
+
+impl Drop for Halted {
+    fn drop(&mut self) {
+        for delivery in &self.running {
+            delivery.resume();
+        }
+    }
 }
 
 fn party_of(statement: &KeyStatement) -> Party {

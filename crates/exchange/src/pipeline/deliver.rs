@@ -76,6 +76,8 @@ struct State {
     rate_told: bool,
     /// The epoch that the first entry stands in, until its key is sent.
     key_due: Option<u64>,
+    /// Nothing is handed out while the end of the agreement is being written.
+    halted: bool,
     /// Nothing is handed out any more.
     ended: bool,
 }
@@ -277,11 +279,13 @@ impl Exchange {
                 held_until: None,
                 rate_told: false,
                 key_due,
+                halted: false,
                 ended: false,
             }),
             log,
         });
         delivery.note_status(true, None);
+        self.note_running(&delivery);
         Ok((ready, delivery))
     }
 
@@ -620,8 +624,8 @@ impl Delivery {
     /// A batch, if there is something and the window has room; the head, once, if the window is used up.
     fn step(&self, head: &LogHead, receipted: u64) -> Result<Option<Next>, ExchangeError> {
         let mut state = self.state();
-        if state.ended {
-            // The refusal that names the position is being signed.
+        if state.ended || state.halted {
+            // What names the position is being signed.
             return Ok(None);
         }
         // One event is always allowed: the exposure is at least 1.
@@ -1181,6 +1185,19 @@ impl Delivery {
             RefusalCode::NoAgreement
         };
         self.end(code, reason);
+    }
+
+    /// Hands out nothing until [`Delivery::resume`]; the first sequence that was not handed out.
+    pub(crate) fn halt(&self) -> u64 {
+        let mut state = self.state();
+        state.halted = true;
+        state.position
+    }
+
+    /// Goes on after [`Delivery::halt`], unless it was ended meanwhile.
+    pub(crate) fn resume(&self) {
+        self.state().halted = false;
+        self.receipted.send_modify(|_| ());
     }
 
     fn end(&self, code: RefusalCode, reason: String) {

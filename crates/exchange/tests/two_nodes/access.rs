@@ -535,3 +535,83 @@ async fn a_region_that_the_operator_recorded_reaches_the_policies_and_running_su
         Some("US")
     );
 }
+
+/// Ends a subscription while events are published into it as fast as they go, and nobody but the node itself looks again. The end that the reader saw, the
+/// position that the signed refusal names, and what `stop` says.
+async fn stopped_while_busy<T>(
+    seed: u64,
+    stop: impl AsyncFnOnce(&Node, &Node, AgreementId) -> T,
+) -> (u64, u64, T) {
+    use countersign_exchange::pipeline::deliver::Next;
+    let (producer, consumer, agreement) = partners(seed, "s", 1_000_000).await;
+    let peer = consumer.at(&producer);
+    let request = subscribe_at(&producer, "s", agreement, StartAt::Sequence(0));
+    let opened = producer.exchange.open_delivery(&peer, &request).await;
+    let delivery = opened.unwrap().1;
+    let (reached, mut reaches) = tokio::sync::watch::channel(0);
+    let reader = tokio::spawn(async move {
+        let mut end = 0;
+        loop {
+            match delivery.next().await.unwrap() {
+                Next::Batch { message, .. } => {
+                    // What comes is the next, and nothing twice.
+                    assert_eq!(message.first, end);
+                    end += u64::from(message.count);
+                    reached.send_replace(end);
+                }
+                Next::Ended(refused) => return (end, refused.refusal.position.unwrap()),
+                Next::Heads(_) | Next::Wait => {}
+            }
+        }
+    });
+    let stopping = async {
+        reaches.wait_for(|end| *end > 200).await.unwrap();
+        stop(&producer, &consumer, agreement).await
+    };
+    let publishing = async {
+        for batch in 0.. {
+            // Once more after the end, so that there is something that was not handed out.
+            let is_last = reader.is_finished();
+            producer.publish("s", batch * 20 + 1, 20).await.unwrap();
+            if is_last {
+                break;
+            }
+        }
+    };
+    let (said, ()) = tokio::join!(stopping, publishing);
+    let (end, position) = reader.await.unwrap();
+    assert!(producer.log("s").size() > end);
+    (end, position, said)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_termination_names_the_position_at_which_delivery_stopped_however_it_races() {
+    use countersign_event::documents::Termination;
+    for seed in 230..236 {
+        let terminate = async |producer: &Node, _: &Node, agreement| {
+            let ended = producer.exchange.terminate(agreement, "it is over").await;
+            let ended = Termination::peek(&ended.unwrap()).unwrap();
+            assert_eq!(producer.records("termination").await.len(), 1);
+            ended.position
+        };
+        let (end, position, said) = stopped_while_busy(seed, terminate).await;
+        assert_eq!((position, said), (end, Some(end)), "seed {seed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_or_other_policies_stop_what_runs_though_its_session_never_looks() {
+    let revoke = async |producer: &Node, consumer: &Node, _| {
+        let partner = consumer.authority().to_string();
+        producer
+            .exchange
+            .revoke(&partner, "trust is gone")
+            .await
+            .unwrap();
+    };
+    let (end, position, ()) = stopped_while_busy(240, revoke).await;
+    assert_eq!(position, end);
+    let change = async |producer: &Node, _: &Node, _| producer.set_policy(DISCOVER_ONLY).await;
+    let (end, position, ()) = stopped_while_busy(241, change).await;
+    assert_eq!(position, end);
+}
