@@ -2,12 +2,14 @@ mod ledger_logs;
 mod opening;
 mod publishing;
 mod recording;
+mod throttle;
 mod wrapping;
 
 pub use ledger_logs::LedgerLogs;
 pub use publishing::{PUBLISH_WINDOW_BYTES, PublishSession};
 
 use opening::{empty_head, load_registry, open_log};
+use throttle::Throttle;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -121,6 +123,7 @@ pub struct Exchange {
     exposures: Mutex<HashMap<AgreementId, Exposure>>,
     /// What plans still allow, by agreement, of those that limit rate or quota.
     pub(crate) budgets: tokio::sync::Mutex<HashMap<AgreementId, Arc<Budget>>>,
+    throttle: Throttle,
     /// Subscriptions that run: what changes access is put to them at once, however busy their sessions are.
     running: Mutex<Vec<Weak<Delivery>>>,
     /// The last refusal got for each stream.
@@ -352,6 +355,7 @@ impl Exchange {
             receipts_under_way: Mutex::new(HashMap::new()),
             exposures: Mutex::new(HashMap::new()),
             budgets: tokio::sync::Mutex::new(HashMap::new()),
+            throttle: Throttle::default(),
             running: Mutex::new(Vec::new()),
             refusals_got: Mutex::new(HashMap::new()),
             ledger_moved: watch::Sender::new(0),

@@ -111,6 +111,7 @@ pub async fn open(dir: &DataDir, config: &Config) -> Result<Arc<Exchange>, OpenN
         witness: config.witness.clone(),
     };
     let exchange = Exchange::open(parts, &dir.ledger_file()).await?;
+    exchange.throttle_publishers(config.publish_events_per_second);
     if standing == Standing::Elsewhere {
         exchange.freeze_streams();
     }

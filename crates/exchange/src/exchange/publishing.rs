@@ -7,6 +7,7 @@ use countersign_event::content::Limits;
 use countersign_event::names::{Origin, StreamName};
 use countersign_protocol::{PublishOpen, PublishReady};
 
+use super::throttle::Paid;
 use super::{Exchange, ExchangeError, StreamError, StreamOptions};
 use crate::access::Peer;
 use crate::log::{Log, LogSettings};
@@ -82,6 +83,7 @@ impl Exchange {
                 exchange: Arc::clone(self),
                 peer: peer.clone(),
                 judged: AtomicU64::new(generation),
+                paid: self.throttle.of(publisher.key, log.origin()),
                 log,
                 publisher,
                 limits,
@@ -111,6 +113,7 @@ pub struct PublishSession {
     peer: Peer,
     /// The state of access under which it was judged last.
     judged: AtomicU64,
+    paid: Paid,
     log: Arc<Log>,
     publisher: Publisher,
     limits: Limits,
@@ -141,6 +144,8 @@ impl PublishSession {
         }
         let _judging = self.exchange.author_rules().read().await;
         let rule = self.exchange.author_rule(&self.log, u64::MAX);
+        self.exchange
+            .throttle(&self.paid, self.log.origin(), u64::from(count))?;
         let drafts = Drafts::from_bulk(bulk, count, &self.limits, rule.as_deref())?;
         let seal = if self.log.is_encrypted() {
             seal_to_encrypt

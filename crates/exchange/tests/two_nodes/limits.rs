@@ -5,7 +5,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_event::documents::{AgreementId, History, Period, Plan, Quota, Rate, Side};
+use countersign_event::documents::{
+    AgreementId, History, Period, Plan, Quota, Rate, RefusalCode, Side,
+};
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::time::Timestamp;
 use countersign_exchange::pipeline::deliver::{Delivery, Next};
@@ -324,4 +326,41 @@ async fn nothing_before_the_plans_history_is_delivered_and_it_does_not_move() {
             producer.publish("s", 21 + more * 10, 10).await.unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn a_publisher_that_is_too_fast_is_told_when_to_go_on_and_others_are_not_held_up() {
+    let producer = Node::new(1361, "Producer").await;
+    producer.create("s").await;
+    producer.create("t").await;
+    producer.exchange.throttle_publishers(100);
+    let mut stored = 0;
+    let mut number = 1;
+    for _ in 0..200 {
+        match producer.publish("s", number, 10).await {
+            Ok(_) => {
+                (number, stored) = (number + 10, stored + 10);
+            }
+            Err(error) => {
+                let no = refused::<()>(Err(error));
+                assert_eq!(no.refusal.code, RefusalCode::Busy);
+                assert!(no.refusal.reason.contains("100 events a second"));
+                // Nobody else pays for it, and neither does another stream.
+                producer.publish("t", 1, 1).await.unwrap();
+                assert!(
+                    (1..=100).contains(&no.retry_after_ms),
+                    "{}",
+                    no.retry_after_ms
+                );
+                producer
+                    .clock
+                    .advance(Duration::from_millis(no.retry_after_ms));
+            }
+        }
+    }
+    // Half of the tries were refused, each for a tenth of a second; the second's worth at the beginning comes on top.
+    assert_eq!(producer.log("s").size(), stored + 1);
+    assert!((1_000..=1_120).contains(&stored), "{stored}");
+    producer.exchange.throttle_publishers(0);
+    producer.publish("s", number, 1_000).await.unwrap();
 }

@@ -42,6 +42,8 @@ pub struct Config {
     pub event_bytes_max: u32,
     /// Exposure window of plans that state none, in events.
     pub exposure_events: u64,
+    /// Events a second that one publisher may hand into one stream; 0 = as many as go.
+    pub publish_events_per_second: u64,
     /// What is traced on stderr.
     pub trace: TraceLevel,
     /// The journal's files and memory.
@@ -60,6 +62,7 @@ impl Default for Config {
             advertise: Vec::new(),
             event_bytes_max: 1 << 20,
             exposure_events: countersign_event::documents::Plan::default().exposure_events,
+            publish_events_per_second: 0,
             trace: TraceLevel::Info,
             journal: journal::Options::default(),
             quic: QuicLimits::default(),

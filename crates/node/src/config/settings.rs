@@ -112,6 +112,14 @@ pub const SETTINGS: &[Setting] = &[
         "events",
         "How far a producer delivers beyond the last verified receipt, for plans that do not say it: what is at risk if no receipt comes."
     ),
+    number!(
+        "publish_events_per_second",
+        publish_events_per_second,
+        u64,
+        0..=1_000_000_000,
+        "events",
+        "How many events a second one publisher may hand into one stream, and as many at once; 0: as many as go. Beyond it a publisher is refused, and told when to go on."
+    ),
     Setting {
         key: "trace",
         meaning: "What is written to stderr while the node runs: error, warn, info, debug or trace.",
