@@ -18,6 +18,6 @@ publish 20
 countersign stream rotate orders --data acme >/dev/null
 publish 20
 # Read by the partner, to its end.
-countersign subscribe "$acme/streams/orders" --data globex --from start --count 20 --follow >read.ndjson
+countersign subscribe "$acme/streams/orders" --data globex --from start --count 40 --follow >read.ndjson
 export_ "$acme/streams/orders" --out copy --data globex
 $python "$here/pyhpke_open.py" "$here/../vectors/encryption/v1/sealing.json" acme globex copy

@@ -66,13 +66,13 @@ def vectors(path):
     return len(case["parts"])
 
 def entries(bundle):
-    """The entries of a bundle's only stream with their contents, and its origin."""
-    folder = os.path.dirname(glob.glob(os.path.join(bundle, "**/checkpoint"), recursive=True)[0])
+    """The entries of a bundle's stream with their contents, and its origin."""
+    folder = os.path.join(bundle, "log")
     origin = open(os.path.join(folder, "checkpoint"), "rb").read().split(b"\n")[0]
     skeleton = b"".join(open(path, "rb").read() for path in sorted(glob.glob(os.path.join(folder, "tile/entries/**/*"), recursive=True)) if os.path.isfile(path))
     skeleton = [Entry(skeleton[at + 2:at + 120], "entry") for at in range(0, len(skeleton), 120)]
     found = []
-    for path in sorted(path for path in glob.glob(os.path.join(folder, "content/**/*"), recursive=True) if os.path.isfile(path)):
+    for path in sorted(path for path in glob.glob(os.path.join(bundle, "content/**/*"), recursive=True) if os.path.isfile(path)):
         raw = open(path, "rb").read()
         count = struct.unpack(">H", raw[4:6])[0]
         at = 6 + 7 * count
