@@ -78,7 +78,7 @@ impl Snapshot {
         let unknown_key = || ExportError::UnknownKey {
             origin: stream.clone(),
         };
-        let producer = of_producer.clone().last().ok_or_else(unknown_key)?;
+        let producer = of_producer.clone().next_back().ok_or_else(unknown_key)?;
         let producer = Trusted {
             fingerprint: producer.statement.organization.fingerprint(),
             authority,
