@@ -6,6 +6,7 @@ use countersign_crypto::{Hash, PublicKey};
 use countersign_event::documents::{RefusalCode, Role};
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::Origin;
+use countersign_policy::Action;
 use countersign_protocol::{AskLog, LogState, SignedHead};
 use countersign_store::journal::LogKind;
 use countersign_tlog::checkpoint::note_from_signature;
@@ -116,6 +117,17 @@ impl Exchange {
             })
         };
         let log = self.discover(peer, "compare", &ask.origin, agreement.as_ref())?;
+        // Sizes and hashes are the log: they are for who may read it, as over HTTP.
+        let open = self.registry().open_logs.contains(log.origin());
+        let request =
+            self.policy_request(peer, Action::Read, log.described(), agreement.as_ref(), "");
+        if !open && !self.decide(&request).0.allowed {
+            let reason = "how far a log has come is told to who may read it".to_owned();
+            let code = RefusalCode::NotPermitted;
+            return Err(self
+                .refuse(peer, "compare", &ask.origin, code, reason)
+                .into());
+        }
         let head = log.head();
         let Some(note) = head.note(log.origin()) else {
             return Err(ExchangeError::Proof(
