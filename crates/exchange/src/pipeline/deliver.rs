@@ -1222,8 +1222,15 @@ impl Delivery {
         };
         let refused = Refused::sign(refusal, &self.exchange.identity().agreement_key);
         self.exchange.note_refusal(&self.peer, &refused);
-        // Whoever is stopped gets no key of what comes next, whyever it was stopped.
-        self.exchange.rekey(Arc::clone(&self.log));
+        // Whoever is stopped gets no key of what comes next, whyever it was stopped. Where a record ended its access, that record has seen to it.
+        let by_record = {
+            let registry = self.exchange.registry();
+            let state = registry.agreements.get(&self.agreement);
+            state.is_some_and(|state| state.ended.is_some() || state.revoked.is_some())
+        };
+        if !by_record {
+            self.exchange.rekey(Arc::clone(&self.log));
+        }
         self.ended.send_replace(Some(Arc::new(refused)));
     }
 
