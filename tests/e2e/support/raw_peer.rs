@@ -1,4 +1,5 @@
 //! A peer that keeps to the rules only as far as it likes: QUIC with the real keys, and bytes instead of frames.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -84,6 +85,24 @@ impl RawPeer {
         let _ = writer.write_all(bytes).await;
         let _ = writer.finish();
         receive(&mut reader).await
+    }
+
+    /// Sends a first frame on a stream of its own and gives all frames that come back, until the stream or the connection ends or `until` is true of one.
+    /// What a connection was ended with is at the end.
+    pub(crate) async fn draw(&self, bytes: &[u8], until: impl Fn(u8, &[u8]) -> bool) -> Vec<u8> {
+        let mut drawn = Vec::new();
+        let Ok((mut writer, mut reader)) = self.connection.open_bi().await else {
+            return format!("{:?}", self.connection.close_reason()).into_bytes();
+        };
+        let _ = writer.write_all(bytes).await;
+        while let Some((kind, body)) = receive(&mut reader).await {
+            drawn.extend(&body);
+            if until(kind, &body) {
+                break;
+            }
+        }
+        drawn.extend(format!("{:?}", self.connection.close_reason()).into_bytes());
+        drawn
     }
 
     /// Waits until the other side ends the connection.
