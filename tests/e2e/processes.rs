@@ -47,8 +47,6 @@ fn an_agreement_that_runs_out_ends_a_quiet_subscription() {
     });
 }
 
-/// 1. Two nodes, an agreement, events, receipts. 2. At each step one node is stopped or killed, its database deleted, replaced by an
-///    older copy, or filled with garbage, and the node started again. 3. The rows are those that were there before.
 /// The same question from both sides: what the operator sees of its own policies, and what a partner's node lets us see of its.
 #[test]
 fn how_policies_would_decide_is_explained_on_both_sides() {
@@ -97,6 +95,8 @@ fn how_policies_would_decide_is_explained_on_both_sides() {
     assert_eq!(hidden.status.code(), Some(5));
 }
 
+/// 1. Two nodes, an agreement, events, receipts. 2. At each step one node is stopped or killed, its database deleted, replaced by an
+///    older copy, or filled with garbage, and the node started again. 3. The rows are those that were there before.
 #[test]
 fn the_view_has_the_same_rows_after_its_database_was_deleted_or_replaced() {
     let root = Root::new();
