@@ -55,6 +55,15 @@ def event(folder):
         formats.parse_attributes(parts[0], one["name"])
         author, data = formats.parse_data_part(parts[1], one["name"])
         same("data part", one["name"], (len(data), bool(author)), (entry.data_length, entry.author_signed))
+    for one in load(folder, "event/v1/fields.json")["cases"]:
+        entry, at = entry_of(bytes.fromhex(one["entry"])), 64 + one["attribute_bytes"]
+        whole, view = (bytes.fromhex(one[name]) for name in ("content", "view"))
+        for content in (whole, view):
+            formats.check_data(entry, content[32:64], content[at:], one["name"])
+        same("withheld", one["name"], sum(not salt for salt, _ in formats.parse_view(view[at:], one["name"])[1:]), one["withheld"])
+        for place in range(at, len(view)):
+            altered = view[:place] + bytes([view[place] ^ 1]) + view[place + 1:]
+            refused("view", f"{one['name']}, byte {place}", lambda: formats.check_data(entry, altered[32:64], altered[at:], one["name"]))
 
 def documents(folder):
     for name in sorted(os.listdir(os.path.join(folder, "documents/v1"))):
@@ -153,9 +162,9 @@ def read_batch(raw, origin, key):
     place, end, at = at, at + length, at + length
     entries, previous, now, claims, said = [], bytes(32), 0, [], {}
     for sequence in range(count):
-        need(place + 2 <= end and raw[place] in (0, 1), where, "a descriptor is cut or unknown")
+        need(place + 2 <= end and raw[place] in (0, 1, 2), where, "a descriptor is cut or unknown")
         tag, flags, place = raw[place], raw[place + 1], place + 2
-        if tag:
+        if tag == 1:
             (step, place), (data_length, place), (distance, place) = take(raw, place)
             now, commitments, place = now + step, raw[place:place + 64], place + 64
             need(place <= end and distance and flags & 15 == 0, where, "an erased entry is cut, a control entry, or names nothing behind it")
@@ -164,13 +173,14 @@ def read_batch(raw, origin, key):
             previous = Entry(entries[-1], where).leaf
             continue
         (step, place), (attributes, place), (part, place) = take(raw, place)
-        data_length, place = varint(raw, place) if flags & 48 else (part - 1, place)
+        data_length, place = varint(raw, place) if tag or flags & 48 else (part - 1, place)
         now += step
         need(at + 64 + attributes + part <= len(raw), where, "its content breaks off")
         salts, names, data = raw[at:at + 64], raw[at + 64:at + 64 + attributes], raw[at + 64 + attributes:at + 64 + attributes + part]
         at += 64 + attributes + part
         entry = struct.pack(">BBIQ32sQ32s32s", 1, flags, data_length, sequence, previous, now,
-                            sha256(b"countersign.at.1" + salts[:32] + names), sha256(b"countersign.dw.1" + salts[32:] + data))
+                            sha256(b"countersign.at.1" + salts[:32] + names), formats.data_commitment(salts[32:], data, where))
+        need((data[:1] == b"\6") == (tag == 2), where, "members are withheld, and its descriptor says otherwise")
         entries.append(entry)
         previous = Entry(entry, where).leaf
         if flags & 15 == 1:
@@ -217,7 +227,7 @@ def proven(peaks, old, new, proof, root):
     return fr == fold(peaks) and sr == root and sn == 0
 
 def batches(folder):
-    for name in ("batch.json", "batch-erased.json"):
+    for name in ("batch.json", "batch-erased.json", "batch-views.json"):
         vectors = load(folder, "protocol/v1/" + name)
         key = base64.b64decode(vectors["log_key"])
         entries, leaves, root = read_batch(bytes.fromhex(vectors["body"]), vectors["origin"], key)

@@ -2,7 +2,7 @@
 
 A value that is not as its page says raises `Bad`; every message begins with where in the bundle it is.
 """
-import base64, datetime, hashlib, json, os, re, stat, struct
+import base64, datetime, hashlib, hmac, json, os, re, stat, struct
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -64,7 +64,10 @@ def attribute_value(kind, value):
     return not FORBIDDEN.search(text) and (kind != 5 or text != "")
 
 def parse_data_part(raw, where):
-    need(raw and raw[0] & 0x7F <= 3, where, "the state of its data is unknown")
+    need(raw and (raw[0] & 0x7F in (0, 1, 2, 3, 5) or raw[0] == 6), where, "the state of its data is unknown")
+    if raw[0] == 6:
+        head, *members = parse_view(raw, where)
+        return b"" if head[0] else b"withheld", b"".join(text for salt, text in members if salt)
     author, data = b"", raw[1:]
     if raw[0] & 0x80:
         length = int.from_bytes(data[:4], "big")
@@ -73,7 +76,93 @@ def parse_data_part(raw, where):
     need(raw[0] & 15 > 1 or not data, where, "it has data where it says that there is none")
     if raw[0] & 15 == 2:
         text_of(data, where)
+    if raw[0] & 15 == 5:
+        split_members(data, where)
     return author, data
+
+def check_data(entry, salt, part, where):
+    """Compares a data part with what an entry commits to and says of it; gives the data, of a view what is disclosed."""
+    need(data_commitment(salt, part, where, entry.encrypted) == entry.data, where, "its data is not what was committed to")
+    if entry.encrypted:
+        return b""
+    author, data = parse_data_part(part, where)
+    view = part[0] == 6
+    need(not view or not entry.control and not any(salt), where, "a control entry with members withheld, or a salt that no holder has")
+    shorter = view and len(data) < entry.data_length and any(not one[0] for one in parse_view(part, where)[1:])
+    need(len(data) == entry.data_length or shorter, where, "its data has another length than its entry says")
+    need(bool(author) == entry.author_signed, where, "its author material is not as its entry says")
+    return data
+
+def data_commitment(salt, part, where, encrypted=False):
+    state = part[0] & 15 if part and not encrypted else 0
+    if state == 6 and part[0] == 6:
+        hashes = [sha256(b"countersign.dm.1" + one[0] + one[1]) if one[0] else one[1] for one in parse_view(part, where)]
+    elif state == 5 and part[0] & 0x70 == 0:
+        head = 5 + int.from_bytes(part[1:5], "big") if part[0] & 0x80 else 1
+        slices = [part[:head]] + split_members(part[head:], where)
+        hashes = [sha256(b"countersign.dm.1" + hmac.digest(salt, b"countersign.ms.1" + struct.pack(">I", at), "sha256") + one) for at, one in enumerate(slices)]
+    else:
+        return sha256(b"countersign.dw.1" + salt + part)
+    return sha256(b"countersign.df.1" + struct.pack(">I", len(hashes) - 1) + b"".join(hashes))
+
+def parse_view(raw, where):
+    """Head and members of a view: (salt, slice) of what is disclosed, (None, commitment) of what is not."""
+    count, at, found = int.from_bytes(raw[1:5], "big"), 5, []
+    need(len(raw) >= 5 and 1 <= count <= 1024, where, "its view has not 1 to 1,024 members")
+    for _ in range(count + 1):
+        state, hashed, at = raw[at:at + 1], raw[at + 1:at + 33], at + 33
+        need(state in (b"\0", b"\1") and len(hashed) == 32, where, "its view breaks off")
+        if state == b"\0":
+            found.append((None, hashed))
+            continue
+        length = int.from_bytes(raw[at:at + 4], "big")
+        found.append((hashed, raw[at + 4:at + 4 + length]))
+        need(len(raw) >= at + 4 and len(found[-1][1]) == length, where, "its view breaks off")
+        at += 4 + length
+    need(at == len(raw) and (not found[0][0] or found[0][1] == b"\5"), where, "its view goes on, or has another head")
+    for place, (salt, one) in enumerate(found[1:]):
+        if salt:
+            source = text_of(one, where)
+            source = source if place else source.lstrip(" \t\r\n")
+            source = source if place < count - 1 else source.rstrip(" \t\r\n")
+            begin, end = "" if place else "{", "," if place < count - 1 else "}"
+            need(source.startswith(begin) and source.endswith(end) and len(source) >= len(begin + end), where, "a slice does not fit its place")
+            member = "{" + source[len(begin):len(source) - 1] + "}"
+            need(len(member_ends(member, where)) == 1 or count == 1 and not member_ends(member, where), where, "a slice is not one member")
+    return found
+
+def split_members(data, where):
+    """The slices of an object: each member with what precedes it and the comma behind; the first and the last with the braces."""
+    source = text_of(data, where)
+    ends = member_ends(source, where)
+    need(len(ends) <= 1024, where, "its data has more than 1,024 members")
+    places = [0] + [source.index(",", end) + 1 for end in ends[:-1]] + [len(source)]
+    return [source[begin:end].encode() for begin, end in zip(places, places[1:])]
+
+def member_ends(source, where):
+    """Where each member of a JSON object ends, as its text has it."""
+    def none(name):
+        raise ValueError(f"{name} is no JSON")
+    decoder, space, found = json.JSONDecoder(parse_constant=none, parse_int=str, parse_float=str), re.compile(r"[ \t\r\n]*"), []
+    try:
+        depth = 0
+        for bracket in re.findall(r'[\[{\]}]', re.sub(r'"([^"\\]|\\.)*"', "", source, flags=re.S)):
+            depth += 1 if bracket in "[{" else -1
+            need(depth <= 64, where, "its data is nested too deep")
+        at = space.match(source).end()
+        need(type(decoder.decode(source)) is dict, where, "its data is no JSON object")
+        at = space.match(source, at + 1).end()
+        while source[at] != "}":
+            name, at = decoder.raw_decode(source, at)
+            name.encode()
+            at = space.match(source, space.match(source, at).end() + 1).end()
+            at = decoder.raw_decode(source, at)[1]
+            found.append(at)
+            at = space.match(source, at).end()
+            at = space.match(source, at + 1).end() if source[at] == "," else at
+        return found
+    except (ValueError, RecursionError) as error:
+        raise Bad(f"{where}: its data is no JSON object: {error}")
 
 # --------------------------------------------------------------------------------------------------- signed documents
 
@@ -254,7 +343,7 @@ PAYLOADS = {
     "agreement": {"id": ident, "producer": PARTY, "consumer": PARTY, "stream": origin, "plan": {
         "name": anything, "exposure_events": number, "erasure": one_of("ask", "obey"), "rate": ({"events_per_second": limit,
         "burst_events": (limit, None)}, None), "quota": ({"period": text("day|month|[1-9][0-9]{0,8}s"), "events": (number, None),
-        "bytes": (number, None)}, None), "history": ({"events": (number, None), "seconds": (number, None)}, None)}, "from": time, "until": (time, None), "made": time},
+        "bytes": (number, None)}, None), "history": ({"events": (number, None), "seconds": (number, None)}, None), "fields": (many(anything), None)}, "from": time, "until": (time, None), "made": time},
     "receipt": {"agreement": ident, "stream": origin, "consumer": authority, "series": ident, "number": number, "previous": (digest, None),
                 "start": number, "filter": (digest, None), "size": number, "root": digest, "events": number, "bytes": number,
                 "level": one_of("received", "verified", "applied"), "applied": number,

@@ -700,6 +700,13 @@ def read_log(b, log):
                           "salts": content[:64], "attributes": content[64:64 + attributes], "part": content[64 + attributes:]})
     return found
 
+def commit_data(one):
+    """As the state of the data says; what cannot be committed to so, as a whole."""
+    try:
+        return formats.data_commitment(one["salts"][32:], one["part"], "", one["flags"] & 16 > 0)
+    except formats.Bad:
+        return hashlib.sha256(b"countersign.dw.1" + one["salts"][32:] + one["part"]).digest()
+
 def write_log(b, place, found, root=None):
     """Lays down a whole log as its organization could: committed, chained, hashed, signed."""
     manifest, keys = b.json("manifest.json"), b.json("keys.json")
@@ -711,8 +718,7 @@ def write_log(b, place, found, root=None):
     for n in range(0, len(found), 256):
         directory, contents, entries = b"", b"", b""
         for at, one in enumerate(found[n:n + 256], n):
-            commitments = [hashlib.sha256(tag + salt + part).digest() for tag, salt, part in (
-                (b"countersign.at.1", one["salts"][:32], one["attributes"]), (b"countersign.dw.1", one["salts"][32:], one["part"]))]
+            commitments = hashlib.sha256(b"countersign.at.1" + one["salts"][:32] + one["attributes"]).digest(), commit_data(one)
             entry = struct.pack(">BBIQ32sQ32s32s", one.get("version", 1), one["flags"], one["length"], one.get("sequence", at), one.get("previous", previous), one["time"], *commitments)
             previous = hashlib.sha256(b"\0" + entry).digest()
             leaves.append(previous)
@@ -794,6 +800,8 @@ def signed_content(rng, b):
         part = one["part"]
         one["part"] = rng.choice([b"", b"\0", b"\1", b"\2", b"\3", b"\4", b"\2" + rng.randbytes(3), b"\3" + rng.randbytes(3), b"\1x", b"\x12x", b"\x42x",
                                   b"\x82\0\0\0\1ax", b"\x82\0\0\0\0x", b"\x82\0\0", b"\x83\0\1\0\0" + bytes(65536), b"\x80\0\0\0\2ab", part + b"x", b"\3" + part[1:], b"\x82\0\0\0\3a",
+                                  b'\5{"a":1,"b":[2]}', b'\5 { } ', b"\5[1]", b'\5{"a":NaN}', b'\5{"a":1,}', b'\5{"\\ud83d":1}', b'\5{"a":"\\ud83d"}', b'\x85\0\0\0\1a{"a":1}', b'\5{"a":' + b"[" * 63 + b"]" * 63 + b"}", b'\5{"a":' + b"[" * 64 + b"]" * 64 + b"}",
+                                  b"\6\0\0\0\1\1" + bytes(32) + b"\0\0\0\1\5\0" + bytes(32), b'\6\0\0\0\1\1' + bytes(32) + b'\0\0\0\1\5\1' + bytes(32) + b'\0\0\0\7{"a":1}', b"\6\0\0\0\1\0" + bytes(64), b"\6\0\0\0\0\0" + bytes(32),
                                   b"\2" + "\ud83d".encode("utf-8", "surrogatepass"), b"\2\xc0\x80", b"\2" + "\u00e9\0".encode()])
         author = struct.unpack(">I", one["part"][1:5])[0] + 4 if one["part"][:1] >= b"\x80" and len(one["part"]) >= 5 else 0
         one["length"] = max(0, len(one["part"]) - 1 - author) if rng.random() < .9 else 0

@@ -8,8 +8,8 @@ Needs Python 3.9 and the package `cryptography`. What entries, documents, notes 
 made again where cedar_subset.py lies beside it; erasures.py and timestamps.py judge what their names say. Top down: the bundle, its documents, decisions and ledgers; one log.
 """
 import argparse, base64, erasures, os, re, struct, sys, timestamps
-from formats import (follows, of_one_line, DECISION, FACTS, FILE, FOREVER, KEYS, LIMITS, LISTED, MANIFEST, MIB, RECORDED, Bad, Document, Entry, Lacking, authority, check_form, digest, fingerprint, fold, groups, grow, merge, need, number, origin, parse, parse_attributes,
-                     parse_data_part, parse_note, parse_vkey, raw_member, read_allowance, read_folder, read_record, read_revocation, read_statement, read_tar, read_trust, sha256, text, text_of, unaccounted, unbase64, verify_ed25519, vkey_id)
+from formats import (follows, of_one_line, DECISION, FACTS, FILE, FOREVER, KEYS, LIMITS, LISTED, MANIFEST, MIB, RECORDED, Bad, Document, Entry, Lacking, authority, check_data, check_form, digest, fingerprint, fold, groups, grow, merge, need, number, origin, parse, parse_attributes,
+                     parse_note, parse_vkey, raw_member, read_allowance, read_folder, read_record, read_revocation, read_statement, read_tar, read_trust, sha256, text, text_of, unaccounted, unbase64, verify_ed25519, vkey_id)
 try:
     import cedar_subset
 except ImportError:
@@ -475,12 +475,10 @@ class Log:
     def check_one(self, sequence, content, attributes, where):
         entry, names, part = self.entries[sequence], content[64:64 + attributes], content[64 + attributes:]
         need(sha256(b"countersign.at.1" + content[:32] + names) == entry.attributes, where, "its attributes are not those committed to")
-        need(sha256(b"countersign.dw.1" + content[32:64] + part) == entry.data, where, "its data is not what was committed to")
+        data = check_data(entry, content[32:64], part, where)
         if entry.encrypted:
             return
-        event, (author, data) = parse_attributes(names, where), parse_data_part(part, where)
-        need(len(data) == entry.data_length, where, "its data has another length than its entry says")
-        need(bool(author) == entry.author_signed, where, "its author material is not as its entry says")
+        event = parse_attributes(names, where)
         if sequence == 0:
             self.genesis = entry.control, event[b"type"], data
         self.allowances.update({sequence: said for said in [entry.control and read_allowance(event, data)] if said})

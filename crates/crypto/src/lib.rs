@@ -10,6 +10,7 @@ mod aead;
 mod base32;
 mod ed25519;
 mod entropy;
+mod hmac;
 mod hpke;
 mod sha256;
 mod timestamp;
@@ -21,6 +22,7 @@ pub use ed25519::{
     Fingerprint, FingerprintError, KeyError, PublicKey, Signature, SignatureError, SigningKey,
 };
 pub use entropy::{Entropy, EntropyError, OsEntropy, SeededEntropy};
+pub use hmac::HmacKey;
 pub use hpke::{HpkeSealed, WeakRecipient, X25519PublicKey, X25519SecretKey};
 pub use sha256::{Hash, Sha256Stream, sha256, sha256_headed, sha256_headed_pair, sha256_of};
 pub use timestamp::{

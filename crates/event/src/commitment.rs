@@ -9,13 +9,15 @@
 
 use countersign_crypto::{Entropy, Hash, sha256_headed, sha256_headed_pair};
 
+use crate::fields;
+
 /// Tag of the commitment to canonical attributes.
 pub const ATTRIBUTES_TAG: &[u8; 16] = b"countersign.at.1";
 /// Tag of the commitment to a data part as a *whole*.
 pub const DATA_WHOLE_TAG: &[u8; 16] = b"countersign.dw.1";
-/// Reserved: tag of the commitment to a data part by *fields*.
+/// Tag of the commitment to a data part by *fields*.
 pub const DATA_FIELDS_TAG: &[u8; 16] = b"countersign.df.1";
-/// Reserved: tag of the commitment to one member of a *fields* data part.
+/// Tag of the commitment to one member of a *fields* data part.
 pub const DATA_MEMBER_TAG: &[u8; 16] = b"countersign.dm.1";
 
 const TAG_BYTES: usize = 16;
@@ -57,15 +59,33 @@ pub fn attribute_commitment(salt: &[u8; SALT_BYTES], attributes: &[u8]) -> Hash 
     sha256_headed(&head(ATTRIBUTES_TAG, salt), attributes)
 }
 
-/// Commits to an encoded data part as a *whole*.
+/// Commits to an encoded data part, as its state says: member by member, or as a *whole*. What says that it has members and has none that can be read is taken
+/// as a whole, and is no valid event.
 #[must_use]
 pub fn data_commitment(salt: &[u8; SALT_BYTES], data_part: &[u8]) -> Hash {
+    if fields::is_fields(data_part)
+        && let Some(commitment) = fields::commitment(salt, data_part)
+    {
+        return commitment;
+    }
+    whole_commitment(salt, data_part)
+}
+
+/// Commits to bytes as a *whole*, whatever they are: a data part, or one that is encrypted.
+#[must_use]
+pub fn whole_commitment(salt: &[u8; SALT_BYTES], data_part: &[u8]) -> Hash {
     sha256_headed(&head(DATA_WHOLE_TAG, salt), data_part)
 }
 
 /// Both commitments of one event, attributes first: side by side they cost less than one after the other.
 #[must_use]
 pub fn commitments(salts: &Salts, attributes: &[u8], data_part: &[u8]) -> (Hash, Hash) {
+    if fields::is_fields(data_part) {
+        return (
+            attribute_commitment(&salts.attributes, attributes),
+            data_commitment(&salts.data, data_part),
+        );
+    }
     sha256_headed_pair(
         (&head(ATTRIBUTES_TAG, &salts.attributes), attributes),
         (&head(DATA_WHOLE_TAG, &salts.data), data_part),

@@ -8,10 +8,11 @@
 use countersign_crypto::Hash;
 
 use crate::attributes::{ATTRIBUTE_BYTES_MAX, AttributeError, Attributes};
-use crate::commitment::{SALT_BYTES, Salts, commitments};
-use crate::data::{AUTHOR_MATERIAL_BYTES_MAX, DATA_BYTES_MAX, DataError, DataPart};
+use crate::commitment::{SALT_BYTES, Salts, attribute_commitment, commitments, whole_commitment};
+use crate::data::{AUTHOR_MATERIAL_BYTES_MAX, DATA_BYTES_MAX, DataError, DataPart, DataState};
 use crate::encryption::{SEALED_EXTRA_BYTES, SealedRef};
 use crate::entry::{Entry, Flags, Kind};
+use crate::fields::{self, NO_SALT, View};
 use crate::time::Timestamp;
 
 /// Bytes of a content that are neither attributes nor data part.
@@ -66,9 +67,9 @@ impl Limits {
                 max: self.author_material_bytes_max,
             });
         }
-        if data.data.len() > self.data_bytes_max {
+        if data.data.len() > self.data_bytes_max && data.data_bytes() > self.data_bytes_max {
             return Err(DataError::DataTooLong {
-                found: data.data.len(),
+                found: data.data_bytes(),
                 max: self.data_bytes_max,
             });
         }
@@ -269,7 +270,7 @@ pub struct SealedHead {
     pub attributes: Hash,
     /// Commitment to the data part.
     pub data: Hash,
-    /// Bytes of the data alone.
+    /// Bytes of the data alone; of a view, those that are disclosed: its entry states how many there are.
     pub data_bytes: u32,
     /// Author-signed where there is author material.
     pub flags: Flags,
@@ -300,10 +301,10 @@ pub fn seal(event: &EventRef<'_>, salts: &Salts) -> SealedHead {
         attributes,
         data,
         // INVARIANT: at most `DATA_BYTES_MAX`, which `EventRef::check` made sure of.
-        data_bytes: u32::try_from(event.data.data.len()).unwrap_or(u32::MAX),
+        data_bytes: u32::try_from(event.data.data_bytes()).unwrap_or(u32::MAX),
         flags: Flags {
             encrypted: false,
-            author_signed: event.data.author_material.is_some(),
+            author_signed: event.data.is_author_signed(),
         },
     }
 }
@@ -322,6 +323,9 @@ pub enum ContentError {
         /// What the entry says.
         stated: bool,
     },
+    /// A control entry with members withheld.
+    #[error("a control entry is shown whole, and this one withholds members")]
+    ControlView,
     /// The data part or its salt are not those committed to.
     #[error(
         "the data does not match the entry's commitment: it was altered or belongs to another entry"
@@ -341,6 +345,9 @@ pub enum ContentError {
     /// The parts are not a valid event.
     #[error(transparent)]
     Event(#[from] EventError),
+    /// Something in the place of a salt that no holder has.
+    #[error("members are withheld, and something stands in the place of the data salt")]
+    ViewSalt,
     /// Too short for its salts and the stated attributes.
     #[error("the content has {found} bytes, fewer than its salts and attributes need ({needed})")]
     Truncated {
@@ -361,6 +368,7 @@ pub fn open_content(
 ) -> Result<(EventRef<'_>, SealedHead), ContentError> {
     let (salts, attributes, data_part) = split_content(content, attribute_bytes)?;
     let event = EventRef::check(attributes, data_part, &Limits::FORMAT)?;
+    check_view_salt(&event, &salts)?;
     let head = seal(&event, &salts);
     Ok((event, head))
 }
@@ -377,7 +385,14 @@ pub fn check_content<'a>(
     attribute_bytes: usize,
 ) -> Result<EventRef<'a>, ContentError> {
     let (salts, attributes, data_part) = split_content(content, attribute_bytes)?;
-    let (attribute_commitment, data_commitment) = commitments(&salts, attributes, data_part);
+    let (attribute_commitment, data_commitment) = match entry.flags.encrypted {
+        false => commitments(&salts, attributes, data_part),
+        // What its first byte says is chance.
+        true => (
+            attribute_commitment(&salts.attributes, attributes),
+            whole_commitment(&salts.data, data_part),
+        ),
+    };
     if attribute_commitment != entry.attributes {
         return Err(ContentError::AttributeCommitment);
     }
@@ -388,18 +403,70 @@ pub fn check_content<'a>(
         return Err(ContentError::Encrypted);
     }
     let event = EventRef::check(attributes, data_part, &Limits::FORMAT)?;
-    let found = u32::try_from(event.data.data.len()).unwrap_or(u32::MAX);
-    if found != entry.data_bytes {
-        return Err(ContentError::DataLength {
-            stated: entry.data_bytes,
-            found,
-        });
+    check_view_salt(&event, &salts)?;
+    check_stated(entry, &event)?;
+    Ok(event)
+}
+
+/// Checks what an entry states of its data against the content.
+///
+/// # Errors
+/// [`ContentError::AuthorSigned`], [`ContentError::DataLength`], [`ContentError::ControlView`].
+pub fn check_stated(entry: &Entry, event: &EventRef<'_>) -> Result<(), ContentError> {
+    let stated = entry.data_bytes;
+    let found = u32::try_from(event.data.data_bytes()).unwrap_or(u32::MAX);
+    let withheld = match event.data.view() {
+        Some(_) if entry.kind == Kind::Control => return Err(ContentError::ControlView),
+        Some(view) => view.withheld() > 0,
+        None => false,
+    };
+    // The shortest member that can be withheld has three bytes and a comma or brace; that many are not told apart here.
+    if found != stated && !(withheld && found < stated) {
+        return Err(ContentError::DataLength { stated, found });
     }
     let stated = entry.flags.author_signed;
-    if stated != event.data.author_material.is_some() {
+    if stated != event.data.is_author_signed() {
         return Err(ContentError::AuthorSigned { stated });
     }
-    Ok(event)
+    Ok(())
+}
+
+/// A holder of a view has no data salt: in its place nothing is that the log would not bind.
+fn check_view_salt(event: &EventRef<'_>, salts: &Salts) -> Result<(), ContentError> {
+    if event.data.state == DataState::View && salts.data != NO_SALT {
+        return Err(ContentError::ViewSalt);
+    }
+    Ok(())
+}
+
+/// The content of which only the members of these names are disclosed: `None` where the data part has no members to withhold, and all of it is shown.
+///
+/// # Errors
+/// [`ContentError`] where the content is none.
+pub fn view_content(
+    content: &[u8],
+    attribute_bytes: usize,
+    sees: impl Fn(&str) -> bool,
+) -> Result<Option<Vec<u8>>, ContentError> {
+    let (salts, attributes, data_part) = split_content(content, attribute_bytes)?;
+    if !fields::is_fields(data_part) {
+        return Ok(None);
+    }
+    let view = View::of(&salts.data, data_part, sees);
+    let view = view.map_err(|error| EventError::Data(DataError::Fields(error)))?;
+    let mut out = Vec::with_capacity(content.len());
+    out.extend_from_slice(&salts.attributes);
+    out.extend_from_slice(&NO_SALT);
+    out.extend_from_slice(attributes);
+    view.encode(&mut out);
+    Ok(Some(out))
+}
+
+/// Whether a content withholds members of its data.
+#[must_use]
+pub fn is_view(content: &[u8], attribute_bytes: usize) -> bool {
+    let at = CONTENT_SALT_BYTES.saturating_add(attribute_bytes);
+    content.get(at) == Some(&(DataState::View as u8))
 }
 
 /// Splits a content whose data is sealed, checks its form and commits to it anew: all that is needed to rebuild its entry.
@@ -414,7 +481,9 @@ pub fn open_sealed_content(
 ) -> Result<(SealedRef<'_>, SealedHead), ContentError> {
     let (salts, attributes, data_part) = split_content(content, attribute_bytes)?;
     let sealed = SealedRef::check(attributes, data_part)?;
-    let (attribute_commitment, data_commitment) = commitments(&salts, attributes, data_part);
+    // What its first byte says is chance.
+    let attribute_commitment = attribute_commitment(&salts.attributes, attributes);
+    let data_commitment = whole_commitment(&salts.data, data_part);
     let head = SealedHead {
         attributes: attribute_commitment,
         data: data_commitment,

@@ -4,6 +4,7 @@
 //! ┌ state and flag ─────────────────────────────────────┬ only where A is set ─────────┬──────┐
 //! │ A 0 0 0 s s s s                                     │ length u32 ‖ author material │ data │
 //! │ s: 0 absent, 1 null, 2 text, 3 binary · A: material │                              │      │
+//! │ 5 members: a JSON object, 6 a view of one           │                              │      │
 //! └─────────────────────────────────────────────────────┴──────────────────────────────┴──────┘
 //! ```
 //!
@@ -11,16 +12,18 @@
 
 use std::fmt;
 
+use crate::fields::{self, FieldsError, View};
+
 /// Bytes of author material that the format admits at most.
 pub const AUTHOR_MATERIAL_BYTES_MAX: usize = 65_535;
 /// Data bytes that the format admits at most: 16 MiB. A node's own limit (1 MiB by default) lies below.
 pub const DATA_BYTES_MAX: usize = 16 << 20;
 
-const STATE_MASK: u8 = 0x0f;
-const AUTHOR_MATERIAL: u8 = 0x80;
+pub(crate) const STATE_MASK: u8 = 0x0f;
+pub(crate) const AUTHOR_MATERIAL: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 
-/// Which of the four kinds of payload an event has. The numbers are stored and never reused.
+/// Which kind of payload an event has. The numbers are stored and never reused.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum DataState {
     /// No payload at all.
@@ -32,6 +35,10 @@ pub enum DataState {
     Text = 2,
     /// Any bytes.
     Binary = 3,
+    /// The text of a JSON object that is committed to member by member. (4 is not used: golden examples know it as unknown.)
+    Members = 5,
+    /// Some members of such an object, and commitments of the others: a [`View`]. Nobody publishes it; what somebody gets who may not see all is of this kind.
+    View = 6,
 }
 
 /// A view over a data part, or the pieces to make one of.
@@ -41,7 +48,7 @@ pub struct DataPart<'a> {
     pub state: DataState,
     /// The decoded `dssematerial`, not empty where present.
     pub author_material: Option<&'a [u8]>,
-    /// The payload as it came; empty where absent or null.
+    /// The payload as it came; empty where absent or null. Of a view, its encoding.
     pub data: &'a [u8],
 }
 
@@ -67,6 +74,9 @@ pub enum DataError {
     /// Author material of no bytes: leave it out instead.
     #[error("the author material is empty; an event without author material leaves it out")]
     EmptyAuthorMaterial,
+    /// Data that is not the JSON object, or view of one, that its state says.
+    #[error("the data is not what its state says: {0}")]
+    Fields(FieldsError),
     /// Text that is not UTF-8.
     #[error("the data is marked as text but is not UTF-8 from byte {offset} on")]
     NotUtf8 {
@@ -138,9 +148,9 @@ impl<'a> DataPart<'a> {
                 });
             }
         }
-        if self.data.len() > DATA_BYTES_MAX {
+        if self.data.len() > DATA_BYTES_MAX && self.data_bytes() > DATA_BYTES_MAX {
             return Err(DataError::DataTooLong {
-                found: self.data.len(),
+                found: self.data_bytes(),
                 max: DATA_BYTES_MAX,
             });
         }
@@ -156,8 +166,36 @@ impl<'a> DataPart<'a> {
                     offset: error.valid_up_to(),
                 }),
             },
+            DataState::Members => fields::check(self.data).map_err(DataError::Fields),
+            DataState::View => View::decode(self.data)
+                .map(|_| ())
+                .map_err(DataError::Fields),
             DataState::Absent | DataState::Null | DataState::Binary => Ok(()),
         }
+    }
+
+    /// The members that are disclosed, where this is a view.
+    #[must_use]
+    pub fn view(&self) -> Option<View<'a>> {
+        match self.state {
+            DataState::View => View::parse(self.data).ok(),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the data that are here: all of them, but of a view.
+    #[must_use]
+    pub fn data_bytes(&self) -> usize {
+        match self.view() {
+            None => self.data.len(),
+            Some(view) => view.disclosed_bytes(),
+        }
+    }
+
+    /// Whether an author signed the event, as far as its data part tells: a view withholds the material.
+    #[must_use]
+    pub fn is_author_signed(&self) -> bool {
+        self.author_material.is_some() || self.view().is_some_and(|view| view.is_author_signed())
     }
 
     /// Appends the encoded part to `out`, after validating it.
@@ -209,6 +247,8 @@ impl<'a> DataPart<'a> {
             1 => DataState::Null,
             2 => DataState::Text,
             3 => DataState::Binary,
+            5 => DataState::Members,
+            6 if head & AUTHOR_MATERIAL == 0 => DataState::View,
             found => return Err(DataError::State { found }),
         };
         let (author_material, data) = if head & AUTHOR_MATERIAL == 0 {
@@ -239,6 +279,16 @@ impl fmt::Debug for DataPart<'_> {
             .field("data_bytes", &self.data.len())
             .finish()
     }
+}
+
+/// The head of an encoded part (state, and author material where there is some), and the data behind it.
+pub(crate) fn split_head(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (head, rest) = bytes.split_first()?;
+    let length = match head & AUTHOR_MATERIAL {
+        0 => 1,
+        _ => 5 + split_material(rest).ok()?.0.len(),
+    };
+    bytes.split_at_checked(length)
 }
 
 fn split_material(rest: &[u8]) -> Result<(&[u8], &[u8]), DataError> {

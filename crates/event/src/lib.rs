@@ -25,6 +25,7 @@ pub mod documents;
 pub mod dsse;
 pub mod encryption;
 pub mod entry;
+pub mod fields;
 mod json;
 pub mod ledger;
 pub mod names;

@@ -31,7 +31,7 @@ pub fn is_json_media_type(media_type: &str) -> bool {
 }
 
 /// Whether data of this `datacontenttype` is JSON; where there is none, it is.
-fn declares_json(datacontenttype: Option<&str>) -> bool {
+pub fn declares_json(datacontenttype: Option<&str>) -> bool {
     datacontenttype.is_none_or(is_json_media_type)
 }
 

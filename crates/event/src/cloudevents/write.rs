@@ -13,7 +13,7 @@ use crate::json;
 ///
 /// A JSON payload is copied as it came, line breaks included. A payload that is marked as JSON text and is not one JSON
 /// value, as a producer with a typed client can hand in, is written as `data_base64`: nobody's payload becomes members
-/// of somebody's event.
+/// of somebody's event. Of a view the payload is an object of the members that are disclosed.
 #[must_use]
 pub fn to_json(event: &EventRef<'_>) -> Vec<u8> {
     to_json_with(event, &[])
@@ -54,15 +54,23 @@ pub fn to_json_with(event: &EventRef<'_>, extra: &[(&str, &str)]) -> Vec<u8> {
             member(&mut out, "data");
             out.extend_from_slice(b"null");
         }
-        (DataState::Text, Some(text)) if !declares_json(attributes.datacontenttype()) => {
+        (DataState::View, _) => {
+            if let Some(view) = data.view() {
+                member(&mut out, "data");
+                out.extend_from_slice(view.to_json().as_bytes());
+            }
+        }
+        (DataState::Text | DataState::Members, Some(text))
+            if !declares_json(attributes.datacontenttype()) =>
+        {
             member(&mut out, "data");
             string(&mut out, text);
         }
-        (DataState::Text, Some(text)) if json::is_value(text) => {
+        (DataState::Text | DataState::Members, Some(text)) if json::is_value(text) => {
             member(&mut out, "data");
             out.extend_from_slice(data.data);
         }
-        (DataState::Text | DataState::Binary, _) => {
+        (DataState::Text | DataState::Members | DataState::Binary, _) => {
             member(&mut out, "data_base64");
             base64(&mut out, data.data);
         }

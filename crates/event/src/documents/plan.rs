@@ -201,6 +201,9 @@ pub struct Plan {
     /// How far back reading may begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<History>,
+    /// Names of the top-level members of each event's data that are shown; the others are withheld. Of a stream that commits to members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<Vec<String>>,
 }
 
 impl Default for Plan {
@@ -214,6 +217,7 @@ impl Default for Plan {
             rate: None,
             quota: None,
             history: None,
+            fields: None,
         }
     }
 }

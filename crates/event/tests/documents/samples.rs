@@ -89,9 +89,10 @@ prop_compose! {
         rate in of(rate()),
         quota in of(quota()),
         history in of((of(number()), of(number()))),
+        fields in of(prop::collection::vec(words(), 0..3)),
     ) -> Plan {
         let history = history.map(|(events, seconds)| History { events, seconds });
-        Plan { name, exposure_events, erasure, rate, quota, history }
+        Plan { name, exposure_events, erasure, rate, quota, history, fields }
     }
 }
 

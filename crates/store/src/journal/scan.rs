@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use countersign_crypto::Hash;
-use countersign_event::commitment::{attribute_commitment, data_commitment};
+use countersign_event::commitment::{attribute_commitment, data_commitment, whole_commitment};
 
 use super::erasing::Erased;
 use super::error::Flaw;
@@ -181,6 +181,17 @@ pub(crate) fn check_content_crcs(
     Ok(())
 }
 
+/// The commitment to a data part; what the first byte of an encrypted one says is chance.
+fn committed(kind_and_flags: u8, salt: &[u8; 32], data_part: &[u8]) -> Hash {
+    match kind_and_flags & ENCRYPTED {
+        0 => data_commitment(salt, data_part),
+        _ => whole_commitment(salt, data_part),
+    }
+}
+
+/// Of an entry's byte of kind and flags.
+const ENCRYPTED: u8 = 0x10;
+
 /// Checks each entry's content against checksum and commitments.
 fn check_commitments(first: u64, body: &PartBody) -> Result<(), Flaw> {
     // Entries without content: the part itself says what allows it.
@@ -210,7 +221,7 @@ fn check_commitments(first: u64, body: &PartBody) -> Result<(), Flaw> {
         debug_assert_eq!(SALT_BYTES, attribute_salt.len() + data_salt.len());
         // Layout: schemas/entry.md.
         if entry[54..86] != attribute_commitment(attribute_salt, attributes)
-            || entry[86..118] != data_commitment(data_salt, data_part)
+            || entry[86..118] != committed(entry[1], data_salt, data_part)
         {
             return Err(Flaw::Content);
         }
