@@ -64,6 +64,17 @@ export_ orders --out erased --data acme
 export_ orders --out erased-range --from 270 --to 300 --data acme
 countersign stream retention orders --count 200 --data acme >/dev/null
 export_ orders --out expired --data acme
+# Signed events of which the partner is shown some members.
+countersign app key author.pem >/dev/null
+countersign stream create parts --commit fields --data acme >/dev/null
+countersign partner join "$(countersign partner invite --stream parts --fields item,amount --data acme --json | sed 's/.*"link":"\([^"]*\)".*/\1/')" --yes --data beta >/dev/null 2>&1
+seq 1 40 | sed 's/.*/{"item":"i&", "pin":&,"amount":{"n":&}, "item":null }/' | countersign publish parts - --type com.example.part --sign-as author.pem --data acme >/dev/null
+seq 1 5 | countersign publish parts - --type com.example.part --data acme >/dev/null 2>&1 && fail "numbers were taken for objects"
+countersign subscribe acme-freight/parts --from start --count 40 --follow --data beta >/dev/null
+receipts 1 40
+export_ parts --out parts --data acme
+export_ acme-freight/parts --out parts-copy --data beta
+grep -rq '"pin"' parts-copy && fail "the partner has what it is not shown"
 seq 1 66000 | sed 's,.*,{"n":&},' | countersign publish many - --create --type com.example.count --data acme >/dev/null
 export_ many --out large --data acme
 export_ many --out large-range --from 65700 --to 65800 --data acme
@@ -84,13 +95,14 @@ judge() {       # bundle, expected exit code, trusted fingerprints
     fi
     same=$((same + 1))
 }
-for bundle in whole whole.tar aligned middle beginning ended stamped erased expired large large-range; do
+for bundle in whole whole.tar aligned middle beginning ended stamped erased expired parts large large-range; do
     judge $bundle 0 "$acme"
     judge $bundle 9
 done
 # What allows the gap lies behind the range.
 judge erased-range 9 "$acme"
 judge copy 0 "$acme" "$beta"
+judge parts-copy 0 "$acme" "$beta"
 judge copy 9 "$acme"
 judge copy 9 "$beta"
 # The other forms in which trust is brought along: key statement, vkeys, a tlog-policy.
@@ -105,5 +117,5 @@ judge whole 9 "$beta"
 keys=()
 for file in acme/keys/*.pem beta/keys/*.pem reader.json; do keys+=(--keys "$file"); done
 $python "$here/mutate.py" --countersign "$COUNTERSIGN" --number "${MUTATIONS:-3000}" ${SEED:+--seed "$SEED"} "${keys[@]}" \
-    whole="$acme" aligned="$acme" middle="$acme" beginning="$acme" copy="$acme,$beta" ended="$acme" stamped="$acme" erased="$acme" expired="$acme" whole= copy="$acme"
+    whole="$acme" aligned="$acme" middle="$acme" beginning="$acme" copy="$acme,$beta" ended="$acme" stamped="$acme" erased="$acme" expired="$acme" parts="$acme" parts-copy="$acme,$beta" whole= copy="$acme"
 echo "second_verifier: the vectors fit, $same judgements and all verdicts on altered bundles agree"

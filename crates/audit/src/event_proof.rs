@@ -285,10 +285,16 @@ impl Event<'_> {
         match check_content(entry, content, attributes) {
             Ok(event) => {
                 let attributes = event.attributes();
-                let bytes = event.data().data.len();
+                let bytes = entry.data_bytes;
+                let withheld = event.data().view().map(|view| view.withheld());
+                let in_part = match withheld {
+                    None => String::new(),
+                    Some(withheld) => format!(", of which {withheld} members are not disclosed"),
+                };
                 let (kind, id, source) = (attributes.kind(), attributes.id(), attributes.source());
-                let what =
-                    format!("{word} `{id}` from `{source}`, type `{kind}`, {bytes} bytes of data");
+                let what = format!(
+                    "{word} `{id}` from `{source}`, type `{kind}`, {bytes} bytes of data{in_part}"
+                );
                 found.done(Check::Content, what);
             }
             Err(ContentError::Encrypted) => {

@@ -329,10 +329,17 @@ fn say_done(log: &LogEntry, walked: &Walked, found: &mut Collector<'_>) {
         0 => String::new(),
         encrypted => format!(" ({encrypted} of them sealed to their recipients, and not opened)"),
     };
+    let in_part = match walked.views {
+        0 => String::new(),
+        views => format!(
+            "; of {views} events {} members are not disclosed",
+            walked.withheld
+        ),
+    };
     found.done(
         Check::Content,
         format!(
-            "{} contents of {} bytes{sealed}",
+            "{} contents of {} bytes{sealed}{in_part}",
             walked.contents, walked.content_bytes
         ),
     );

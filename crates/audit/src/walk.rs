@@ -101,6 +101,8 @@ pub(crate) struct Walked {
     bytes: u64,
     pub(crate) contents: u64,
     pub(crate) encrypted: u64,
+    pub(crate) views: u64,
+    pub(crate) withheld: u64,
     pub(crate) content_bytes: u64,
     pub(crate) last_time: Timestamp,
     /// The first entry, where it is here and disclosed.
@@ -399,6 +401,8 @@ impl Walked {
     fn take_contents(&mut self, contents: content::Contents) {
         self.contents += contents.count;
         self.encrypted += contents.encrypted;
+        self.views += contents.views;
+        self.withheld += contents.withheld;
         self.content_bytes = self.content_bytes.saturating_add(contents.bytes);
         self.facts.extend(contents.facts);
         if let Some(genesis) = contents.genesis {

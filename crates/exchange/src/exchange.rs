@@ -214,6 +214,19 @@ impl From<Refused> for ExchangeError {
 /// Why a stream cannot be made or found.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum StreamError {
+    /// Members cannot be disclosed one by one where a key opens all of them.
+    #[error(
+        "a stream that commits to fields is not encrypted in this version: one key would open all of them"
+    )]
+    FieldsEncrypted,
+    /// A plan that names fields, of a stream that commits to its data as a whole.
+    #[error(
+        "the plan names fields, and `{name}` commits to each event's data as a whole: only a stream made with `--commit fields` can withhold some"
+    )]
+    NotFields {
+        /// The stream.
+        name: StreamName,
+    },
     /// Author keys beyond their limit, or none where a signature is wanted.
     #[error(
         "a stream knows at most {} author keys, and at least one where each event has to be signed",
@@ -271,6 +284,8 @@ pub struct StreamOptions {
     pub epoch_entries: u64,
     /// Seconds after which a new epoch begins; 0 = never.
     pub epoch_seconds: u64,
+    /// Whether the data of its events is committed to member by member.
+    pub fields: bool,
 }
 
 impl Exchange {
@@ -450,6 +465,9 @@ impl Exchange {
         if let Some(rule) = &options.author {
             crate::authors::check_rule(rule)?;
         }
+        if options.fields && !options.encryption.is_none() {
+            return Err(StreamError::FieldsEncrypted.into());
+        }
         let origin = Origin::of_stream(self.identity().authority(), name);
         if self.log(&origin).is_some() {
             return Err(StreamError::Exists { name: name.clone() }.into());
@@ -479,6 +497,7 @@ impl Exchange {
             encryption: options.encryption,
             epoch_entries: options.epoch_entries,
             epoch_seconds: options.epoch_seconds,
+            fields: options.fields,
         };
         self.add_own_log(LogKind::Own, &origin, settings).await
     }
@@ -548,7 +567,7 @@ impl Exchange {
         let mut genesis = serde_json::json!({
             "origin": origin,
             "kind": if kind == LogKind::Ledger { "ledger" } else { "stream" },
-            "data_commitment": "whole",
+            "data_commitment": if settings.fields { "fields" } else { "whole" },
             "organization": self.identity().organization().to_base64(),
             "log_key": vkey.unwrap_or_default(),
             "key_statement": statement.unwrap_or_default(),

@@ -52,6 +52,9 @@ pub struct LogSettings {
     /// Whose signatures its events bear, until that is changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<AuthorRule>,
+    /// Whether the data of its events is committed to member by member.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fields: bool,
     /// Who can read its data.
     #[serde(default, skip_serializing_if = "Encryption::is_none")]
     pub encryption: Encryption,

@@ -91,6 +91,10 @@ impl Exchange {
                 let log = self
                     .own_stream(options.stream.as_str())
                     .map_err(ExchangeError::from)?;
+                if options.plan.fields.is_some() && !log.settings().fields {
+                    let name = options.stream;
+                    return Err(ExchangeError::from(StreamError::NotFields { name }).into());
+                }
                 log.settings().title.clone()
             }
             Side::Consumer => None,

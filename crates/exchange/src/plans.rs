@@ -5,7 +5,7 @@ use std::sync::Arc;
 use countersign_event::documents::{Plans, PlansError};
 use countersign_event::ledger::LedgerRecord;
 
-use crate::{Exchange, ExchangeError};
+use crate::{Exchange, ExchangeError, StreamError};
 
 /// Why plans are not taken.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,12 @@ impl Exchange {
     ) -> Result<(), SetPlansError> {
         plans.check()?;
         let log = self.own_stream(stream).map_err(ExchangeError::from)?;
+        let names_fields = plans.plans.iter().any(|plan| plan.fields.is_some());
+        if names_fields && !log.settings().fields {
+            let name = stream.parse().map_err(StreamError::from);
+            let name = name.map_err(ExchangeError::from)?;
+            return Err(ExchangeError::from(StreamError::NotFields { name }).into());
+        }
         if self.plans(log.origin()) == plans {
             return Ok(());
         }

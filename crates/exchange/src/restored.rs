@@ -481,7 +481,8 @@ impl Exchange {
             head.last_time_us,
             None,
         );
-        Some((log, reader))
+        // A partner may hold no more than its plan shows: better that than nothing.
+        Some((log, reader.taking_views(true)))
     }
 
     /// Takes a batch of our own entries back.
@@ -631,6 +632,7 @@ impl FetchedBack {
             count,
             BATCH_BYTES_MAX,
             &head,
+            None,
         )?;
         self.next += u64::from(gathered.message.count);
         Ok(Some((gathered.message, gathered.bulk)))

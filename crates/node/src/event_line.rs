@@ -10,13 +10,14 @@ use countersign_event::time::Timestamp;
 use serde_json::Value;
 
 /// Members that say where an event lies, or why its data is not shown. They stand before attributes of the same name: the position is what readers go on from.
-const PLACE: [&str; 6] = [
+const PLACE: [&str; 7] = [
     "authorsignature",
     "control",
     "leaf",
     "logtime",
     "sealed",
     "sequence",
+    "withheld",
 ];
 
 /// Where an event lies in its log.
@@ -32,7 +33,7 @@ pub(crate) struct EventPlace {
 /// digit: it never becomes a value of ours and back.
 ///
 /// `authorsignature` is there where an author signed the event: the key's id and `verified` for a key that the stream names in `rule`, else `unknown key`, or
-/// what is wrong.
+/// what is wrong. `withheld` is there where members of the data are withheld, and says how many.
 pub(crate) fn event_line(
     place: &EventPlace,
     event: &EventRef<'_>,
@@ -40,6 +41,7 @@ pub(crate) fn event_line(
 ) -> Result<String, serde_json::Error> {
     let json = to_json_line(event, &[]);
     let author = author_text(event, rule);
+    let withheld = event.data().view().map(|view| view.withheld());
     let (time, leaf) = (place.time.to_rfc3339(), hex::encode(place.leaf));
     if PLACE
         .iter()
@@ -51,6 +53,9 @@ pub(crate) fn event_line(
         item["leaf"] = leaf.into();
         if place.control {
             item["control"] = true.into();
+        }
+        if let Some(withheld) = withheld {
+            item["withheld"] = withheld.into();
         }
         // An attribute of that name is not taken for a signature.
         if author.is_some() || item.get("authorsignature").is_some() {
@@ -70,14 +75,21 @@ pub(crate) fn event_line(
         Some(text) => format!("\"authorsignature\":{},", Value::from(text)),
         None => String::new(),
     };
+    let withheld = match withheld {
+        Some(withheld) => format!("\"withheld\":{withheld},"),
+        None => String::new(),
+    };
     Ok(format!(
-        "{{\"sequence\":{sequence},\"logtime\":\"{time}\",\"leaf\":\"{leaf}\",{control}{author}{members}"
+        "{{\"sequence\":{sequence},\"logtime\":\"{time}\",\"leaf\":\"{leaf}\",{control}{author}{withheld}{members}"
     ))
 }
 
 fn author_text(event: &EventRef<'_>, rule: Option<&AuthorRule>) -> Option<String> {
     let keys = rule.map_or(&[][..], |rule| &rule.keys);
     match author::verify(event, keys) {
+        Ok(Author::Unsigned) if event.data().is_author_signed() => {
+            Some("withheld with members of the data".to_owned())
+        }
         Ok(Author::Unsigned) => None,
         Ok(Author::Verified { key, covers }) => {
             let key = key.fingerprint();

@@ -34,7 +34,7 @@ use countersign_tlog::cose_receipt::CoseReceiptError;
 use serde::Serialize;
 
 pub use self::cose::prove_event_in_cose;
-pub use self::proof::{ProofSummary, Proven, prove_event, prove_growth};
+pub use self::proof::{ProofSummary, Proven, Shown, prove_event, prove_growth};
 pub use self::provenance::{ProvenanceSummary, provenance};
 pub use self::timestamps::{Attached, TimestampAsked, ask_for_timestamp, attach_timestamp};
 
@@ -162,6 +162,14 @@ pub enum ExportError {
     Interrupted {
         /// The path.
         path: PathBuf,
+    },
+    /// An event whose data was committed to as a whole, or is none.
+    #[error(
+        "entry {sequence} commits to its data as a whole: only events of a stream made with `--commit fields` can be disclosed in part"
+    )]
+    NotFields {
+        /// The entry.
+        sequence: u64,
     },
     /// The system refused.
     #[error("`{}` cannot be written: {source}", path.display())]
@@ -365,6 +373,7 @@ impl From<ExportError> for CommandError {
             | ExportError::NotOurs { .. }
             | ExportError::ProvenanceEntries { .. }
             | ExportError::ProvenanceUses
+            | ExportError::NotFields { .. }
             | ExportError::Range { .. }
             | ExportError::Sizes { .. }
             | ExportError::TooManyDocuments { .. } => ErrorCode::Usage,

@@ -18,6 +18,7 @@ use countersign_event::content::{
     ContentError, EventRef, SealedHead, open_content, open_sealed_content,
 };
 use countersign_event::control::{Allows, AuthorRule};
+use countersign_event::data::DataState;
 use countersign_event::documents::LogKeys;
 use countersign_event::entry::{ENTRY_BYTES, Flags, Kind};
 use countersign_event::time::Timestamp;
@@ -35,6 +36,7 @@ pub const BATCH_ENTRIES_MAX: u32 = 65_536;
 
 const TAG_WHOLE: u8 = 0;
 const TAG_ERASED: u8 = 1;
+const TAG_VIEW: u8 = 2;
 const SALT_BYTES: u64 = 64;
 /// Of the entry's byte of kind and flags.
 const AUTHOR_SIGNED_BIT: u8 = 0x20;
@@ -114,9 +116,21 @@ pub fn write_descriptors_with(
     lengths: &[Lengths],
     erased_by: impl Fn(u64) -> u64,
 ) -> Vec<u8> {
+    write_descriptors_of(entries, lengths, erased_by, |_| false)
+}
+
+/// As [`write_descriptors_with`], for entries of which some withhold members: `is_view` says so of the place in the batch.
+#[must_use]
+pub fn write_descriptors_of(
+    entries: &[u8],
+    lengths: &[Lengths],
+    erased_by: impl Fn(u64) -> u64,
+    is_view: impl Fn(usize) -> bool,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(lengths.len() * 10);
     let mut time_before = 0;
-    for (entry, lengths) in entries.as_chunks::<ENTRY_BYTES>().0.iter().zip(lengths) {
+    let (chunks, _) = entries.as_chunks::<ENTRY_BYTES>();
+    for (at, (entry, lengths)) in chunks.iter().zip(lengths).enumerate() {
         let time = read_u64(entry, 46);
         let data_bytes = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
         let since = time.wrapping_sub(time_before);
@@ -126,12 +140,13 @@ pub fn write_descriptors_with(
             write_erased(&mut out, entry, since, by);
             continue;
         }
-        out.push(TAG_WHOLE);
+        let is_view = is_view(at);
+        out.push(if is_view { TAG_VIEW } else { TAG_WHOLE });
         out.push(entry[1]);
         varint::write(&mut out, since);
         varint::write(&mut out, u64::from(lengths.attribute_bytes));
         varint::write(&mut out, u64::from(lengths.data_part_bytes));
-        if entry[1] & 0xf0 != 0 {
+        if is_view || entry[1] & 0xf0 != 0 {
             varint::write(&mut out, u64::from(data_bytes));
         }
     }
@@ -203,6 +218,14 @@ pub enum BatchFault {
     Key {
         /// Why not.
         what: &'static str,
+    },
+    /// Members of an event's data are withheld, and nothing that was agreed allows it.
+    #[error(
+        "the entry at sequence {sequence} came with members of its data withheld, which the agreement does not say"
+    )]
+    Withheld {
+        /// Which entry.
+        sequence: u64,
     },
     /// The log's time goes backwards.
     #[error("the entry at sequence {sequence} is older than the one before it")]
@@ -372,6 +395,8 @@ pub struct LogReader {
     signature: Option<Vec<u8>>,
     /// What entries without content wait for.
     claims: Claims,
+    /// Whether members of data may be withheld.
+    takes_views: bool,
     /// Checkpoints that were signed ahead of the entries, by size: held against the entries when these reach them.
     awaited: Vec<Checkpoint>,
 }
@@ -423,7 +448,15 @@ impl LogReader {
             signed: newest,
             signature: None,
             claims: Claims::default(),
+            takes_views: false,
         }
+    }
+
+    /// The reader, which takes events with members withheld, or does not.
+    #[must_use]
+    pub fn taking_views(mut self, takes_views: bool) -> Self {
+        self.takes_views = takes_views;
+        self
     }
 
     /// The reader with claims that it kept before it was resumed. Those whose control entry lies behind it were judged.
@@ -584,6 +617,7 @@ impl LogReader {
             awaited: &self.awaited,
             events: 0,
             data_bytes: 0,
+            takes_views: self.takes_views,
             before: &self.claims,
             added: Claims::default(),
             claims: Vec::new(),
@@ -701,6 +735,7 @@ struct Rebuild<'a> {
     awaited: &'a [Checkpoint],
     events: u64,
     data_bytes: u64,
+    takes_views: bool,
     /// Claims of earlier batches.
     before: &'a Claims,
     /// Claims of this batch.
@@ -764,8 +799,11 @@ impl Rebuild<'_> {
             self.encrypted(sequence, descriptor, content)?
         } else {
             let attribute_bytes = descriptor.lengths.attribute_bytes as usize;
-            let (event, sealed) = open_content(content, attribute_bytes).map_err(fault)?;
+            let (event, mut sealed) = open_content(content, attribute_bytes).map_err(fault)?;
             check_stated(descriptor, &event).map_err(fault)?;
+            if descriptor.view || event.data().state == DataState::View {
+                sealed.data_bytes = self.view(sequence, descriptor, &event)?;
+            }
             if descriptor.kind == Kind::Control {
                 self.note_control(sequence, &event)?;
             } else if !(self.before.is_empty() && self.added.is_empty()) {
@@ -801,6 +839,33 @@ impl Rebuild<'_> {
 }
 
 impl Rebuild<'_> {
+    /// An event with members withheld: the bytes of its data, as they are stated.
+    #[cold]
+    #[inline(never)]
+    fn view(
+        &self,
+        sequence: u64,
+        descriptor: &Descriptor<'_>,
+        event: &EventRef<'_>,
+    ) -> Result<u32, BatchFault> {
+        let form = |what| BatchFault::Form {
+            first: sequence,
+            what,
+        };
+        if !descriptor.view || event.data().state != DataState::View {
+            return Err(form(
+                "members are withheld, and its descriptor says otherwise",
+            ));
+        }
+        if descriptor.kind == Kind::Control {
+            return Err(form("a control entry with members withheld"));
+        }
+        if !self.takes_views {
+            return Err(BatchFault::Withheld { sequence });
+        }
+        u32::try_from(descriptor.data_bytes).map_err(|_| form("a data length"))
+    }
+
     fn judge_claims(&self, sequence: u64, says: Option<&Allows>) -> Result<(), BatchFault> {
         self.before.judge(sequence, says)?;
         self.added.judge(sequence, says)
@@ -920,14 +985,18 @@ impl Rebuild<'_> {
 }
 
 fn check_stated(descriptor: &Descriptor<'_>, event: &EventRef<'_>) -> Result<(), ContentError> {
-    let found = event.data().author_material.is_some();
+    let found = event.data().is_author_signed();
     if descriptor.flags.author_signed != found {
         return Err(ContentError::AuthorSigned {
             stated: descriptor.flags.author_signed,
         });
     }
-    let found = event.data().data.len() as u64;
-    if descriptor.data_bytes != found {
+    let found = event.data().data_bytes() as u64;
+    let is_part = || {
+        let view = event.data().view();
+        view.is_some_and(|view| view.withheld() > 0) && found < descriptor.data_bytes
+    };
+    if descriptor.data_bytes != found && !is_part() {
         return Err(ContentError::DataLength {
             stated: u32::try_from(descriptor.data_bytes).unwrap_or(u32::MAX),
             found: u32::try_from(found).unwrap_or(u32::MAX),
@@ -942,6 +1011,7 @@ struct Descriptor<'a> {
     time: u64,
     lengths: Lengths,
     data_bytes: u64,
+    view: bool,
     erased: Option<ErasedDescriptor<'a>>,
 }
 
@@ -974,7 +1044,7 @@ impl<'a> Descriptor<'a> {
     fn read(input: &mut &'a [u8], time_before: &mut u64) -> Option<Self> {
         let (&[tag, kind_and_flags], rest) = input.split_first_chunk::<2>()?;
         *input = rest;
-        if tag != TAG_WHOLE && tag != TAG_ERASED {
+        if tag > TAG_VIEW {
             return None;
         }
         let kind = match kind_and_flags & 0x0f {
@@ -1011,6 +1081,7 @@ impl<'a> Descriptor<'a> {
                 time,
                 lengths: Lengths::ABSENT,
                 data_bytes,
+                view: false,
                 erased: Some(erased),
             });
         }
@@ -1021,7 +1092,11 @@ impl<'a> Descriptor<'a> {
         if lengths.is_absent() {
             return None;
         }
-        let data_bytes = if kind_and_flags & 0xf0 == 0 {
+        let view = tag == TAG_VIEW;
+        if view && flags.encrypted {
+            return None;
+        }
+        let data_bytes = if !view && kind_and_flags & 0xf0 == 0 {
             u64::from(lengths.data_part_bytes).checked_sub(1)?
         } else {
             varint::read(input)?
@@ -1032,6 +1107,7 @@ impl<'a> Descriptor<'a> {
             time,
             lengths,
             data_bytes,
+            view,
             erased: None,
         })
     }

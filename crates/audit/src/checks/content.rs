@@ -21,6 +21,9 @@ pub(crate) struct Contents {
     pub(crate) count: u64,
     pub(crate) encrypted: u64,
     pub(crate) bytes: u64,
+    /// Events of which members are withheld, and how many members that are.
+    pub(crate) views: u64,
+    pub(crate) withheld: u64,
     /// Entries without content, and whether they are events.
     pub(crate) undisclosed: Vec<(u64, bool)>,
     /// Tombstones and expiries, by their sequence.
@@ -141,6 +144,10 @@ fn check_one(
         }
         Err(fault) => return Some(fault.to_string()),
     };
+    if let Some(view) = event.data().view() {
+        contents.views += 1;
+        contents.withheld += view.withheld() as u64;
+    }
     if sequence == 0 {
         contents.genesis = Some(genesis(entry, &event));
     }

@@ -295,7 +295,10 @@ impl Worker {
             .or(kept);
         let keys: LogKeys = log_keys(&self.options)?;
         let started = LogReader::from_ready(origin, keys, ready, newest.as_ref());
-        let started = started.map_err(|fault| self.fault(fault, frame))?;
+        let shows = self.options.agreement.plan.fields.is_some();
+        let started = started
+            .map_err(|fault| self.fault(fault, frame))?
+            .taking_views(shows);
         let asked = match self.request().start {
             StartAt::Cursor { next, leaf } => Some((next, Some(leaf))),
             StartAt::Sequence(sequence) => Some((sequence.min(ready.head.size), None)),

@@ -179,7 +179,8 @@ impl Line {
     fn seal(&mut self) -> Result<u64, Failure> {
         let mut events = 0;
         for bulk in self.bulks.drain(..) {
-            let drafts = Drafts::from_bulk(bulk, BATCH_EVENTS as u32, &Limits::default(), None)?;
+            let drafts =
+                Drafts::from_bulk(bulk, BATCH_EVENTS as u32, &Limits::default(), None, false)?;
             let exchange = &self.node.exchange;
             let sealed = exchange.with_entropy(|entropy| seal(&drafts, entropy));
             events += sealed.count() as u64;

@@ -146,7 +146,13 @@ impl PublishSession {
         let rule = self.exchange.author_rule(&self.log, u64::MAX);
         self.exchange
             .throttle(&self.paid, self.log.origin(), u64::from(count))?;
-        let drafts = Drafts::from_bulk(bulk, count, &self.limits, rule.as_deref())?;
+        let drafts = Drafts::from_bulk(
+            bulk,
+            count,
+            &self.limits,
+            rule.as_deref(),
+            self.log.settings().fields,
+        )?;
         let seal = if self.log.is_encrypted() {
             seal_to_encrypt
         } else {

@@ -150,6 +150,7 @@ impl Consumption {
         let stream = state.agreement.stream.clone();
         let producer = state.agreement.producer.authority.clone();
         let exposure = state.agreement.plan.exposure_events.max(1);
+        let shows = state.agreement.plan.fields.is_some();
         let first = series_id(agreement, &exchange.identity().node_key.public());
         // Of several, the one that was begun last: an older copy of this directory begins another.
         let own = registry.receipts.values().map(|last| &last.receipt);
@@ -180,7 +181,7 @@ impl Consumption {
         if keys.is_empty() {
             return Err(ExchangeError::UnknownAgreement);
         }
-        let reader = reader_of(exchange, &stream, keys, copy.as_deref());
+        let reader = reader_of(exchange, &stream, keys, copy.as_deref()).taking_views(shows);
         let start = last
             .as_ref()
             .map_or(receipted.unwrap_or(0), |(last, _)| last.start);

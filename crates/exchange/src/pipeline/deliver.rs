@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use countersign_crypto::Hash;
+use countersign_event::content::{CONTENT_SALT_BYTES, is_view, view_content};
 use countersign_event::documents::{
     AgreementId, Document as _, Level, Receipt, Refusal, RefusalCode, Rejection, Role, SeriesId,
 };
@@ -17,9 +18,9 @@ use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
 use countersign_event::time::Timestamp;
 use countersign_policy::Action;
-use countersign_protocol::delivery::{BatchMessage, Cover, Lengths, write_descriptors_with};
+use countersign_protocol::delivery::{BatchMessage, Cover, Lengths, write_descriptors_of};
 use countersign_protocol::{Heads, SignedHead, StartAt, Subscribe, SubscribeReady};
-use countersign_store::journal::{Erasure, ReadError, Run};
+use countersign_store::journal::{Erasure, LogKind, ReadError, Run};
 use countersign_tlog::{ProveError, compact_range_at, consistency_proof, inclusion_proof};
 use tokio::sync::watch;
 
@@ -56,6 +57,8 @@ pub struct Delivery {
     exposure: u64,
     /// Shared with all sessions under the agreement; absent where the plan limits neither rate nor quota.
     budget: Option<Arc<Budget>>,
+    /// The members of each event's data that are shown; all of them where none are named.
+    sees: Option<Vec<String>>,
     purpose: String,
     state: Mutex<State>,
     receipted: watch::Sender<u64>,
@@ -200,6 +203,12 @@ impl Exchange {
             self.record_lazily(Some(consumer), record);
             return Err(refuse(RefusalCode::Pending, &stopped(&why)));
         }
+        let sees = agreement.agreement.plan.fields.clone();
+        if sees.is_some() && !log.settings().fields {
+            // It was agreed of another stream of this name, or by hand: showing all of it is not what was agreed.
+            let reason = "the plan names fields, and this stream commits to its data as a whole";
+            return Err(refuse(RefusalCode::NoAgreement, reason));
+        }
         // Durable before the first byte of data leaves.
         self.record_and_wait(Some(consumer.clone()), record).await?;
         let head = log.head();
@@ -266,6 +275,7 @@ impl Exchange {
             series,
             exposure,
             budget,
+            sees,
             purpose: request.purpose.clone(),
             receipted: watch::Sender::new(ready.receipt_size),
             ended: watch::Sender::new(None),
@@ -502,6 +512,58 @@ fn head_of(head: &LogHead) -> Result<SignedHead, ExchangeError> {
         .ok_or_else(|| ExchangeError::Proof("the log has no signed head".to_owned()))
 }
 
+/// What is shown of entries whose data may have members withheld.
+struct Views {
+    may_be: bool,
+    /// Of each entry of the batch, whether members are withheld.
+    places: Vec<bool>,
+}
+
+impl Views {
+    fn new(may_be: bool) -> Self {
+        Self {
+            may_be,
+            places: Vec::new(),
+        }
+    }
+
+    /// The contents of a run, as far as the members named in `sees`.
+    fn show(
+        &mut self,
+        run: &Run,
+        sees: Option<&[String]>,
+        lengths: &mut Vec<Lengths>,
+    ) -> Result<Bytes, ExchangeError> {
+        let mut shown = Vec::new();
+        for stored in run.iter() {
+            if stored.erased_by.is_some() {
+                lengths.push(Lengths::ABSENT);
+                self.places.push(false);
+                continue;
+            }
+            let attribute_bytes = stored.attribute_bytes as usize;
+            // An event that is not encrypted: what the first byte of a ciphertext says is chance.
+            let is_event = stored.entry.get(1).is_some_and(|byte| byte & 0x1f == 0);
+            let view = match sees {
+                Some(sees) if is_event => view_content(stored.content, attribute_bytes, |name| {
+                    sees.iter().any(|seen| seen == name)
+                })
+                .map_err(|error| ExchangeError::Proof(error.to_string()))?,
+                _ => None,
+            };
+            let content = view.as_deref().unwrap_or(stored.content);
+            self.places
+                .push(is_event && is_view(content, attribute_bytes));
+            lengths.push(Lengths {
+                attribute_bytes: stored.attribute_bytes,
+                data_part_bytes: (content.len() - CONTENT_SALT_BYTES - attribute_bytes) as u32,
+            });
+            shown.extend_from_slice(content);
+        }
+        Ok(shown.into())
+    }
+}
+
 /// A batch as it travels, and what it counts.
 pub(crate) struct Gathered {
     pub(crate) message: BatchMessage,
@@ -512,7 +574,7 @@ pub(crate) struct Gathered {
     pub(crate) epochs: Vec<u64>,
 }
 
-/// Puts entries from `first` on into a batch under `head`: at most `count`, and about `bytes_max`.
+/// Puts entries from `first` on into a batch under `head`: at most `count`, and about `bytes_max`. Where `sees` names members of data, others are withheld.
 pub(crate) fn gather(
     exchange: &Exchange,
     log: &Log,
@@ -520,6 +582,7 @@ pub(crate) fn gather(
     count: u64,
     bytes_max: u64,
     head: &SignedHead,
+    sees: Option<&[String]>,
 ) -> Result<Gathered, ExchangeError> {
     let reader = exchange.reader();
     let runs = reader.read(log.number(), first, count, bytes_max)?;
@@ -529,6 +592,8 @@ pub(crate) fn gather(
     let mut bulk = vec![Bytes::new()];
     let (mut events, mut bytes) = (0, 0);
     let mut epochs = Vec::new();
+    // Only a stream that commits to members, and a copy of one, can hold what is shown in part.
+    let mut views = Views::new(log.settings().fields || log.kind() == LogKind::Copy);
     for run in &runs {
         if log.is_encrypted() && has_control(&run.entries) {
             let found = run.iter().filter_map(|stored| read_key_entry(&stored));
@@ -536,6 +601,13 @@ pub(crate) fn gather(
         }
         entries.extend_from_slice(&run.entries);
         erased.extend_from_slice(&run.erased);
+        if views.may_be {
+            bulk.push(views.show(run, sees, &mut lengths)?);
+            let (run_events, run_bytes) = totals(run);
+            events += run_events;
+            bytes += run_bytes;
+            continue;
+        }
         lengths.extend(run.contents().map(|content| Lengths {
             attribute_bytes: content.attribute_bytes,
             data_part_bytes: content.data_part_bytes,
@@ -549,8 +621,12 @@ pub(crate) fn gather(
         return Err(unreadable(log, first));
     }
     let batch_end = first + lengths.len() as u64;
-    let descriptors =
-        write_descriptors_with(&entries, &lengths, |sequence| erased_by(&erased, sequence));
+    let descriptors = write_descriptors_of(
+        &entries,
+        &lengths,
+        |sequence| erased_by(&erased, sequence),
+        |at| views.places.get(at).is_some_and(|is_view| *is_view),
+    );
     let nodes = reader.nodes(log.number());
     let message = BatchMessage {
         first,
@@ -834,6 +910,7 @@ impl Delivery {
             count,
             BATCH_BYTES_MAX,
             &head,
+            self.sees.as_deref(),
         )?;
         let batch_end = first + u64::from(message.count);
         // From here on it counts as handed to the transport.

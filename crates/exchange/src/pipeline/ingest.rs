@@ -2,8 +2,11 @@
 
 use bytes::Bytes;
 use countersign_event::author::AuthorFault;
+use countersign_event::cloudevents::declares_json;
 use countersign_event::content::{Event, EventError, EventRef, Limits};
 use countersign_event::control::AuthorRule;
+use countersign_event::data::DataState;
+use countersign_event::fields::{self, FieldsError};
 use countersign_protocol::publish::{
     EVENT_HEADER_BYTES, EventSpan, PublishBatchError, read_events, write_event,
 };
@@ -21,6 +24,8 @@ pub(super) struct Draft {
     pub(super) span: EventSpan,
     pub(super) data_bytes: u32,
     pub(super) author_signed: bool,
+    /// Whether its data is committed to member by member.
+    pub(super) members: bool,
 }
 
 impl Draft {
@@ -30,6 +35,7 @@ impl Draft {
             // The data lies within a data part, whose length is a u32.
             data_bytes: event.data().data.len() as u32,
             author_signed: event.data().author_material.is_some(),
+            members: false,
         }
     }
 }
@@ -48,6 +54,16 @@ pub enum IngestError {
     /// The batch is not one.
     #[error(transparent)]
     Batch(#[from] PublishBatchError),
+    /// The stream commits to each member of an event's data, and one event has none.
+    #[error(
+        "event {index} of the batch is refused: the stream takes JSON objects as data, and {error}"
+    )]
+    Fields {
+        /// Its place in the batch, from 0.
+        index: usize,
+        /// What its data is.
+        error: FieldsError,
+    },
     /// Nothing in it.
     #[error("the batch is empty")]
     Empty,
@@ -61,8 +77,23 @@ pub enum IngestError {
     },
 }
 
+/// Whether an event's data is committed to member by member. On a stream that does that, data is a JSON object; an event without data, or with an explicit null, has
+/// nothing to withhold and is committed to as a whole.
+fn has_members(event: &EventRef<'_>, fields: bool) -> Result<bool, FieldsError> {
+    match event.data().state {
+        // What is stored and sent after sealing; nobody publishes it.
+        DataState::Members | DataState::View => Err(FieldsError::Published),
+        _ if !fields => Ok(false),
+        DataState::Absent | DataState::Null => Ok(false),
+        DataState::Text if declares_json(event.attributes().datacontenttype()) => {
+            fields::check(event.data().data).map(|()| true)
+        }
+        DataState::Text | DataState::Binary => Err(FieldsError::NotJson),
+    }
+}
+
 impl Drafts {
-    /// Checks a batch in the clients' binary form, its authors' signatures by the stream's rule.
+    /// Checks a batch in the clients' binary form: its authors' signatures by the stream's rule, and where the stream commits to members, that there are some.
     ///
     /// # Errors
     /// [`IngestError`].
@@ -71,6 +102,7 @@ impl Drafts {
         count: u32,
         limits: &Limits,
         rule: Option<&AuthorRule>,
+        fields: bool,
     ) -> Result<Self, IngestError> {
         let no_rule = AuthorRule::default();
         let rule = rule.unwrap_or(&no_rule);
@@ -86,7 +118,11 @@ impl Drafts {
                 rule.judge(&event)
                     .map_err(|error| IngestError::Author { index, error })?;
             }
-            events.push(Draft::new(span, &event));
+            let members = has_members(&event, fields);
+            events.push(Draft {
+                members: members.map_err(|error| IngestError::Fields { index, error })?,
+                ..Draft::new(span, &event)
+            });
         }
         Ok(Self { bulk, events })
     }

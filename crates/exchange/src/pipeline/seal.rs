@@ -4,6 +4,7 @@ use bytes::Bytes;
 use countersign_crypto::Entropy;
 use countersign_event::commitment::{Salts, attribute_commitment, commitments};
 use countersign_event::content::{CONTENT_SALT_BYTES, SealedHead};
+use countersign_event::data::DataState;
 use countersign_event::entry::{Flags, Kind};
 use countersign_protocol::delivery::Lengths;
 
@@ -110,7 +111,13 @@ fn seal_as(kind: Kind, encrypted: bool, drafts: &Drafts, entropy: &mut dyn Entro
         content.extend_from_slice(&pair[0]);
         content.extend_from_slice(&pair[1]);
         content.extend_from_slice(attributes);
+        let at = content.len();
         content.extend_from_slice(data_part);
+        if draft.members {
+            // Text becomes an object with members: what the commitment is of, the content says.
+            content[at] ^= DataState::Text as u8 ^ DataState::Members as u8;
+        }
+        let data_part = &content[at..];
         let salts = Salts {
             attributes: pair[0],
             data: pair[1],

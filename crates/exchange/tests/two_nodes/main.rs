@@ -14,6 +14,7 @@ mod deliver;
 mod disk_and_clock;
 mod encryption;
 mod erasure;
+mod fields;
 mod hostile;
 mod identity;
 mod keys;

@@ -204,6 +204,8 @@ pub enum Command {
         plan: Option<String>,
         /// Exposure window; absent = as configured.
         exposure_events: Option<u64>,
+        /// The members of each event's data that are shown; absent = all.
+        fields: Option<Vec<String>>,
         /// Whether the consumer's node erases what the producer erases, else a person decides; absent = as the plan says, or it does.
         obey: Option<bool>,
     },
@@ -377,6 +379,8 @@ pub enum Command {
         sequence: u64,
         /// Under the first checkpoint over it that a time-stamping authority has stamped, with the token.
         timestamped: bool,
+        /// The members of its data that are disclosed; absent = all of it.
+        fields: Option<Vec<String>>,
         /// An absolute path that ends in `.tlog-proof`, or in `.cose` for a COSE receipt.
         out: String,
     },

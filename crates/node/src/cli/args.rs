@@ -229,9 +229,9 @@ pub(crate) enum StreamVerb {
         /// A word that policies can ask for; several times for several words
         #[arg(long = "label", value_name = "WORD")]
         labels: Vec<String>,
-        /// Commit to each top-level member of the data by itself, so that members can be withheld later
-        #[arg(long)]
-        fields: bool,
+        /// What is committed to: each event's data as a `whole`, or each of its top-level members by itself (`fields`), so that partners can be shown some of them
+        #[arg(long, default_value = "whole", value_parser = ["whole", "fields"], value_name = "whole|fields")]
+        commit: String,
         /// Public key, in base64, of an author whose signatures in events (`dssematerial`) are verified; several times for several authors
         #[arg(long = "author-key", value_name = "KEY", value_parser = PublicKey::from_base64)]
         author_keys: Vec<PublicKey>,
@@ -383,6 +383,9 @@ pub(crate) enum StreamVerb {
         /// The event's sequence
         #[arg(value_name = "SEQ")]
         sequence: u64,
+        /// Disclose only these top-level members of the event's data, names with commas between them
+        #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+        fields: Option<Vec<String>>,
         /// Which form [default: what --out ends in, else tlog-proof]
         #[arg(long, value_parser = ["tlog-proof", "cose"])]
         format: Option<String>,
@@ -517,6 +520,14 @@ pub(crate) enum PartnerVerb {
         /// How many events may be ahead of the last receipt [default: as the plan says, or as configured]
         #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
         exposure: Option<u64>,
+        /// Show only these top-level members of each event's data, names with commas between them; the stream was made with `--commit fields`
+        #[arg(
+            long,
+            value_name = "NAMES",
+            value_delimiter = ',',
+            conflicts_with = "consume"
+        )]
+        fields: Option<Vec<String>>,
         /// Whether copies are erased when the producer erases, or a person decides [default: as the plan says, or obey]
         #[arg(long, value_parser = ["obey", "ask"], value_name = "obey|ask")]
         erasure: Option<String>,

@@ -18,6 +18,7 @@ pub(crate) enum PlanVerb {
         after_help = "A file:\n\n  [[plans]]\n  name = \"metered\"\n  exposure_events = 1000\n  erasure = \"obey\"\n  \
         rate = { events_per_second = 500, burst_events = 2000 }\n  quota = { period = \"month\", events = 1000000, bytes = 1073741824 }\n  \
         history = { seconds = 604800 }\n\n\
+        On a stream made with `--commit fields`, fields = [\"item\"] shows these members of each event's data. \
         A member that is left out sets no limit; `period` is `day`, `month`, or seconds such as `3600s`.\n\n\
         Example:\n  countersign plan set quakes quakes.toml"
     )]

@@ -535,6 +535,7 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
             StreamVerb::Proof {
                 stream,
                 sequence,
+                fields,
                 format,
                 timestamped,
                 out,
@@ -546,6 +547,7 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                     stream,
                     sequence,
                     timestamped,
+                    fields,
                     out,
                 };
                 (command, View::FIELDS)
@@ -570,7 +572,7 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 stream,
                 title,
                 labels,
-                fields,
+                commit,
                 author_keys,
                 require_author,
                 cites,
@@ -583,7 +585,7 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                     stream,
                     title,
                     labels,
-                    fields,
+                    fields: commit == "fields",
                     author,
                     cites,
                     encryption: match encryption {
@@ -735,6 +737,7 @@ fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
             confirm,
             plan,
             exposure,
+            fields,
             erasure,
         } => {
             let command = Command::PartnerInvite {
@@ -746,6 +749,7 @@ fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
                 confirm,
                 plan,
                 exposure_events: exposure,
+                fields,
                 obey: erasure.map(|erasure| erasure == "obey"),
             };
             (command, View::FIELDS)

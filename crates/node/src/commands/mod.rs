@@ -392,7 +392,9 @@ pub(crate) fn export_error(error: crate::evidence::ExportError) -> CommandError 
     let code = match &error {
         ExportError::CatchingUp { .. } => ErrorCode::Busy,
         ExportError::Exists { .. } => ErrorCode::DataDirExists,
-        ExportError::Range { .. } | ExportError::NotAStream { .. } => ErrorCode::Usage,
+        ExportError::NotFields { .. }
+        | ExportError::Range { .. }
+        | ExportError::NotAStream { .. } => ErrorCode::Usage,
         ExportError::Io { .. } => ErrorCode::Io,
         _ => ErrorCode::Internal,
     };

@@ -27,6 +27,7 @@ struct InviteCommand {
     confirm: bool,
     plan: Option<String>,
     exposure_events: Option<u64>,
+    fields: Option<Vec<String>>,
     obey: Option<bool>,
 }
 
@@ -46,6 +47,7 @@ impl LocalNode {
                 confirm,
                 plan,
                 exposure_events,
+                fields,
                 obey,
             } => {
                 let invite = InviteCommand {
@@ -57,6 +59,7 @@ impl LocalNode {
                     confirm,
                     plan,
                     exposure_events,
+                    fields,
                     obey,
                 };
                 out.value(&self.invite(invite).await?).await
@@ -322,6 +325,9 @@ impl LocalNode {
         if let Some(obey) = invite.obey {
             plan.erasure = if obey { Erasure::Obey } else { Erasure::Ask };
         }
+        if let Some(fields) = &invite.fields {
+            plan.fields = Some(fields.clone());
+        }
         Ok(plan)
     }
 
@@ -505,6 +511,7 @@ fn terms_value(
         "rate": agreement.plan.rate,
         "quota": agreement.plan.quota,
         "history": agreement.plan.history,
+        "fields": agreement.plan.fields,
         "plan_digest": hex::encode(agreement.plan.digest()),
         "from": agreement.from.to_rfc3339(),
         "until": agreement.until.map(Timestamp::to_rfc3339),

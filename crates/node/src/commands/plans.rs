@@ -88,6 +88,7 @@ pub(crate) fn plan_value(stream: Option<&str>, plan: &Plan) -> Value {
             let parts: Vec<String> = events.into_iter().chain(seconds).collect();
             parts.join(", ")
         }),
+        "fields": plan.fields.as_ref().map(|fields| fields.join(", ")),
         "digest": hex::encode(plan.digest()),
         "terms": plan,
     });

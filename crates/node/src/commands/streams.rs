@@ -22,7 +22,7 @@ use crate::admin::{Command, Out, StartAt};
 use crate::errors::{CommandError, ErrorCode};
 use crate::event_line::{EventPlace, event_line, sealed_line};
 use crate::evidence::{
-    ask_for_timestamp, attach_timestamp, prove_event, prove_event_in_cose, provenance,
+    Shown, ask_for_timestamp, attach_timestamp, prove_event, prove_event_in_cose, provenance,
 };
 
 /// Entries read at once while showing a log.
@@ -84,11 +84,6 @@ impl LocalNode {
                 epoch_entries,
                 epoch_seconds,
             } => {
-                if fields {
-                    let message =
-                        "streams that commit to each field by itself are not in this version";
-                    return Err(CommandError::new(ErrorCode::NotInBuild, message));
-                }
                 let name = stream
                     .parse()
                     .map_err(|error| CommandError::new(ErrorCode::Usage, error))?;
@@ -102,6 +97,7 @@ impl LocalNode {
                     encryption,
                     epoch_entries,
                     epoch_seconds,
+                    fields,
                 };
                 if encryption.is_none() && (epoch_entries, epoch_seconds) != (0, 0) {
                     let message =
@@ -219,16 +215,18 @@ impl LocalNode {
                 stream,
                 sequence,
                 timestamped,
+                fields,
                 out: path,
             } => {
                 let origin = self.stream(&stream)?;
                 let path = std::path::Path::new(&path);
                 // The name says which form it is, as it does to whoever verifies it.
+                let shown = Shown { sequence, fields };
                 let is_cose = path.extension().is_some_and(|found| found == COSE_PROOF);
                 let proven = match is_cose {
-                    true => prove_event_in_cose(&self.exchange, &origin, sequence, path).await,
+                    true => prove_event_in_cose(&self.exchange, &origin, shown, path).await,
                     false => {
-                        let what = (sequence, timestamped);
+                        let what = (shown, timestamped);
                         prove_event(&self.exchange, &origin, what, path).await
                     }
                 };
@@ -353,6 +351,8 @@ impl LocalNode {
         self.add_retention(log, &mut value);
         self.add_authors(log, &mut value);
         if log.kind() == LogKind::Own {
+            let fields = log.settings().fields;
+            value["commit"] = if fields { "fields" } else { "whole" }.into();
             self.add_published(log, &mut value);
         }
         value

@@ -10,7 +10,7 @@ use countersign_tlog::cose_receipt::CoseReceipt;
 use countersign_tlog::leaf_hash;
 
 use super::ExportError;
-use super::proof::{ProofSummary, Proven, check_extension, event_proof, run, write};
+use super::proof::{ProofSummary, Proven, Shown, check_extension, event_proof, run, write};
 use super::snapshot::SignedBy;
 
 /// Issues the receipt that an entry is in a stream of ours, under its newest signed head, into `out` and files beside it.
@@ -20,7 +20,7 @@ use super::snapshot::SignedBy;
 pub async fn prove_event_in_cose(
     exchange: &Arc<Exchange>,
     stream: &Origin,
-    sequence: u64,
+    shown: Shown,
     out: &Path,
 ) -> Result<ProofSummary, ExportError> {
     let (exchange, stream, path) = (Arc::clone(exchange), stream.clone(), out.to_owned());
@@ -34,9 +34,10 @@ pub async fn prove_event_in_cose(
         // INVARIANT: only a root that is under a signed checkpoint is signed once more. The proof is verified against that checkpoint before it is
         // handed on; its path then leads to that root and no other.
         let log = signed.newest(&exchange)?;
-        let event = event_proof(exchange.reader(), &log, sequence, &signed.documents)?;
+        let event = event_proof(exchange.reader(), &log, &shown, &signed.documents)?;
         let size = log.checkpoint.size;
         let leaf_hash = leaf_hash(&event.entry);
+        let sequence = shown.sequence;
         let leaf = (&leaf_hash, sequence);
         let proof = event.proof.proof.clone();
         let receipt = CoseReceipt::sign(stream.as_str(), leaf, size, proof, &own.log_key);

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use countersign_audit::{EVENT_PROOF, EventProof, GROWTH_PROOF, GrowthProof};
+use countersign_event::content::view_content;
 use countersign_event::dsse::Envelope;
 use countersign_event::names::Origin;
 use countersign_exchange::Exchange;
-use countersign_store::journal::{JournalReader, ReadError};
+use countersign_store::journal::{JournalReader, ReadError, StoredEntry};
 use countersign_tlog::add_checkpoint::AddCheckpoint;
 use countersign_tlog::proof_file::ProofFile;
 use countersign_tlog::{ProveError, consistency_proof, inclusion_proof, leaf_hash};
@@ -61,6 +62,15 @@ pub enum Proven {
     },
 }
 
+/// Which event is proven, and how much of it is disclosed.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Its sequence.
+    pub sequence: u64,
+    /// The members of its data that are disclosed; `None`: all of it.
+    pub fields: Option<Vec<String>>,
+}
+
 /// Proves that an entry is in a stream, into `out` and files beside it: under its newest signed head or, where it is to be `timestamped`, under the first over it that
 /// has a time-stamp token.
 ///
@@ -69,13 +79,14 @@ pub enum Proven {
 pub async fn prove_event(
     exchange: &Arc<Exchange>,
     stream: &Origin,
-    (sequence, timestamped): (u64, bool),
+    (shown, timestamped): (Shown, bool),
     out: &Path,
 ) -> Result<ProofSummary, ExportError> {
     let (exchange, stream, path) = (Arc::clone(exchange), stream.clone(), out.to_owned());
     let prove = move || {
         check_extension(&path, EVENT_PROOF)?;
         let signed = SignedBy::of(&exchange, &stream)?;
+        let sequence = shown.sequence;
         let (log, timestamp) = match timestamped {
             true => {
                 let (log, token) = first_over(&exchange, &signed, &stream, sequence)?;
@@ -83,7 +94,7 @@ pub async fn prove_event(
             }
             false => (signed.newest(&exchange)?, None),
         };
-        let mut proof = event_proof(exchange.reader(), &log, sequence, &signed.documents)?;
+        let mut proof = event_proof(exchange.reader(), &log, &shown, &signed.documents)?;
         proof.timestamp = timestamp;
         let size = log.checkpoint.size;
         let erased_by = exchange.reader().erased_by(log.number, sequence);
@@ -140,9 +151,10 @@ pub(super) async fn run(
 pub(super) fn event_proof(
     reader: &JournalReader,
     log: &FixedLog,
-    sequence: u64,
+    shown: &Shown,
     documents: &[Envelope],
 ) -> Result<EventProof, ExportError> {
+    let sequence = shown.sequence;
     let size = log.checkpoint.size;
     if sequence >= size {
         return Err(ExportError::Range {
@@ -171,10 +183,27 @@ pub(super) fn event_proof(
         proof: file,
         entry: stored.entry.try_into().map_err(|_| damaged())?,
         attribute_bytes: u16::try_from(stored.attribute_bytes).map_err(|_| damaged())?,
-        content: stored.erased_by.is_none().then(|| stored.content.to_vec()),
+        content: disclosed(&stored, shown)?,
         statements: documents.to_vec(),
         timestamp: None,
     })
+}
+
+/// The content as far as it is disclosed; none where it is erased.
+fn disclosed(stored: &StoredEntry<'_>, shown: &Shown) -> Result<Option<Vec<u8>>, ExportError> {
+    if stored.erased_by.is_some() {
+        return Ok(None);
+    }
+    let Some(fields) = &shown.fields else {
+        return Ok(Some(stored.content.to_vec()));
+    };
+    let attribute_bytes = stored.attribute_bytes as usize;
+    let sees = |name: &str| fields.iter().any(|seen| seen == name);
+    let view = view_content(stored.content, attribute_bytes, sees)
+        .ok()
+        .flatten();
+    let sequence = shown.sequence;
+    view.map(Some).ok_or(ExportError::NotFields { sequence })
 }
 
 fn growth_proof(

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use countersign_event::commitment::{SALT_BYTES, data_commitment};
+use countersign_event::commitment::{SALT_BYTES, whole_commitment};
 use countersign_event::content::CONTENT_SALT_BYTES;
 use countersign_event::encryption::{DataKey, SEALED_EXTRA_BYTES};
 use countersign_protocol::delivery::Lengths;
@@ -117,7 +117,7 @@ fn run(job: &Job<'_>) -> SealedBatch {
         let sealed = &content[start..];
         let mut salt = [0; SALT_BYTES];
         salt.copy_from_slice(&salts[SALT_BYTES..CONTENT_SALT_BYTES]);
-        head.data = data_commitment(&salt, sealed);
+        head.data = whole_commitment(&salt, sealed);
         *lengths = Lengths {
             attribute_bytes: lengths.attribute_bytes,
             data_part_bytes: sealed.len() as u32,

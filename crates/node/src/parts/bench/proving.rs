@@ -77,6 +77,7 @@ pub(super) async fn run(
             stream: STREAM.to_owned(),
             sequence,
             timestamped: false,
+            fields: None,
             out: out.display().to_string(),
         };
         inclusion.time(&node, command, &out).await?;

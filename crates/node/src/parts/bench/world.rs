@@ -250,6 +250,7 @@ async fn invite(admin: &AdminClient, stream: &str) -> Result<String, CommandErro
         confirm: false,
         plan: None,
         exposure_events: None,
+        fields: None,
         obey: None,
     };
     text(&admin.channel().await?.call(&invite).await?, "link")

@@ -69,6 +69,7 @@ pub(super) async fn join(cast: &Cast, teller: &mut Teller<'_>) -> Result<Value, 
         confirm: false,
         plan: None,
         exposure_events: None,
+        fields: None,
         obey: None,
     };
     let invitation = cast.producer.call(&invite).await?;

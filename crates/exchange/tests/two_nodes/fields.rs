@@ -1,0 +1,221 @@
+//! Fields: a partner is shown the members that its plan names, verifies them against everybody's log, and finds nothing of the others.
+
+use countersign_crypto::SigningKey;
+use countersign_event::attributes::AttributesBuilder;
+use countersign_event::author::sign;
+use countersign_event::cloudevents::to_json;
+use countersign_event::content::{Event, Limits, check_content};
+use countersign_event::data::{DataPart, DataState};
+use countersign_event::documents::{AgreementId, Plan, Side};
+use countersign_event::entry::Entry;
+use countersign_event::fields::FieldsError;
+use countersign_exchange::pipeline::ingest::IngestError;
+use countersign_exchange::{ExchangeError, OnboardingError, StreamError, StreamOptions};
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+fn order(number: u64) -> Event {
+    let data = format!(
+        "{{\"item\":\"i{number}\", \"pin\":{},\"amount\":{number}}}",
+        number % 100
+    );
+    event(&number.to_string(), &data)
+}
+
+fn with_state(event: &Event, state: DataState) -> Event {
+    let part = DataPart {
+        state,
+        ..*event.as_ref().data()
+    };
+    Event::new(event.attribute_bytes().to_vec(), &part, &Limits::FORMAT).unwrap()
+}
+
+fn plan(fields: Option<&[&str]>) -> Plan {
+    Plan {
+        fields: fields.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+        exposure_events: 1000,
+        ..Plan::default()
+    }
+}
+
+async fn strangers(seed: u64) -> (Node, Node) {
+    let (one, two) = (seed * 2 + 3000, seed * 2 + 3001);
+    let producer = Node::new(one, "Producer").await;
+    let consumer = Node::new(two, "Consumer").await;
+    (producer, consumer)
+}
+
+async fn agree(producer: &Node, consumer: &Node, plan: Plan) -> AgreementId {
+    let invitation = producer.invite("s", Side::Producer, plan).await;
+    join(&invitation, producer, consumer).await.unwrap()
+}
+
+async fn stream(node: &Node, fields: bool) {
+    let options = StreamOptions {
+        fields,
+        ..StreamOptions::default()
+    };
+    let name = "s".parse().unwrap();
+    node.exchange.create_stream(&name, options).await.unwrap();
+}
+
+async fn hand_in(node: &Node, series: u8, events: &[Event]) -> Result<(), ExchangeError> {
+    let (_, session) = node.session("s", series).await;
+    let (count, bulk) = bulk_of(events);
+    session.submit_and_wait(1, count, bulk).await.map(|_| ())
+}
+
+/// A producer whose stream commits to members, and a partner that is shown some of them.
+async fn shown(seed: u64, fields: &[&str]) -> (Node, Node, AgreementId) {
+    let (producer, consumer) = strangers(seed).await;
+    stream(&producer, true).await;
+    let agreement = agree(&producer, &consumer, plan(Some(fields))).await;
+    (producer, consumer, agreement)
+}
+
+/// What the copy's events show, and how many members are withheld of each.
+fn copied(consumer: &Node, producer: &Node) -> Vec<(Value, usize)> {
+    let log = consumer.exchange.log(&producer.origin("s")).unwrap();
+    let mut found = Vec::new();
+    let runs = consumer.exchange.reader();
+    for run in runs.read(log.number(), 1, 1000, u64::MAX).unwrap() {
+        for stored in run.iter() {
+            let entry = Entry::decode(stored.entry).unwrap();
+            let event = check_content(&entry, stored.content, stored.attribute_bytes as usize);
+            let event = event.unwrap();
+            let json: Value = serde_json::from_slice(&to_json(&event)).unwrap();
+            let withheld = event.data().view().map_or(0, |view| view.withheld());
+            found.push((json["data"].clone(), withheld));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_partner_is_shown_the_members_of_its_plan_under_everybody_s_checkpoint() {
+    let (producer, mut consumer, agreement) = shown(1, &["item", "amount"]).await;
+    let events: Vec<Event> = (1..40).map(order).collect();
+    hand_in(&producer, 1, &events).await.unwrap();
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    wire.pump().await;
+    drop(wire);
+    consumer.restart().await;
+    let expected: Vec<_> = (1..40)
+        .map(|n: u64| (json!({"item": format!("i{n}"), "amount": n}), 1))
+        .collect();
+    assert_eq!(copied(&consumer, &producer), expected);
+    let copy = consumer.exchange.log(&producer.origin("s")).unwrap();
+    assert_eq!(copy.head().root, producer.log("s").head().root);
+    // The reader goes on where it was, and both sides count the same bytes.
+    hand_in(&producer, 2, &[order(40)]).await.unwrap();
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    wire.pump().await;
+    assert_eq!(copied(&consumer, &producer).len(), 40);
+    assert_eq!(
+        producer.records("receipt").await,
+        consumer.records("receipt").await
+    );
+}
+
+#[tokio::test]
+async fn nothing_that_the_partner_keeps_holds_what_is_withheld() {
+    let (producer, consumer, agreement) = shown(2, &[]).await;
+    let secret = "withheld-canary-7fLx2VtR";
+    let author = SigningKey::from_seed(&[9; 32]);
+    let data = format!("{{\"{secret}-name\":\"{secret}\"}}");
+    let signed = sign(&event("1", &data).as_ref(), &author, &Limits::FORMAT).unwrap();
+    hand_in(&producer, 1, &[signed]).await.unwrap();
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    wire.pump().await;
+    assert_eq!(copied(&consumer, &producer), [(json!({}), 1)]);
+    let copy = consumer.exchange.log(&producer.origin("s")).unwrap();
+    let original = stored(&producer.exchange, &producer.log("s"));
+    let (_, content) = &stored(&consumer.exchange, &copy)[1];
+    let held = |needle: &[u8]| {
+        let mut windows = content.windows(needle.len());
+        windows.any(|window| window == needle)
+    };
+    assert!(!held(secret.as_bytes()));
+    // Neither the data salt, from which all other salts follow, nor the author's digests.
+    assert!(!held(&original[1].1[32..64]));
+    assert!(!held(b"dsse/v0.1"));
+    assert_eq!(content[32..64], [0; 32]);
+}
+
+#[tokio::test]
+async fn a_stream_of_members_takes_objects_and_what_has_nothing_to_withhold() {
+    let node = Node::new(3, "Node").await;
+    stream(&node, true).await;
+    let refused = async |event: Event| match hand_in(&node, 1, &[order(1), event]).await {
+        Err(ExchangeError::Ingest(IngestError::Fields { index: 1, error })) => error,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(
+        refused(event("2", "[1]")).await,
+        FieldsError::Json(_)
+    ));
+    assert!(matches!(
+        refused(event("2", "text")).await,
+        FieldsError::Json(_)
+    ));
+    let binary = with_state(&event("2", "{}"), DataState::Binary);
+    assert_eq!(refused(binary).await, FieldsError::NotJson);
+    let members = with_state(&event("2", "{}"), DataState::Members);
+    assert_eq!(refused(members).await, FieldsError::Published);
+    let attributes = AttributesBuilder::new("3", "/s", "t").build().unwrap();
+    let empty = |state| {
+        let part = DataPart {
+            state,
+            ..DataPart::default()
+        };
+        Event::new(attributes.clone(), &part, &Limits::FORMAT).unwrap()
+    };
+    let (absent, null) = (empty(DataState::Absent), empty(DataState::Null));
+    hand_in(&node, 1, &[order(1), absent]).await.unwrap();
+    hand_in(&node, 2, &[null]).await.unwrap();
+    // The same events again are the same; what was stored is what is compared.
+    hand_in(&node, 1, &[order(1)]).await.unwrap();
+    assert_eq!(node.log("s").size(), 4);
+    let whole = Node::new(4, "Node").await;
+    stream(&whole, false).await;
+    let members = with_state(&order(1), DataState::Members);
+    assert!(hand_in(&whole, 1, &[members]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_plan_that_names_fields_needs_a_stream_that_can_withhold_them() {
+    let node = Node::new(5, "Node").await;
+    stream(&node, false).await;
+    let options = invite_options("s", Side::Producer, plan(Some(&["a"])));
+    let refused = node.exchange.invite(options).await;
+    assert!(matches!(
+        refused,
+        Err(OnboardingError::Exchange(ExchangeError::Stream(
+            StreamError::NotFields { .. }
+        )))
+    ));
+}
+
+#[tokio::test]
+async fn a_reader_whose_plan_names_no_fields_takes_nothing_in_part() {
+    let (producer, consumer) = strangers(6).await;
+    stream(&producer, true).await;
+    let whole = agree(&producer, &consumer, plan(None)).await;
+    let part = agree(&producer, &consumer, plan(Some(&["item"]))).await;
+    hand_in(&producer, 1, &[order(1)]).await.unwrap();
+    // A producer that withholds members without a word: what it would send under the other agreement.
+    let mut honest = Wire::open(&producer, &consumer, part).await;
+    let (message, bulk) = honest.batch().await.unwrap();
+    let mut cheated = Wire::open(&producer, &consumer, whole).await;
+    let fault = cheated.take(message, bulk).await.unwrap_err();
+    assert!(
+        fault.to_string().contains("members of its data withheld"),
+        "{fault}"
+    );
+    // All of it is what was agreed.
+    let mut wire = Wire::open(&producer, &consumer, whole).await;
+    wire.pump().await;
+    let data = json!({"item": "i1", "pin": 1, "amount": 1});
+    assert_eq!(copied(&consumer, &producer), [(data, 0)]);
+}
