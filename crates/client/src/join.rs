@@ -334,6 +334,8 @@ fn difference(found: &Agreement, expected: &Agreement) -> Option<&'static str> {
         from,
         until,
         made,
+        accepts,
+        supersedes,
     } = expected;
     let checks = [
         ("id", found.id == *id),
@@ -344,6 +346,8 @@ fn difference(found: &Agreement, expected: &Agreement) -> Option<&'static str> {
         ("from", found.from == *from),
         ("until", found.until == *until),
         ("made", found.made == *made),
+        ("accepts", found.accepts == *accepts),
+        ("supersedes", found.supersedes == *supersedes),
     ];
     checks
         .into_iter()

@@ -87,6 +87,8 @@ impl Producer {
             until: None,
             made: Timestamp(0),
             stream: stream.clone(),
+            accepts: None,
+            supersedes: None,
         };
         Self {
             log: Arc::new(Log::new(stream.as_str(), &org.log, size, 1)),

@@ -14,6 +14,7 @@
 //! are let in (crates `policy` and `exchange`), where they are kept (crate `store`). No I/O, no async, no clock: time
 //! and randomness are arguments. Every byte is described in `schemas/entry.md`.
 
+pub mod agreement_state;
 pub mod attributes;
 pub mod author;
 pub mod cloudevents;

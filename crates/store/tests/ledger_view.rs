@@ -180,6 +180,8 @@ impl World {
             from: Timestamp(self.now),
             until: (self.below(2) == 0).then_some(Timestamp(self.now + 1)),
             made: Timestamp(self.now),
+            accepts: None,
+            supersedes: None,
         }
     }
 

@@ -347,6 +347,8 @@ pub fn agreement(producer: &Org, consumer: &Org, stream: &Origin) -> Agreement {
         from: Timestamp(T0),
         until: None,
         made: Timestamp(T0),
+        accepts: None,
+        supersedes: None,
     }
 }
 

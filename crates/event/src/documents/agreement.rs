@@ -1,7 +1,7 @@
 use countersign_crypto::PublicKey;
 use serde::{Deserialize, Serialize};
 
-use super::{Document, Plan, hex_id};
+use super::{Digest, Document, Plan, hex_id};
 use crate::names::{Authority, Origin};
 use crate::time::Timestamp;
 
@@ -22,7 +22,7 @@ pub struct Party {
     pub organization: PublicKey,
 }
 
-/// Binds two organizations, a stream, a plan and a period; one payload under both sides' signatures.
+/// Binds two organizations, a stream, a plan and a period; one payload under both sides' signatures. Under one signature it is an acceptance.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Agreement {
@@ -46,9 +46,15 @@ pub struct Agreement {
         with = "super::rfc3339::option"
     )]
     pub until: Option<Timestamp>,
-    /// When it was proposed.
+    /// When it was proposed; where it accepts a proposal, when the side that accepts signed it.
     #[serde(with = "super::rfc3339")]
     pub made: Timestamp,
+    /// SHA-256 of the payload of the proposal that it accepts; absent where it comes from an invitation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepts: Option<Digest>,
+    /// SHA-256 of the payload of the agreement that it takes the place of when it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersedes: Option<Digest>,
 }
 
 impl Document for Agreement {

@@ -12,9 +12,11 @@ mod key_wrap;
 mod log_keys;
 mod offer;
 mod plan;
+mod proposal;
 mod receipt;
 mod receipt_fork;
 mod refusal;
+mod step;
 
 pub use agreement::{Agreement, AgreementId, Party, Termination};
 pub use erasure::{ErasureAnswer, ErasureId, ErasureRequest, Outcome};
@@ -28,11 +30,13 @@ pub use plan::{
     Erasure, History, PLAN_BYTES_MAX, PLANS_MAX, Period, PeriodError, Plan, Plans, PlansError,
     Quota, Rate,
 };
+pub use proposal::{Proposal, ROUNDS_MAX};
 pub use receipt::{Level, Receipt, Rejection, Rejections, SeriesId};
 pub use receipt_fork::{
     RECEIPT_FORK_BYTES_MAX, ReceiptContradiction, ReceiptFork, ReceiptForkError,
 };
 pub use refusal::{Refusal, RefusalCode};
+pub use step::{Step, StepKind, SuspensionCause};
 
 use countersign_crypto::{Hash, PublicKey, SigningKey};
 use serde::de::DeserializeOwned;

@@ -94,6 +94,8 @@ impl Offer {
             from: self.made,
             until: self.until,
             made: self.made,
+            accepts: None,
+            supersedes: None,
         }
     }
 }

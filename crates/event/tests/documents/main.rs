@@ -11,7 +11,7 @@ mod vectors;
 use countersign_crypto::SigningKey;
 use countersign_event::documents::{
     Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, KeySuccession,
-    KeyWrap, Offer, Plans, Receipt, Refusal, Rejection, Termination,
+    KeyWrap, Offer, Plans, Proposal, Receipt, Refusal, Rejection, Step, Termination,
 };
 use countersign_event::from_slice_of_objects;
 use countersign_event::names::{Authority, Origin};
@@ -137,6 +137,16 @@ proptest! {
     #[test]
     fn agreements_and_their_schema_agree(sample in samples::agreement()) {
         check::<Agreement>("agreement", &sample);
+    }
+
+    #[test]
+    fn proposals_and_their_schema_agree(sample in samples::proposal()) {
+        check::<Proposal>("proposal", &sample);
+    }
+
+    #[test]
+    fn steps_and_their_schema_agree(sample in samples::step()) {
+        check::<Step>("step", &sample);
     }
 
     #[test]

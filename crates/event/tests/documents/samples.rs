@@ -6,8 +6,8 @@ use countersign_crypto::{PublicKey, SigningKey};
 use countersign_event::documents::{
     Agreement, AgreementId, Digest, Erasure, ErasureAnswer, ErasureId, ErasureRequest, History,
     KeyRevocation, KeyStatement, KeySuccession, KeyWrap, Level, Offer, Outcome, Party, Period,
-    Plan, Plans, Quota, Rate, Receipt, Refusal, RefusalCode, Rejection, Rejections, RevokedHead,
-    Role, RoleKey, SeriesId, Side, Termination,
+    Plan, Plans, Proposal, Quota, Rate, Receipt, Refusal, RefusalCode, Rejection, Rejections,
+    RevokedHead, Role, RoleKey, SeriesId, Side, Step, StepKind, SuspensionCause, Termination,
 };
 use countersign_event::encryption::WrappedKey;
 use countersign_event::names::{Authority, Origin, StreamName};
@@ -186,8 +186,35 @@ prop_compose! {
         stream in origin(),
         plan in plan(),
         (from, until, made) in (time(), of(time()), time()),
+        (accepts, supersedes) in (of(digest()), of(digest())),
     ) -> Agreement {
-        Agreement { id, producer, consumer, stream, plan, from, until, made }
+        Agreement { id, producer, consumer, stream, plan, from, until, made, accepts, supersedes }
+    }
+}
+
+prop_compose! {
+    pub(crate) fn proposal()(
+        (agreement, round, by) in (agreement_id(), any::<u32>(), authority()),
+        (producer, consumer) in (party(), party()),
+        (stream, plan) in (origin(), plan()),
+        (from, until) in (of(time()), of(time())),
+        (answers, supersedes, purpose) in (of(digest()), of(digest()), of(".*")),
+        (valid_until, made) in (time(), time()),
+    ) -> Proposal {
+        Proposal { agreement, round, answers, by, producer, consumer, stream, plan, from, until, supersedes, purpose, valid_until, made }
+    }
+}
+
+prop_compose! {
+    pub(crate) fn step()(
+        (agreement, stream, on) in (agreement_id(), origin(), digest()),
+        step in select(vec![
+            StepKind::Complete, StepKind::Refuse, StepKind::Resume, StepKind::Suspend, StepKind::Withdraw,
+        ]),
+        cause in of(select(SuspensionCause::ALL.to_vec())),
+        (by, reason, position, made) in (authority(), ".*", of(number()), time()),
+    ) -> Step {
+        Step { agreement, stream, step, on, by, cause, reason, position, made }
     }
 }
 

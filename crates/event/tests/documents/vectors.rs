@@ -9,8 +9,9 @@ use countersign_crypto::{PublicKey, SeededEntropy, SigningKey, sha256};
 use countersign_event::documents::{
     Agreement, AgreementId, Digest, Document, Erasure, ErasureAnswer, ErasureId, ErasureRequest,
     History, KeyRevocation, KeyStatement, KeySuccession, KeyWrap, Level, Offer, Outcome, Party,
-    Period, Plan, Quota, Rate, Receipt, Refusal, RefusalCode, Rejection, Rejections,
-    RevocationError, RevokedHead, Role, RoleKey, SeriesId, Side, Termination,
+    Period, Plan, Proposal, Quota, Rate, Receipt, Refusal, RefusalCode, Rejection, Rejections,
+    RevocationError, RevokedHead, Role, RoleKey, SeriesId, Side, Step, StepKind, SuspensionCause,
+    Termination,
 };
 use countersign_event::dsse::{ENVELOPE_BYTES_MAX, Envelope};
 use countersign_event::encryption::EpochKey;
@@ -269,6 +270,86 @@ fn termination() -> Termination {
     }
 }
 
+fn proposal() -> Proposal {
+    Proposal {
+        agreement: AgreementId([12; 16]),
+        round: 1,
+        answers: None,
+        by: Authority::of_key(&public(CONSUMER)),
+        producer: party(PRODUCER, "Producer é"),
+        consumer: party(CONSUMER, "Consumer"),
+        stream: stream(),
+        plan: metered_plan(),
+        from: None,
+        until: None,
+        supersedes: None,
+        purpose: Some("billing".to_owned()),
+        valid_until: time(600),
+        made: time(20),
+    }
+}
+
+fn counter() -> Proposal {
+    Proposal {
+        round: 2,
+        answers: Some(proposal().digest()),
+        by: Authority::of_key(&public(PRODUCER)),
+        plan: from_now_on(),
+        from: Some(time(100)),
+        until: Some(time(1_000)),
+        supersedes: Some(Digest(sha256(&agreement().to_payload()))),
+        purpose: None,
+        made: time(21),
+        ..proposal()
+    }
+}
+
+/// Takes the counter-proposal.
+fn negotiated() -> Agreement {
+    counter().agreement(counter().digest(), time(22))
+}
+
+fn step(step: StepKind) -> Step {
+    let agreed = Digest(sha256(&negotiated().to_payload()));
+    Step {
+        agreement: negotiated().id,
+        stream: stream(),
+        step,
+        on: agreed,
+        by: Authority::of_key(&public(PRODUCER)),
+        cause: None,
+        reason: "as was said".to_owned(),
+        position: None,
+        made: time(30),
+    }
+}
+
+fn steps() -> [Step; 5] {
+    let suspended = Step {
+        cause: Some(SuspensionCause::KeyRevoked),
+        position: Some(12),
+        ..step(StepKind::Suspend)
+    };
+    let resumed = Step {
+        on: Digest(sha256(&suspended.to_payload())),
+        made: time(31),
+        ..step(StepKind::Resume)
+    };
+    let refused = Step {
+        on: proposal().digest(),
+        ..step(StepKind::Refuse)
+    };
+    let withdrawn = Step {
+        on: counter().digest(),
+        ..step(StepKind::Withdraw)
+    };
+    let completed = Step {
+        position: Some(u64::MAX),
+        ..step(StepKind::Complete)
+    };
+    [suspended, resumed, refused, withdrawn, completed]
+}
+
 fn erasure_request() -> ErasureRequest {
     ErasureRequest {
         id: ErasureId([11; 16]),
@@ -437,6 +518,27 @@ fn documents_of_every_kind_have_their_golden_bytes() {
             signed("agreement", &metered(metered_plan()), &[consumer, producer]),
             signed("agreement", &metered(from_now_on()), &[consumer, producer]),
         ]),
+    );
+    check(
+        "proposal.json",
+        &json!([
+            signed("proposal", &proposal(), &[consumer]),
+            signed("proposal", &counter(), &[producer]),
+        ]),
+    );
+    check(
+        "agreement-negotiated.json",
+        &json!([
+            signed("agreement", &negotiated(), &[consumer]),
+            signed("agreement", &negotiated(), &[consumer, producer]),
+        ]),
+    );
+    check(
+        "step.json",
+        &steps()
+            .iter()
+            .map(|step| signed("step", step, &[producer]))
+            .collect(),
     );
     check(
         "receipt.json",
