@@ -326,7 +326,7 @@ def check_form(value, form, where):
 
 LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 AUTHORITY = rf"(?=[^/]{{1,253}}(/|$))(key-[a-z2-7]{{32}}|{LABEL}(\.{LABEL})+)"
-authority, origin = text(AUTHORITY), text(f"{AUTHORITY}/(streams/[a-z0-9][a-z0-9._-]{{0,63}}|ledger/(node|{AUTHORITY}))")
+authority, origin = text(AUTHORITY), text(f"{AUTHORITY}/(streams/[a-z0-9][a-z0-9._-]{{0,63}}|ledger/(node|{AUTHORITY})(/(?!000[01])[0-9]{{4}}-[0-9a-f]{{8}})?)")
 anything, ident, digest, name = text(), text("[0-9a-f]{32}"), binary(32), text(r"[^\x00-\x1f\x7f-\x9f]+", 100)
 one_of = lambda *words: text("|".join(words))
 PARTY = {"authority": authority, "name": anything, "organization": public_key}

@@ -353,7 +353,7 @@ class Bundle:
         for document in self.documents:
             if document.kind == "agreement":
                 consumers.setdefault(document.payload["id"], document.payload["consumer"]["authority"])
-        about = {log.origin.split("/ledger/")[1].replace("node", log.owner, log.origin.endswith("/ledger/node")) for log in exported.values()}
+        about = {subject if (subject := log.origin.split("/")[2]) != "node" else log.owner for log in exported.values()}
         for document in self.documents:
             agreement = erasures.agreement_of(self, document)
             if document.kind in RECORDED and document.digest not in recorded:

@@ -182,6 +182,31 @@ impl Origin {
         Self(format!("{authority}/ledger/{counterparty}"))
     }
 
+    /// The origin of a successor of this ledger log, told from others of its generation by `salt`; `None` for a stream, and after 9,999 generations.
+    #[must_use]
+    pub fn successor(&self, salt: [u8; 4]) -> Option<Self> {
+        let mut parts = self.0.splitn(4, '/');
+        let (authority, kind, subject) = (parts.next()?, parts.next()?, parts.next()?);
+        let generation = match parts.next() {
+            None => 1,
+            Some(text) => text.get(..4)?.parse::<u32>().ok()?,
+        };
+        let next = generation + 1;
+        (kind == "ledger" && next <= 9_999).then(|| {
+            let salt = u32::from_be_bytes(salt);
+            Self(format!("{authority}/ledger/{subject}/{next:04}-{salt:08x}"))
+        })
+    }
+
+    /// The ledger log that this one is a successor of, in however many generations; itself where it is none.
+    #[must_use]
+    pub fn first_generation(&self) -> Self {
+        match (self.stream(), self.0.match_indices('/').nth(2)) {
+            (None, Some((end, _))) => Self(self.0[..end].to_owned()),
+            _ => self.clone(),
+        }
+    }
+
     /// The organization whose log it is.
     #[must_use]
     pub fn authority(&self) -> Authority {
@@ -220,11 +245,25 @@ fn split_origin(text: &str) -> Option<(Authority, LogSubject)> {
     let authority = authority.parse().ok()?;
     let subject = match rest.split_once('/')? {
         ("streams", name) => LogSubject::Stream(name.parse().ok()?),
-        ("ledger", "node") => LogSubject::NodeLedger,
-        ("ledger", counterparty) => LogSubject::Ledger(counterparty.parse().ok()?),
+        ("ledger", about) => match without_generation(about)? {
+            "node" => LogSubject::NodeLedger,
+            counterparty => LogSubject::Ledger(counterparty.parse().ok()?),
+        },
         _ => return None,
     };
     Some((authority, subject))
+}
+
+/// A ledger log's subject, without `/0002-1a2b3c4d` behind it; `None` where what is behind it is no generation.
+fn without_generation(about: &str) -> Option<&str> {
+    let Some((subject, generation)) = about.split_once('/') else {
+        return Some(about);
+    };
+    let (number, salt) = generation.split_once('-')?;
+    let digits =
+        number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit()) && number >= "0002";
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    (digits && salt.len() == 8 && salt.bytes().all(hex)).then_some(subject)
 }
 
 #[cfg(test)]
@@ -290,13 +329,45 @@ mod tests {
         assert_eq!(origin.authority(), authority);
         assert_eq!(
             Origin::of_ledger(&authority, &other).subject(),
-            LogSubject::Ledger(other)
+            LogSubject::Ledger(other.clone())
         );
         assert_eq!(
             Origin::of_node_ledger(&authority).subject(),
             LogSubject::NodeLedger
         );
+        let mut ledger = Origin::of_node_ledger(&authority);
+        let first = ledger.clone();
+        for number in 2..=9_999u32 {
+            let next = ledger.successor(number.to_be_bytes()).unwrap();
+            assert!(
+                next.as_str().parse::<Origin>().is_ok() && ledger < next,
+                "{next}"
+            );
+            assert_eq!(
+                (next.subject(), next.first_generation()),
+                (LogSubject::NodeLedger, first.clone())
+            );
+            ledger = next;
+        }
+        assert_eq!(ledger.as_str(), "a.example/ledger/node/9999-0000270f");
+        assert_eq!(ledger.successor([0; 4]), None);
+        let about = Origin::of_ledger(&authority, &other)
+            .successor([0xff; 4])
+            .unwrap();
+        assert_eq!(about.as_str(), "a.example/ledger/b.example/0002-ffffffff");
+        assert_eq!(about.subject(), LogSubject::Ledger(other));
+        assert_eq!(
+            (origin.successor([0; 4]), origin.first_generation()),
+            (None, origin)
+        );
         for bad in [
+            "a.example/ledger/node/",
+            "a.example/ledger/node/2-00000000",
+            "a.example/ledger/node/0001-00000000",
+            "a.example/ledger/node/0002-0000000",
+            "a.example/ledger/node/0002-0000000G",
+            "a.example/ledger/node/0002-00000000/0003-00000000",
+            "a.example/streams/orders/0002-00000000",
             "",
             "a.example",
             "a.example/streams",

@@ -2,6 +2,7 @@ mod ledger_logs;
 mod opening;
 mod publishing;
 mod recording;
+mod succeeding;
 mod throttle;
 mod wrapping;
 
@@ -85,6 +86,8 @@ pub struct ExchangeParts {
     pub checkpoints: Checkpoints,
     /// How it witnesses, and is witnessed.
     pub witness: WitnessSettings,
+    /// Whether the directory lies elsewhere than where it was last used, so that others may know more of its logs.
+    pub elsewhere: bool,
     /// Forgets, durably, where the directory lives: it turned out to be older than what others know.
     pub unsettle: Box<dyn Fn() + Send + Sync>,
 }
@@ -98,7 +101,11 @@ pub struct Exchange {
     writer_thread: Mutex<Option<JoinHandle<()>>>,
     reader: JournalReader,
     logs: RwLock<HashMap<Origin, Arc<Log>>>,
+    /// The current generation of each ledger log that has a successor, by the name of the first.
+    successors: RwLock<HashMap<Origin, Arc<Log>>>,
     creating: tokio::sync::Mutex<()>,
+    /// One ledger log gets a successor at a time.
+    succeeding: tokio::sync::Mutex<()>,
     /// One join at a time: what an invitation still allows is judged and used up under it.
     pub(crate) joining: tokio::sync::Mutex<()>,
     view: LedgerView,
@@ -305,6 +312,7 @@ impl Exchange {
             may_create,
             checkpoints,
             witness,
+            elsewhere,
             unsettle,
         } = parts;
         let witness = Witness::new(checkpoints, witness).await?;
@@ -351,7 +359,9 @@ impl Exchange {
             writer_thread: Mutex::new(Some(thread)),
             reader,
             logs: RwLock::new(logs),
+            successors: RwLock::default(),
             creating: tokio::sync::Mutex::new(()),
+            succeeding: tokio::sync::Mutex::new(()),
             joining: tokio::sync::Mutex::new(()),
             view,
             registry: RwLock::new(registry),
@@ -384,8 +394,14 @@ impl Exchange {
             erasing: Erasing::default(),
             author_rules: tokio::sync::RwLock::new(()),
         });
+        exchange.away.store(elsewhere, Ordering::SeqCst);
+        exchange.recall_successors();
         exchange.recall_frozen();
-        exchange.recall_witnessed().await?;
+        let older = exchange.recall_witnessed().await?;
+        // Before anything is written: the next entry of a ledger log that others know more of would be a second history.
+        if elsewhere || older {
+            exchange.succeed_ledgers().await?;
+        }
         exchange.begin(may_create).await?;
         Ok(exchange)
     }
@@ -557,6 +573,14 @@ impl Exchange {
         ));
         self.logs_mut(|logs| logs.insert(origin.clone(), Arc::clone(&log)));
         Ok(log)
+    }
+
+    pub(super) fn successors_mut<T>(
+        &self,
+        change: impl FnOnce(&mut HashMap<Origin, Arc<Log>>) -> T,
+    ) -> T {
+        let successors = self.successors.write();
+        change(&mut successors.unwrap_or_else(PoisonError::into_inner))
     }
 
     fn genesis(&self, kind: LogKind, origin: &Origin, settings: &LogSettings) -> String {

@@ -5,8 +5,8 @@
 //! opened at home  ── nothing frozen───────────►        (the same)    └──► knows more    ──► frozen, FetchBack, asked again
 //! ```
 //!
-//! What is fetched back is verified against checkpoints of our own key, and extends what is here. Ledger logs are not shown to others, so that nobody can
-//! say what they have lost.
+//! What is fetched back is verified against checkpoints of our own key, and extends what is here. Ledger logs are not mended: they have successors
+//! (`exchange/succeeding.rs`).
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
@@ -142,7 +142,8 @@ impl Exchange {
             }
         }
         for witness in self.outside_witnesses() {
-            for log in self.shown_to(&witness.id()) {
+            let shown = self.shown_to(&witness.id()).into_iter();
+            for log in shown.filter(|log| log.kind() == LogKind::Own) {
                 log.change_freeze(|freeze| {
                     if !freeze.contradicted && !freeze.succeeded {
                         freeze.outside.insert(witness.vkey.name().to_owned());
@@ -174,7 +175,7 @@ impl Exchange {
         origin: &Origin,
         note: &[u8],
     ) -> Result<Heard, ExchangeError> {
-        let Some(log) = self.log(origin).filter(|log| log.kind() == LogKind::Own) else {
+        let Some(log) = self.log(origin).filter(|log| log.kind() != LogKind::Copy) else {
             return Ok(Heard::Known);
         };
         let state = LogState {
@@ -185,6 +186,9 @@ impl Exchange {
             witnessed: Vec::new(),
         };
         let (heard, known) = self.judge_own(&log, &state)?;
+        if log.kind() == LogKind::Ledger {
+            return Ok(self.hear_of_ledger(&log, heard, known));
+        }
         if let Heard::More { .. } = heard {
             tracing::warn!(%origin, witness, known, here = log.size(), "an outside witness has cosigned more entries of a stream than are here");
             self.leave_home();
@@ -199,10 +203,11 @@ impl Exchange {
 
     /// The first sign that this directory is older than what others know: it is forgotten where it lives, so that the next start knows, and every
     /// stream is frozen.
-    pub(crate) fn leave_home(&self) {
+    pub(crate) fn leave_home(self: &Arc<Self>) {
         if !self.away.load(Ordering::SeqCst) {
             (self.unsettle)();
             self.freeze_streams();
+            self.succeed_ledgers_soon();
         }
     }
 
@@ -270,8 +275,8 @@ impl Exchange {
             .iter()
             .filter_map(|log| Some(log.settings().cites.as_ref()?.origin.clone()))
             .collect();
-        for log in logs.iter().filter(|log| log.kind() == LogKind::Own) {
-            if self.has_forked(log.origin()) {
+        for log in logs.iter().filter(|log| log.kind() != LogKind::Copy) {
+            if log.kind() == LogKind::Own && self.has_forked(log.origin()) {
                 log.change_freeze(Freeze::contradict);
             }
             if cited.contains(log.origin()) {
@@ -315,7 +320,8 @@ impl Exchange {
         consumers.filter(there).collect()
     }
 
-    /// What a partner is asked about our own streams: those that it reads; all of them, where this directory may be older than what it knows.
+    /// What a partner is asked about our own logs: the streams that it reads, and all of them where this directory may be older than what it knows; the current
+    /// ledger log about itself.
     #[must_use]
     pub fn questions_for(&self, partner: &Authority) -> Vec<AskLog> {
         let away = self.away.load(Ordering::SeqCst);
@@ -333,10 +339,17 @@ impl Exchange {
                 });
             }
         }
+        let about = Origin::of_ledger(self.identity().authority(), partner);
+        if let Some(ledger) = self.current_ledger(&about) {
+            questions.push(AskLog {
+                origin: ledger.origin().to_string(),
+                size: ledger.size(),
+            });
+        }
         questions
     }
 
-    /// Takes what a reader knows of a stream of ours.
+    /// Takes what a partner knows of a log of ours.
     ///
     /// # Errors
     /// [`ExchangeError::Proof`] where the own tree cannot be read.
@@ -346,10 +359,13 @@ impl Exchange {
         origin: &Origin,
         state: &LogState,
     ) -> Result<Heard, ExchangeError> {
-        let Some(log) = self.log(origin).filter(|log| log.kind() == LogKind::Own) else {
+        let Some(log) = self.log(origin).filter(|log| log.kind() != LogKind::Copy) else {
             return Ok(Heard::Known);
         };
         let (heard, known) = self.judge_own(&log, state)?;
+        if log.kind() == LogKind::Ledger {
+            return Ok(self.hear_of_ledger(&log, heard, known));
+        }
         if matches!(heard, Heard::More { .. } | Heard::Contradicts) {
             self.leave_home();
         }
@@ -381,6 +397,22 @@ impl Exchange {
             _ => {}
         }
         Ok(heard)
+    }
+
+    /// A ledger log of which others know more, or otherwise, gets a successor: nobody can give back what is missing.
+    fn hear_of_ledger(self: &Arc<Self>, log: &Arc<Log>, heard: Heard, known: u64) -> Heard {
+        if !matches!(heard, Heard::More { .. } | Heard::Contradicts) || !self.is_current_ledger(log)
+        {
+            return Heard::Known;
+        }
+        tracing::warn!(origin = %log.origin(), known, here = log.size(), "others have cosigned another state of a ledger log than is here");
+        self.leave_home();
+        // Away before: this one is of a generation that has begun since, which another copy of this directory has written to as well.
+        self.succeed_ledgers_soon();
+        match heard {
+            Heard::More { .. } => Heard::More { held: false },
+            other => other,
+        }
     }
 
     /// What an answer says of our own log, and the size of the checkpoint in it.

@@ -50,6 +50,8 @@ pub struct WitnessSettings {
     pub trusted: Vec<Vkey>,
     /// Witnesses of our streams that are no partners, each with a name of its own.
     pub outside: Vec<OutsideWitness>,
+    /// Whether these are shown ledger logs too, whose names are those of the partners.
+    pub outside_ledgers: bool,
 }
 
 impl Default for WitnessSettings {
@@ -61,6 +63,7 @@ impl Default for WitnessSettings {
             quorum: 1,
             trusted: Vec::new(),
             outside: Vec::new(),
+            outside_ledgers: false,
         }
     }
 }

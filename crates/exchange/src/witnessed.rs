@@ -29,6 +29,9 @@ use crate::{Exchange, ExchangeError, Log};
 /// A log's head is shown to witnesses at most so often.
 pub const SUBMIT_EVERY: Duration = Duration::from_secs(1);
 
+/// A ledger log's head is shown at most so often: there is one for each partner, each cosignature is a sync on both sides, and nobody waits for it.
+const SUBMIT_LEDGER_EVERY: Duration = Duration::from_secs(60);
+
 /// After an answer that contradicts a log, its witness is asked again about it so much later; after other troubles at the latest then.
 const DECLINED_FOR: Duration = Duration::from_secs(60);
 
@@ -175,8 +178,8 @@ impl Exchange {
         due
     }
 
-    /// Which of our logs a witness is shown now: a partner the streams that it reads as agreements say, an outside one those of the settings. Ledger logs are not shown: what a restored copy of one has lost can be had
-    /// back from nobody, and its next entry would be a fork.
+    /// Which of our logs a witness is shown now: a partner the streams that it reads as agreements say, and the ledger log about itself; an outside one those of
+    /// the settings.
     #[must_use]
     pub fn shown_to(&self, witness: &WitnessId) -> Vec<Arc<Log>> {
         let witness = match witness {
@@ -194,11 +197,15 @@ impl Exchange {
         origins.sort();
         origins.dedup();
         let own_log = |log: &Arc<Log>| log.kind() == LogKind::Own;
-        origins
-            .iter()
-            .filter_map(|origin| self.log(origin))
-            .filter(own_log)
-            .collect()
+        let streams = origins.iter().filter_map(|origin| self.log(origin));
+        let known = {
+            let registry = self.registry();
+            let partner = registry.partners.get(witness);
+            partner.is_some_and(|partner| partner.revoked.is_none())
+        };
+        let about = Origin::of_ledger(self.identity().authority(), witness);
+        let ledger = self.current_ledger(&about).filter(|_| known);
+        streams.filter(own_log).chain(ledger).collect()
     }
 
     fn shown_outside(&self, name: &str) -> Vec<Arc<Log>> {
@@ -208,12 +215,15 @@ impl Exchange {
         let is_shown = |log: &Arc<Log>| {
             let stream = log.origin().stream();
             let named = |stream: &StreamName| witness.streams.contains(stream);
-            log.kind() == LogKind::Own
-                && (witness.streams.is_empty() || stream.as_ref().is_some_and(named))
+            match log.kind() {
+                LogKind::Own => witness.streams.is_empty() || stream.as_ref().is_some_and(named),
+                LogKind::Ledger => {
+                    self.witness().settings.outside_ledgers && self.is_current_ledger(log)
+                }
+                LogKind::Copy => false,
+            }
         };
-        let mut logs: Vec<_> = self.logs().into_iter().filter(is_shown).collect();
-        logs.sort_by(|a, b| a.origin().cmp(b.origin()));
-        logs
+        self.logs().into_iter().filter(is_shown).collect()
     }
 
     /// The witnesses that are asked over HTTP.
@@ -443,8 +453,12 @@ fn choose(all: &mut Submissions, log: &Log, witness: &WitnessId, now: Duration) 
     }
     let head = log.head();
     let newest = progress.candidates.back();
+    let every = match log.kind() {
+        LogKind::Ledger => SUBMIT_LEDGER_EVERY,
+        LogKind::Own | LogKind::Copy => SUBMIT_EVERY,
+    };
     let may_choose = newest.is_none_or(|newest| {
-        newest.checkpoint.size < head.size && now.saturating_sub(newest.chosen) >= SUBMIT_EVERY
+        newest.checkpoint.size < head.size && now.saturating_sub(newest.chosen) >= every
     });
     if may_choose
         && head.size > 0
@@ -638,8 +652,10 @@ fn witnessed_of(candidate: &Candidate) -> WitnessedHead {
 }
 
 impl Exchange {
-    /// What was witnessed before the stop.
-    pub(crate) async fn recall_witnessed(&self) -> Result<(), ExchangeError> {
+    /// What was witnessed before the stop. Whether something was that is not here.
+    pub(crate) async fn recall_witnessed(&self) -> Result<bool, ExchangeError> {
+        let mut older = false;
+        let mut lacking = Vec::new();
         for log in self.logs() {
             if log.kind() == LogKind::Copy {
                 continue;
@@ -655,9 +671,10 @@ impl Exchange {
             };
             // The journal is older than what lies beside it: entries were lost.
             if newest.size > log.size() {
-                self.leave_home();
-                log.change_freeze(|freeze| freeze.lacks(newest.size));
-                self.note_frozen();
+                older |= log.kind() == LogKind::Own || self.is_current_ledger(&log);
+                if log.kind() == LogKind::Own {
+                    lacking.push((Arc::clone(&log), newest.size));
+                }
                 continue;
             }
             let Ok(note) = Note::parse(newest.note.as_bytes()) else {
@@ -672,6 +689,14 @@ impl Exchange {
                 note: newest.note,
             });
         }
-        Ok(())
+        if older {
+            (self.unsettle)();
+            self.freeze_streams();
+        }
+        for (log, size) in lacking {
+            log.change_freeze(|freeze| freeze.lacks(size));
+        }
+        self.note_frozen();
+        Ok(older)
     }
 }

@@ -93,6 +93,7 @@ pub async fn open(dir: &DataDir, config: &Config) -> Result<Arc<Exchange>, OpenN
         }
     };
     let parts = ExchangeParts {
+        elsewhere: standing == Standing::Elsewhere,
         unsettle: Box::new(unsettle),
         identity,
         journal,

@@ -1,6 +1,9 @@
 //! Witnessing between nodes: heads out and cosignatures back, questions about logs. What may be asked and answered is the exchange's to say.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +23,9 @@ use crate::frames::{FrameGone, gone, next};
 
 /// How often it is looked whether heads are due: no head is shown more often than once a second.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Logs whose growth is waited for; of more it is looked which have grown.
+const WATCHED_MAX: usize = 64;
 
 /// The longest rest where nothing grows.
 const REST: Duration = Duration::from_secs(60);
@@ -53,6 +59,18 @@ pub(crate) async fn submit_to_partner(
     exchange.give_up_submissions(&witness, None);
 }
 
+/// A future for each log that ends when it has grown from now on.
+fn growth(logs: &[Arc<Log>]) -> Vec<Pin<Box<dyn Future<Output = ()> + Send>>> {
+    let one = |log: &Arc<Log>| {
+        let mut head = log.watch();
+        let grown: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+            let _ = head.changed().await;
+        });
+        grown
+    };
+    logs.iter().take(WATCHED_MAX).map(one).collect()
+}
+
 /// For ever, as long as the same streams are shown.
 async fn submit_all(
     exchange: &Arc<Exchange>,
@@ -65,13 +83,21 @@ async fn submit_all(
     }
     let mut backoff = LOOK;
     loop {
-        let mut heads = shown[0].watch();
+        let mut grown = growth(shown);
         let due = exchange.submissions(witness, shown, ADD_CHECKPOINTS_MAX);
         let full = due.len() == ADD_CHECKPOINTS_MAX;
         if due.is_empty() {
-            // One stream is waited for, where it has nothing more to show; of several it is looked which have grown.
-            if shown.len() == 1 && exchange.has_shown(witness, shown) {
-                let _ = timeout(REST, heads.changed()).await;
+            // Where there is nothing more to show, the next entry is waited for; of very many logs it is looked which have grown.
+            if shown.len() <= WATCHED_MAX && exchange.has_shown(witness, shown) {
+                let any = poll_fn(|cx| {
+                    let moved = grown.iter_mut().any(|log| log.as_mut().poll(cx).is_ready());
+                    if moved {
+                        Poll::Ready(())
+                    } else {
+                        Poll::Pending
+                    }
+                });
+                let _ = timeout(REST, any).await;
             } else {
                 sleep(LOOK).await;
             }

@@ -77,6 +77,7 @@ impl Node {
             may_create: true,
             checkpoints: Checkpoints::open(&folder.join("checkpoints.sqlite")).await?,
             witness: WitnessSettings::default(),
+            elsewhere: false,
             unsettle: Box::new(|| ()),
         };
         let exchange = Exchange::open(parts, &folder.join("ledger.sqlite")).await?;

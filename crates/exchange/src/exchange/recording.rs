@@ -122,7 +122,7 @@ impl Exchange {
             || Origin::of_node_ledger(own),
             |about| Origin::of_ledger(own, about),
         );
-        self.log(&origin)
+        self.current_ledger(&origin)
     }
 
     /// The registry moves on when the record is integrated, before anybody is told.

@@ -19,6 +19,7 @@ mod hostile;
 mod identity;
 mod keys;
 mod ledger;
+mod ledger_heads;
 mod limits;
 mod onboarding;
 mod outside;

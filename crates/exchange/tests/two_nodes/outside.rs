@@ -39,7 +39,8 @@ async fn with_outside(seed: u64, streams: &str) -> (Node, Node) {
 }
 
 fn due(producer: &Node, id: &WitnessId) -> Vec<Submission> {
-    let shown = producer.exchange.shown_to(id);
+    let mut shown = producer.exchange.shown_to(id);
+    shown.retain(|log| log.is_own_stream());
     producer
         .exchange
         .submissions(id, &shown, ADD_CHECKPOINTS_MAX)

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use countersign_event::documents::{AgreementId, Plan, Side};
+use countersign_event::names::Origin;
 use countersign_exchange::pipeline::append::AppendError;
 use countersign_exchange::{ADD_CHECKPOINTS_MAX, ExchangeError, Heard, StreamOptions, WitnessId};
 use countersign_protocol::{AskLog, FetchBack, LogState};
@@ -24,7 +25,11 @@ async fn hear(owner: &Node, reader: &Node) -> Heard {
     let mut last = Heard::Known;
     for _ in 0..2 {
         for question in owner.exchange.questions_for(reader.authority()) {
-            let origin = question.origin.parse().unwrap();
+            let origin: Origin = question.origin.parse().unwrap();
+            // Ledger logs have tests of their own.
+            if origin.stream().is_none() {
+                continue;
+            }
             let state = ask(reader, owner, &question).await;
             last = owner
                 .exchange
@@ -261,10 +266,11 @@ async fn what_nobody_holds_is_waited_for() {
     let older = producer.disk.after_kill();
     producer.publish(STREAM, 4, 3).await.unwrap();
     let id = WitnessId::Partner(one.authority().clone());
-    let due =
-        producer
-            .exchange
-            .submissions(&id, &producer.exchange.shown_to(&id), ADD_CHECKPOINTS_MAX);
+    let mut shown = producer.exchange.shown_to(&id);
+    shown.retain(|log| log.is_own_stream());
+    let due = producer
+        .exchange
+        .submissions(&id, &shown, ADD_CHECKPOINTS_MAX);
     let bodies: Vec<&[u8]> = due.iter().map(|one| one.body.as_bytes()).collect();
     assert_eq!(one.exchange.add_checkpoints(&bodies).await[0].status(), 200);
     producer.go_back_to(older).await;

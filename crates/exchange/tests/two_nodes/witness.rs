@@ -8,7 +8,8 @@ use countersign_crypto::{Entropy as _, Hash, SeededEntropy, sha256};
 use countersign_event::documents::{Plan, Side};
 use countersign_event::names::Origin;
 use countersign_exchange::{
-    ADD_CHECKPOINTS_MAX, Examined, Said, WitnessAnswer, WitnessId, WitnessSettings, witness_name,
+    ADD_CHECKPOINTS_MAX, Examined, Said, Submission, WitnessAnswer, WitnessId, WitnessSettings,
+    witness_name,
 };
 use countersign_protocol::{AskLog, LogState};
 use countersign_tlog::add_checkpoint::AddCheckpoint;
@@ -521,13 +522,18 @@ async fn what_is_known_of_a_log_is_for_its_owner() {
     assert!(told.is_err());
 }
 
+/// What is due of streams.
+fn streams_due(producer: &Node, id: &WitnessId) -> Vec<Submission> {
+    let mut shown = producer.exchange.shown_to(id);
+    shown.retain(|log| log.is_own_stream());
+    let exchange = &producer.exchange;
+    exchange.submissions(id, &shown, ADD_CHECKPOINTS_MAX)
+}
+
 /// Submits what is due and hands back what the other one says.
 async fn submit(producer: &Node, witness: &Node) -> usize {
     let id = WitnessId::Partner(witness.authority().clone());
-    let due =
-        producer
-            .exchange
-            .submissions(&id, &producer.exchange.shown_to(&id), ADD_CHECKPOINTS_MAX);
+    let due = streams_due(producer, &id);
     let bodies: Vec<&[u8]> = due.iter().map(|one| one.body.as_bytes()).collect();
     let answers = witness.exchange.add_checkpoints(&bodies).await;
     let said: Vec<Said> = answers
@@ -613,11 +619,7 @@ async fn a_lying_witness_counts_for_nothing() {
     let id = WitnessId::Partner(witness.authority().clone());
     let lie = async |vkey: &str, said: Said| {
         producer.clock.advance(Duration::from_secs(120));
-        let due = producer.exchange.submissions(
-            &id,
-            &producer.exchange.shown_to(&id),
-            ADD_CHECKPOINTS_MAX,
-        );
+        let due = streams_due(&producer, &id);
         assert_eq!(due.len(), 1);
         producer
             .exchange
@@ -721,10 +723,7 @@ async fn a_lying_witness_counts_for_nothing() {
     .await;
     drop(due);
     producer.clock.advance(Duration::from_secs(120));
-    let due =
-        producer
-            .exchange
-            .submissions(&id, &producer.exchange.shown_to(&id), ADD_CHECKPOINTS_MAX);
+    let due = streams_due(&producer, &id);
     let chosen = vkey(&witness.org, "night-heron");
     let said = line_by(&witness.org, "night-heron", &due[0].body);
     producer

@@ -27,6 +27,8 @@ impl LocalNode {
         };
         let frozen: Vec<Value> = logs
             .iter()
+            // A ledger log that has a successor waits for nobody.
+            .filter(|log| log.is_own_stream())
             .filter_map(|log| {
                 let why = exchange.why_frozen(log)?;
                 Some(json!({ "stream": self.stream_name(log.origin()), "why": why }))

@@ -366,6 +366,26 @@ pub const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "witness.outside_ledgers",
+        meaning: "Whether the witnesses of `witness.outside` are shown ledger logs too: yes or no. Danger: these logs are named by the partners that they are about.",
+        unit: "",
+        set: |config, raw| {
+            config.witness.outside_ledgers = match raw.text()? {
+                "yes" => true,
+                "no" => false,
+                _ => return Err(ValueFault::YesNo),
+            };
+            Ok(())
+        },
+        show: |config| {
+            json!(if config.witness.outside_ledgers {
+                "yes"
+            } else {
+                "no"
+            })
+        },
+    },
+    Setting {
         key: "witness.logs",
         meaning: "Verifier keys of logs that are cosigned besides those of partners, at most 1,000.",
         unit: "",

@@ -65,6 +65,9 @@ pub enum ValueFault {
     /// Not one of the words.
     #[error("must be `partners` or `nobody`")]
     WitnessServes,
+    /// Neither of both words.
+    #[error("must be `yes` or `no`")]
+    YesNo,
 }
 
 impl<'a> Raw<'a> {

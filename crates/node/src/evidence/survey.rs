@@ -65,11 +65,21 @@ impl Survey {
         let mut ledgers = Vec::new();
         let mut all = Tally::default();
         let (mut cut_decisions, mut cut_documents, mut cut_entries, mut elsewhere) = (0, 0, 0, 0);
+        // An agreement stands in one generation of a ledger log, and what was received under it in later ones too.
+        let mut agreed = BTreeSet::new();
+        let mut tallies = Vec::new();
         for log in &snapshot.ledgers {
             let size = log.checkpoint.size;
             let tally = Tally::of(reader, snapshot, log, 0..size, &range)?;
+            if tally.agreements > 0 {
+                agreed.insert(log.origin.first_generation());
+            }
+            tallies.push((log, size, tally));
+        }
+        for (log, size, tally) in tallies {
             let node = counterparty(&log.origin).is_none();
-            let wanted = tally.agreements > 0 || (node && tally.decisions > 0);
+            let wanted =
+                agreed.contains(&log.origin.first_generation()) || (node && tally.decisions > 0);
             let exported = match tally.first_beyond {
                 _ if !wanted => None,
                 None => Some(log.clone()),

@@ -14,7 +14,7 @@ use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::Origin;
 use countersign_event::time::Timestamp;
 use countersign_exchange::Exchange;
-use countersign_store::journal::ReadError;
+use countersign_store::journal::{LogKind, ReadError};
 use countersign_tlog::{Checkpoint, Note, compact_range_at};
 use serde::Serialize;
 
@@ -184,32 +184,34 @@ fn stamped_note(
 
 /// The tokens over checkpoints of a stream, in the order in which they came; of more than a bundle holds the newest.
 fn all(exchange: &Exchange, stream: &Origin) -> Result<Vec<Stamped>, ReadError> {
-    let ledger = Origin::of_node_ledger(exchange.identity().authority());
-    let Some(ledger) = exchange.log(&ledger) else {
-        return Ok(Vec::new());
-    };
-    let entries = 0..ledger.head().size;
-    let mut records = LedgerReader::new(exchange.reader(), ledger.number(), entries);
+    let first = Origin::of_node_ledger(exchange.identity().authority());
     let mut found = std::collections::VecDeque::new();
-    while let Some(item) = records.next()? {
-        let LedgerRecord::Timestamp {
-            stream: about,
-            checkpoint,
-            token,
-        } = item.record
-        else {
-            continue;
-        };
-        if about != *stream {
-            continue;
+    // All generations, in their order.
+    let mut ledgers = exchange.logs();
+    ledgers.retain(|log| log.kind() == LogKind::Ledger && log.origin().first_generation() == first);
+    for ledger in ledgers {
+        let entries = 0..ledger.head().size;
+        let mut records = LedgerReader::new(exchange.reader(), ledger.number(), entries);
+        while let Some(item) = records.next()? {
+            let LedgerRecord::Timestamp {
+                stream: about,
+                checkpoint,
+                token,
+            } = item.record
+            else {
+                continue;
+            };
+            if about != *stream {
+                continue;
+            }
+            let Ok(token) = STANDARD.decode(token) else {
+                continue;
+            };
+            if found.len() == EXPORTED_MAX {
+                found.pop_front();
+            }
+            found.push_back(Stamped { checkpoint, token });
         }
-        let Ok(token) = STANDARD.decode(token) else {
-            continue;
-        };
-        if found.len() == EXPORTED_MAX {
-            found.pop_front();
-        }
-        found.push_back(Stamped { checkpoint, token });
     }
     Ok(found.into())
 }

@@ -38,6 +38,8 @@ pub struct NodeOptions {
     pub witness: WitnessSettings,
     /// Set when the node forgets where its directory lives.
     pub left_home: Arc<AtomicBool>,
+    /// Whether each start finds the directory elsewhere.
+    pub elsewhere: bool,
 }
 
 impl Default for NodeOptions {
@@ -48,6 +50,7 @@ impl Default for NodeOptions {
             segment_bytes: 64 << 10,
             witness: WitnessSettings::default(),
             left_home: Arc::default(),
+            elsewhere: false,
         }
     }
 }
@@ -298,6 +301,7 @@ fn parts(
         may_create: true,
         checkpoints,
         witness: options.witness.clone(),
+        elsewhere: options.elsewhere,
         unsettle: {
             let left_home = Arc::clone(&options.left_home);
             Box::new(move || left_home.store(true, Ordering::SeqCst))
