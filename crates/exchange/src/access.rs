@@ -435,6 +435,18 @@ impl Exchange {
         origin: &str,
         agreement: Option<&AgreementState>,
     ) -> Result<Arc<Log>, Box<Refused>> {
+        self.discover_or(peer, asked, origin, agreement, "")
+    }
+
+    /// The same, with more to say where the answer is no.
+    pub(crate) fn discover_or(
+        self: &Arc<Self>,
+        peer: &Peer,
+        asked: &str,
+        origin: &str,
+        agreement: Option<&AgreementState>,
+        more: &str,
+    ) -> Result<Arc<Log>, Box<Refused>> {
         let found = origin
             .parse::<Origin>()
             .ok()
@@ -462,7 +474,7 @@ impl Exchange {
                 .filter(|c| !c.is_control())
                 .take(200)
                 .collect();
-            let reason = format!("there is no stream `{shown}` here that you may see");
+            let reason = format!("there is no stream `{shown}` here that you may see{more}");
             Box::new(self.refuse(peer, asked, origin, RefusalCode::NotFound, reason))
         })
     }

@@ -12,7 +12,7 @@ pub use publishing::{PUBLISH_WINDOW_BYTES, PublishSession};
 use opening::{empty_head, load_registry, open_log};
 use throttle::Throttle;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
@@ -122,6 +122,8 @@ pub struct Exchange {
     statuses: Mutex<HashMap<(String, bool), SubscriptionStatus>>,
     refused_strangers: AtomicU64,
     refused_questions: Mutex<RefusedQuestions>,
+    /// Agreements that partners have named and that are not held here.
+    pub(crate) unknown_agreements: Mutex<BTreeSet<(Authority, AgreementId)>>,
     /// Logs whose entries are being given back to their owners.
     pub(crate) giving_back: Arc<Mutex<HashSet<Origin>>>,
     /// Receipts on their way to the ledger, given and got: what follows in a series follows them.
@@ -376,6 +378,7 @@ impl Exchange {
             statuses: Mutex::new(HashMap::new()),
             refused_strangers: AtomicU64::new(0),
             refused_questions: Mutex::default(),
+            unknown_agreements: Mutex::default(),
             giving_back: Arc::default(),
             receipts_under_way: Mutex::new(HashMap::new()),
             exposures: Mutex::new(HashMap::new()),

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use countersign_crypto::Hash;
-use countersign_event::documents::RefusalCode;
+use countersign_event::documents::{AgreementId, RefusalCode};
 use countersign_event::names::{Authority, Origin};
 use countersign_protocol::delivery::{BatchMessage, Cover, LogReader};
 use countersign_protocol::{AskLog, FetchBack, LogState, SignedHead};
@@ -119,6 +119,9 @@ pub enum Heard {
     /// It holds entries and no checkpoint that we can read: no answer.
     Unclear,
 }
+
+/// Agreements that are remembered as named and not held.
+const UNKNOWN_AGREEMENTS_MAX: usize = 1_000;
 
 /// Logs of one owner whose entries are given back at the same time.
 const GIVEN_BACK_AT_ONCE: usize = 2;
@@ -266,6 +269,32 @@ impl Exchange {
             .any(|log| log.freeze().is_some_and(|freeze| freeze.asks()));
         self.frozen
             .send_if_modified(|known| std::mem::replace(known, asks) != asks);
+    }
+
+    /// Whether a partner names an agreement that is not held here; then that is remembered for people to look at. Nothing else tells what a restored directory
+    /// has forgotten.
+    pub(crate) fn note_unknown_agreement(&self, partner: &Authority, id: AgreementId) -> bool {
+        let registry = self.registry();
+        if registry.agreements.contains_key(&id) || !registry.partners.contains_key(partner) {
+            return false;
+        }
+        drop(registry);
+        let unknown = self.unknown_agreements.lock();
+        let mut unknown = unknown.unwrap_or_else(PoisonError::into_inner);
+        if unknown.len() < UNKNOWN_AGREEMENTS_MAX {
+            unknown.insert((partner.clone(), id));
+        }
+        true
+    }
+
+    /// Agreements that partners have named since the start and that are not held here: made after the backup that this directory comes from, perhaps.
+    #[must_use]
+    pub fn unknown_agreements(&self) -> Vec<(Authority, AgreementId)> {
+        let unknown = self.unknown_agreements.lock();
+        let unknown = unknown.unwrap_or_else(PoisonError::into_inner);
+        let known =
+            |(_, id): &&(Authority, AgreementId)| !self.registry().agreements.contains_key(id);
+        unknown.iter().filter(known).cloned().collect()
     }
 
     /// What is known of our own streams from the ledger and their settings: the ones that have forked, and those in whose place another one is.

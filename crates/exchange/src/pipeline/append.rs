@@ -83,7 +83,9 @@ pub enum AppendError {
     #[error("the disk is full: nothing was stored; it can be tried again once there is room")]
     DiskFull,
     /// Numbers were skipped.
-    #[error("the batch begins with number {found}, the series goes on with {expected}")]
+    #[error(
+        "the batch begins with number {found}, the series goes on with {expected} here: what lies between was never handed in, or its numbers were lost when this node was restored from a backup; then look which of these events the stream holds (`countersign stream tail`), and hand in the others, and what follows, in a new series"
+    )]
     Gap {
         /// The next number.
         expected: u64,

@@ -163,7 +163,15 @@ impl Exchange {
                 state.agreement.consumer.authority == consumer
                     && state.agreement.stream.as_str() == request.stream
             });
-        let log = self.discover(peer, "subscribe", &request.stream, agreement.as_ref())?;
+        let unknown = agreement.is_none() && self.note_unknown_agreement(&consumer, agreement_id);
+        let more = match unknown {
+            true => format!(
+                "; no agreement {agreement_id} is held here: it was never made with this node, or it is newer than the backup that this node was restored from, and a new invitation makes a new one"
+            ),
+            false => String::new(),
+        };
+        let about = &request.stream;
+        let log = self.discover_or(peer, "subscribe", about, agreement.as_ref(), &more)?;
         let asked = self.policy_request(
             peer,
             Action::Read,
@@ -182,10 +190,11 @@ impl Exchange {
                 self.record_lazily(Some(consumer), record);
             }
             let (code, why) = if decision.allowed {
-                let why = "no agreement that holds covers it".to_owned();
+                let why = format!("no agreement that holds covers it{more}");
                 (RefusalCode::NoAgreement, why)
             } else {
-                (RefusalCode::NotPermitted, decision.explanation.to_string())
+                let why = format!("{}{more}", decision.explanation);
+                (RefusalCode::NotPermitted, why)
             };
             let reason = format!("reading `{}` is not permitted: {why}", request.stream);
             return Err(self

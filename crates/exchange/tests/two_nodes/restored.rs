@@ -297,11 +297,9 @@ async fn what_our_key_did_not_sign_says_nothing() {
     read_all(&producer, &one, first).await;
     producer.go_back_to(older).await;
     let origin = producer.origin(STREAM);
-    let [question] = producer
-        .exchange
-        .questions_for(one.authority())
-        .try_into()
-        .unwrap();
+    let mut questions = producer.exchange.questions_for(one.authority());
+    questions.retain(|question| question.origin == origin.as_str());
+    let [question] = questions.try_into().unwrap();
     let good = ask(&one, &producer, &question).await;
     let mut bent = good.clone();
     let place = bent.note.len() - 20;
@@ -406,4 +404,50 @@ async fn a_restored_consumer_contradicts_no_receipt() {
             .collect();
         assert_eq!(series.len(), 2, "{seed}");
     }
+}
+
+/// An agreement that is newer than the backup is forgotten with it: the partner is told so, and so are we.
+#[tokio::test]
+async fn an_agreement_newer_than_the_backup_is_named_on_both_sides() {
+    let (mut producer, consumer, _) = partners(870, STREAM, 1000).await;
+    producer.create("quakes").await;
+    let older = producer.disk.after_kill();
+    let invitation = producer
+        .invite("quakes", Side::Producer, Plan::default())
+        .await;
+    let newer = join(&invitation, &producer, &consumer).await.unwrap();
+    producer.go_back_to(older).await;
+    assert_eq!(producer.exchange.unknown_agreements(), []);
+    let refused = Wire::try_open(&producer, &consumer, newer).await;
+    let Err(why) = refused else {
+        panic!("it is not held here");
+    };
+    let text = format!("{why:?}");
+    assert!(
+        text.contains(&format!("no agreement {newer} is held here")),
+        "{text}"
+    );
+    let named = producer.exchange.unknown_agreements();
+    assert_eq!(named, [(consumer.authority().clone(), newer)]);
+}
+
+/// A numbered publisher whose numbers were lost is told where its series goes on, and why that may be.
+#[tokio::test]
+async fn lost_numbers_are_named() {
+    let (mut producer, _, _) = partners(871, STREAM, 1000).await;
+    producer.publish(STREAM, 1, 3).await.unwrap();
+    let older = producer.disk.after_kill();
+    producer.publish(STREAM, 4, 3).await.unwrap();
+    producer.go_back_to(older).await;
+    let refused = producer
+        .publish(STREAM, 7, 1)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("number 7")
+            && refused.contains("goes on with 4")
+            && refused.contains("restored"),
+        "{refused}"
+    );
 }

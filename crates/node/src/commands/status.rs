@@ -239,6 +239,23 @@ impl LocalNode {
                 )
             },
         );
+        let unknown = self.exchange.unknown_agreements();
+        let names: Vec<String> = unknown
+            .iter()
+            .map(|(partner, id)| format!("{id} ({})", self.partner_name(partner)))
+            .collect();
+        check(
+            "agreements",
+            names.is_empty(),
+            if names.is_empty() {
+                "partners read under agreements that are held here".to_owned()
+            } else {
+                format!(
+                    "partners name agreements that are not held here: {}; where this node was restored from a backup they were made after it: invite these partners again",
+                    names.join(", ")
+                )
+            },
+        );
         let forked: Vec<String> = {
             let registry = self.exchange.registry();
             registry.forked.iter().map(ToString::to_string).collect()
