@@ -396,3 +396,48 @@ fn a_restored_directory_asks_its_outside_witnesses() {
     });
     assert_eq!(hand_in(&root, &producer, 20, 21), Some(8));
 }
+
+/// A domain's node serves its key statement; whoever asks a domain that does not exist learns that nothing is proven, and nothing else changes.
+#[test]
+fn a_domain_shows_its_key_statement() {
+    let root = Root::new();
+    let domain = ["--domain", "producer.invalid"];
+    let mut producer = Node::init_with(root.path(), "Producer", &[], &domain);
+    let mut consumer = Node::init(root.path(), "Consumer", &[]);
+    producer.serve();
+    consumer.serve();
+    producer.json(&["stream", "create", STREAM]);
+    producer.share(STREAM, &consumer);
+    let path = "/.well-known/countersign/key-statement.json";
+    let shown = producer.fetch(path, &[]);
+    assert_eq!(
+        (shown.status, shown.header("content-type")),
+        (200, "application/json")
+    );
+    assert_eq!(
+        shown.body,
+        fs::read(producer.data.join("key-statement.json")).unwrap()
+    );
+    assert_eq!(consumer.fetch(path, &[]).status, 404, "it has no domain");
+    let partner = consumer.json(&["partner", "info", "producer"]);
+    assert_eq!(partner["proven"], false);
+    let words = partner["authority_is"].as_str().unwrap().to_owned();
+    assert!(
+        words.contains("unproven") && words.contains("--check-domain"),
+        "{words}"
+    );
+    let asked = consumer.run(&["partner", "info", "producer", "--check-domain", "--json"]);
+    assert_eq!(asked.status.code(), Some(9), "{asked:?}");
+    let partner: Value = serde_json::from_slice(&asked.stdout).unwrap();
+    assert_eq!(
+        (&partner["proven"], &partner["domain_result"]),
+        (&false.into(), &"unreachable".into())
+    );
+    let kept = consumer.lines(&["ledger", "ls", "--kind", "domain-check"]);
+    assert_eq!(kept.len(), 1);
+    // A fingerprint needs no proof.
+    let partner = producer.json(&["partner", "info", "consumer"]);
+    assert_eq!(partner["proven"], true);
+    let asked = producer.run(&["partner", "info", "consumer", "--check-domain"]);
+    assert_eq!(asked.status.code(), Some(2));
+}

@@ -16,6 +16,7 @@ use countersign_crypto::Hash;
 use countersign_event::content::EventRef;
 use countersign_event::control::Allows;
 use countersign_event::entry::{Entry, Kind};
+use countersign_event::names::Authority;
 use countersign_event::time::Timestamp;
 
 use crate::checks::{chain, content, tree};
@@ -61,6 +62,8 @@ pub(crate) struct Fact {
 /// See [`Fact`].
 #[derive(Clone, Debug)]
 pub(crate) enum FactKind {
+    /// The key statement of this domain was found there then, as the ledger's owner says.
+    Domain(Authority, Timestamp),
     /// A decision about the stream: SHA-256 of the record.
     Decision(Hash),
     /// A signed document about the stream: digest of its payload, its kind, and the size up to which it speaks.

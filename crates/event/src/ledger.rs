@@ -279,6 +279,21 @@ pub enum LedgerRecord {
         /// The DSSE envelope.
         envelope: EnvelopeText,
     },
+    /// What was found at the counterparty's domain. Counterparty log.
+    DomainCheck {
+        /// The domain, which is its authority.
+        domain: Authority,
+        /// When it was asked.
+        #[serde(with = "crate::documents::rfc3339")]
+        at: Timestamp,
+        /// What it comes to.
+        result: DomainResult,
+        /// What was found, in words.
+        detail: String,
+        /// The key statement that was found, as JSON.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        envelope: Option<EnvelopeText>,
+    },
     /// Somebody who keeps the time has stamped a checkpoint. Node log.
     Timestamp {
         /// The log.
@@ -302,6 +317,30 @@ pub enum LedgerRecord {
     },
 }
 
+/// What asking a domain for its key statement came to. Persisted as the lower-case word.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DomainResult {
+    /// The statement of the same organization key is there.
+    Proven,
+    /// Something else is there.
+    Refuted,
+    /// No answer, or none that can be trusted.
+    Unreachable,
+}
+
+impl DomainResult {
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Refuted => "refuted",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 impl LedgerRecord {
     /// The kind, as in the event's `type`.
     #[must_use]
@@ -314,6 +353,7 @@ impl LedgerRecord {
             Self::Contradiction { .. } => "contradiction",
             Self::Cursor { .. } => "cursor",
             Self::Decision { .. } => "decision",
+            Self::DomainCheck { .. } => "domain-check",
             Self::ErasureAnswer { .. } => "erasure-answer",
             Self::ErasureRequest { .. } => "erasure-request",
             Self::Hold { .. } => "hold",

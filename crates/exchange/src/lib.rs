@@ -11,6 +11,7 @@ mod access;
 mod authors;
 mod clock;
 mod contradictions;
+mod domain;
 mod erasure;
 mod exchange;
 mod explaining;
@@ -34,6 +35,9 @@ mod witnessed;
 pub use access::{Peer, PeerError};
 pub use authors::AuthorBook;
 pub use clock::{CLOCK_JUMP_MAX, Clock, ClockJump};
+pub use domain::{
+    DOMAIN_STATEMENT_BYTES_MAX, FoundAtDomain, KEY_STATEMENT_PATH, key_statement_url,
+};
 pub use erasure::{EraseFault, Erased, ErasureBook, OPEN_REQUESTS_MAX, RequestState, read_allows};
 pub use exchange::{
     Evidence, Exchange, ExchangeError, ExchangeParts, LedgerLogs, PUBLISH_WINDOW_BYTES,
@@ -53,8 +57,8 @@ pub use published::{
 };
 pub use refusal::Refused;
 pub use registry::{
-    AgreementState, EndedAgreement, GivenKey, InvitationState, LastReceipt, Partner, Registry,
-    TokenState, slug,
+    AgreementState, DomainProof, EndedAgreement, GivenKey, InvitationState, LastReceipt, Partner,
+    Registry, TokenState, slug,
 };
 pub use restored::{FetchedBack, Heard};
 pub use status::{Direction, SubscriptionStatus};

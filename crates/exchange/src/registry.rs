@@ -11,7 +11,7 @@ use countersign_event::documents::{
     SeriesId, Termination,
 };
 use countersign_event::dsse::Envelope;
-use countersign_event::ledger::LedgerRecord;
+use countersign_event::ledger::{DomainResult, LedgerRecord};
 use countersign_event::names::{Authority, Origin};
 use countersign_event::time::Timestamp;
 
@@ -32,6 +32,19 @@ pub struct Partner {
     pub revoked: Option<String>,
     /// Where it is established, as this node's operator recorded it.
     pub region: Option<String>,
+}
+
+/// What is known of the claim that an authority is a domain.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DomainProof {
+    /// Since when its key statement has been found there, each time that something was.
+    pub since: Option<Timestamp>,
+    /// When it was asked last.
+    pub asked: Timestamp,
+    /// What that came to.
+    pub result: DomainResult,
+    /// The same in words.
+    pub detail: String,
 }
 
 /// An agreement and whether it still holds.
@@ -161,6 +174,8 @@ pub struct Registry {
     pub open_logs: HashSet<Origin>,
     /// Tokens for published logs, by their digest.
     pub tokens: HashMap<Hash, TokenState>,
+    /// What was found at partners' domains, by authority.
+    pub domains: HashMap<Authority, DomainProof>,
     /// Logs that have signed two histories: nothing more is read from them or cosigned for them.
     pub forked: HashSet<Origin>,
     /// Partners whose receipts contradict each other, and what: nothing is delivered to them until a person decides.
@@ -302,6 +317,27 @@ impl Registry {
                 }
             }
             LedgerRecord::Termination { envelope } => self.apply_termination(envelope),
+            LedgerRecord::DomainCheck {
+                domain,
+                at,
+                result,
+                detail,
+                ..
+            } => {
+                let known = self.domains.get(domain).and_then(|known| known.since);
+                let since = match result {
+                    DomainResult::Proven => Some(known.unwrap_or(*at)),
+                    DomainResult::Refuted => None,
+                    DomainResult::Unreachable => known,
+                };
+                let proof = DomainProof {
+                    since,
+                    asked: *at,
+                    result: *result,
+                    detail: detail.clone(),
+                };
+                self.domains.insert(domain.clone(), proof);
+            }
             LedgerRecord::Token {
                 partner,
                 digest,

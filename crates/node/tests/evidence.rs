@@ -602,3 +602,59 @@ async fn large_events_are_exported_in_pieces_and_a_bundle_is_little_more_than_it
         );
     }
 }
+
+/// What was found at a domain is in the ledger, which is in the bundle; the report says whose word it is.
+#[tokio::test]
+async fn what_was_found_at_a_domain_is_in_the_bundle() {
+    let key =
+        countersign_crypto::SigningKey::generate(&mut countersign_crypto::SeededEntropy::new(90));
+    let org = Org::with_authority(90, "Producer", "data.example".parse().unwrap(), key, 1);
+    let producer = Node::with(org, 90, NodeOptions::default()).await;
+    let consumer = Node::new(91, "Consumer").await;
+    producer.create("s").await;
+    let invitation = producer.invite("s", Side::Producer, Plan::default()).await;
+    let agreement = join(&invitation, &producer, &consumer).await.unwrap();
+    producer.publish("s", 1, 5).await.unwrap();
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    wire.pump().await;
+    let found = countersign_exchange::FoundAtDomain::Page(producer.org.identity.envelope.to_json());
+    consumer
+        .exchange
+        .note_domain(producer.authority(), &found)
+        .await
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bundle");
+    exported(&consumer, &producer.origin("s"), (None, None), &path).await;
+    let report = assert_whole(&path, &[&producer, &consumer]);
+    let said = done(&report, Check::Ledgers);
+    assert!(
+        said.contains("says that the key statement of data.example was at that domain at ")
+            && said.ends_with("which is its word alone"),
+        "{said}"
+    );
+}
+
+/// After a restore each ledger log has a successor: a bundle holds all generations, and is whole.
+#[tokio::test]
+async fn a_bundle_holds_all_generations_of_a_ledger_log() {
+    let options = NodeOptions {
+        elsewhere: true,
+        ..NodeOptions::default()
+    };
+    let (mut producer, consumer, agreement) = partners_with(92, "s", WINDOW, options).await;
+    producer.publish("s", 1, 5).await.unwrap();
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    wire.pump().await;
+    drop(wire);
+    producer.restart().await;
+    producer.publish("s", 6, 5).await.unwrap();
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    wire.pump().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bundle");
+    exported(&producer, &producer.origin("s"), (None, None), &path).await;
+    let report = assert_whole(&path, &[&producer, &consumer]);
+    let said = done(&report, Check::Ledgers);
+    assert!(said.starts_with("4 ledger logs, whole; "), "{said}");
+}

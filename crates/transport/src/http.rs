@@ -1,4 +1,4 @@
-//! The HTTP door: `/healthz`, `/metrics`, published logs below `/logs/`, and the witness below `/witness/`.
+//! The HTTP door: `/healthz`, `/metrics`, the key statement of a domain, published logs below `/logs/`, and the witness below `/witness/`.
 
 mod connections;
 mod logs;
@@ -13,7 +13,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use countersign_exchange::{Direction, Exchange};
+use countersign_exchange::{Direction, Exchange, KEY_STATEMENT_PATH};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -27,6 +27,8 @@ pub enum HttpDoor {
     AddCheckpoint,
     /// Whether the node lives.
     Health,
+    /// The key statement of an organization that is a domain, for anybody.
+    KeyStatement,
     /// Published logs.
     Logs,
     /// Figures about the node.
@@ -40,6 +42,7 @@ impl HttpDoor {
     pub const ALL: &[Self] = &[
         Self::AddCheckpoint,
         Self::Health,
+        Self::KeyStatement,
         Self::Logs,
         Self::Metrics,
         Self::Monitored,
@@ -51,6 +54,7 @@ impl HttpDoor {
         match self {
             Self::AddCheckpoint => witness::ADD_CHECKPOINT,
             Self::Health => "/healthz",
+            Self::KeyStatement => KEY_STATEMENT_PATH,
             Self::Logs => logs::PREFIX,
             Self::Metrics => "/metrics",
             Self::Monitored => witness::PREFIX,
@@ -67,6 +71,9 @@ impl HttpDoor {
                 .layer(DefaultBodyLimit::max(witness::BODY_MAX))
                 .with_state(exchange),
             Self::Health => Router::new().route(path, get(healthz)).with_state(exchange),
+            Self::KeyStatement => Router::new()
+                .route(path, get(key_statement))
+                .with_state(exchange),
             Self::Logs => Router::new()
                 .route(&below, get(logs::published))
                 .with_state(Logs::new(exchange)),
@@ -114,6 +121,18 @@ async fn healthz(State(exchange): State<Arc<Exchange>>) -> impl IntoResponse {
             StatusCode::SERVICE_UNAVAILABLE,
             format!("appending has stopped: {why}\n"),
         ),
+    }
+}
+
+/// Our own key statement, where our authority is a domain: `schemas/domain-proof.md`.
+async fn key_statement(State(exchange): State<Arc<Exchange>>) -> impl IntoResponse {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "max-age=300"),
+    ];
+    match exchange.statement_for_domain() {
+        Some(statement) => (StatusCode::OK, headers, statement).into_response(),
+        None => (StatusCode::NOT_FOUND, "this organization has no domain\n").into_response(),
     }
 }
 

@@ -9,6 +9,7 @@
 //! and answered (crate `exchange`).
 
 mod deliver;
+mod domain;
 mod erasing;
 mod frames;
 pub mod http;
@@ -20,6 +21,7 @@ mod server;
 mod web;
 mod witness;
 
+pub use domain::{check_domain, domain_web};
 pub use frames::{FrameGone, FrameSink, FrameSource};
 pub use join::{JoinFailure, join};
 pub use publish::serve_publish;

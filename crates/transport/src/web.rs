@@ -280,6 +280,12 @@ mod tests {
 
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
+    use std::path::Path;
+    use std::process::Command;
+    use std::sync::Arc;
+
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+    use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
     use super::*;
 
@@ -483,5 +489,117 @@ mod tests {
             matches!(fetched, Err(WebError::Untrusted(_))),
             "{fetched:?}"
         );
+    }
+
+    /// A root, and a certificate under it for `data.example`, made by OpenSSL.
+    struct Made {
+        root: Vec<u8>,
+        leaf: Vec<u8>,
+        key: Vec<u8>,
+    }
+
+    fn openssl(folder: &Path, words: &str) {
+        let mut command = Command::new("openssl");
+        let made = command.args(words.split(' ')).current_dir(folder).output();
+        let made = made.unwrap();
+        assert!(made.status.success(), "{words}: {made:?}");
+    }
+
+    fn make() -> Made {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        let new = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        std::fs::write(at.join("ext"), "subjectAltName=DNS:data.example\n").unwrap();
+        openssl(
+            at,
+            &format!(
+                "req -x509 {new} -keyout ca.key -out ca.pem -subj /CN=root -days 2 -addext basicConstraints=critical,CA:TRUE"
+            ),
+        );
+        openssl(
+            at,
+            &format!("req {new} -keyout leaf.key -out leaf.csr -subj /CN=leaf"),
+        );
+        openssl(
+            at,
+            "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out leaf.pem",
+        );
+        openssl(at, "x509 -in ca.pem -outform der -out ca.der");
+        openssl(at, "x509 -in leaf.pem -outform der -out leaf.der");
+        openssl(
+            at,
+            "pkcs8 -topk8 -nocrypt -in leaf.key -outform der -out leaf.key.der",
+        );
+        let read = |name: &str| std::fs::read(at.join(name)).unwrap();
+        Made {
+            root: read("ca.der"),
+            leaf: read("leaf.der"),
+            key: read("leaf.key.der"),
+        }
+    }
+
+    /// A server with that certificate, which answers whoever trusts it.
+    fn serving_tls(made: &Made) -> SocketAddr {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from(made.leaf.clone())],
+                PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.key.clone())),
+            )
+            .unwrap();
+        let config = Arc::new(config);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut stream = StreamOwned::new(session, stream.unwrap());
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                    head.push(byte[0]);
+                }
+                let _ = stream.write_all(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello",
+                );
+                let _ = stream.flush();
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn only_who_is_certified_for_the_name_is_heard() {
+        let made = make();
+        let door = serving_tls(&made);
+        let ask = async |roots: Option<Vec<Vec<u8>>>, url: &str| {
+            let web = Web::new(&WebOptions {
+                https_only: true,
+                dial: Dial::Only(door),
+                roots,
+                ..options()
+            });
+            web.get(url.to_owned()).await
+        };
+        let trusted = Some(vec![made.root.clone()]);
+        let good = ask(trusted.clone(), "https://data.example/x")
+            .await
+            .unwrap();
+        assert_eq!((good.status, good.body.as_slice()), (200, &b"hello"[..]));
+        // Another name, another root, the roots of the web, no TLS.
+        let other = ask(trusted.clone(), "https://other.example/x").await;
+        assert!(matches!(other, Err(WebError::Untrusted(_))), "{other:?}");
+        let unknown = ask(Some(vec![make().root]), "https://data.example/x").await;
+        assert!(
+            matches!(unknown, Err(WebError::Untrusted(_))),
+            "{unknown:?}"
+        );
+        let public = ask(None, "https://data.example/x").await;
+        assert!(matches!(public, Err(WebError::Untrusted(_))), "{public:?}");
+        let plain = ask(trusted, "http://data.example/x").await;
+        assert!(matches!(plain, Err(WebError::Untrusted(_))), "{plain:?}");
     }
 }

@@ -94,6 +94,16 @@ pub(crate) struct Node {
 impl Node {
     /// Makes a node below `root`. Settings are given as environment variables to it and to each of its commands.
     pub(crate) fn init(root: &Path, org: &str, settings: &[(&str, &str)]) -> Self {
+        Self::init_with(root, org, settings, &[])
+    }
+
+    /// The same with more arguments for `init`.
+    pub(crate) fn init_with(
+        root: &Path,
+        org: &str,
+        settings: &[(&str, &str)],
+        more: &[&str],
+    ) -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let mut node = Self {
@@ -109,7 +119,7 @@ impl Node {
             traced: false,
         };
         let (listen, http) = (listen.to_string(), http.to_string());
-        let report = node.json(&[
+        let usual = [
             "init",
             "--org",
             org,
@@ -119,7 +129,8 @@ impl Node {
             &http,
             "--advertise",
             &listen,
-        ]);
+        ];
+        let report = node.json(&[&usual, more].concat());
         report["fingerprint"]
             .as_str()
             .expect("`init` shows the fingerprint")

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use countersign_crypto::{Hash, sha256};
 use countersign_event::content::EventRef;
 use countersign_event::documents::{
-    Agreement, Document, ErasureAnswer, ErasureRequest, Receipt, Rejection, Termination,
+    Agreement, Document, ErasureAnswer, ErasureRequest, KeyStatement, Receipt, Rejection,
+    Termination,
 };
 use countersign_event::dsse::Envelope;
-use countersign_event::ledger::{LedgerRecord, TYPE_PREFIX};
+use countersign_event::ledger::{DomainResult, LedgerRecord, TYPE_PREFIX};
 use countersign_event::names::{Authority, LogSubject, Origin};
+use countersign_event::time::Timestamp;
 
 use super::coverage::Reach;
 use super::decisions::Placed;
@@ -64,6 +66,18 @@ pub(crate) fn look(stream: &Origin, sequence: u64, event: &EventRef<'_>) -> Opti
                 (ending.stream == *stream).then_some(ending.position.unwrap_or(0))
             })?
         }
+        LedgerRecord::DomainCheck {
+            domain,
+            at,
+            result: DomainResult::Proven,
+            envelope: Some(envelope),
+            ..
+        } => {
+            // What the owner says that it found has to be what it says at least.
+            let envelope = Envelope::from_json(envelope.as_bytes()).ok()?;
+            let statement = KeyStatement::verify(&envelope).ok()?;
+            (statement.authority == domain).then_some(FactKind::Domain(domain, at))?
+        }
         _ => return None,
     };
     Some(Fact { sequence, kind })
@@ -93,7 +107,7 @@ pub(crate) fn reaches(ledgers: &[Ledger<'_>]) -> Vec<Reach> {
                 what: kind,
                 size: reaches,
             }),
-            FactKind::Decision(_) => None,
+            FactKind::Decision(_) | FactKind::Domain(..) => None,
         };
         ledger.facts.iter().filter_map(reach).collect()
     };
@@ -115,14 +129,18 @@ pub(crate) fn check(
         return;
     }
     let mut recorded = BTreeSet::new();
+    let mut domains: BTreeMap<(Authority, Authority), Timestamp> = BTreeMap::new();
     let mut decided: BTreeMap<(&Origin, u64), Hash> = BTreeMap::new();
     for ledger in ledgers {
         for fact in &ledger.facts {
-            match fact.kind {
-                FactKind::Decision(record) => {
+            match &fact.kind {
+                FactKind::Domain(domain, at) => {
+                    domains.insert((ledger.log.origin.authority(), domain.clone()), *at);
+                }
+                &FactKind::Decision(record) => {
                     decided.insert((&ledger.log.origin, fact.sequence), record);
                 }
-                FactKind::Document { payload, kind, .. } => {
+                &FactKind::Document { payload, kind, .. } => {
                     recorded.insert(payload);
                     if whole && !documents.has(&payload) {
                         let what =
@@ -145,11 +163,23 @@ pub(crate) fn check(
     found.done(
         Check::Ledgers,
         format!(
-            "{} ledger logs, whole; {proven} of {} decisions and all but {unrecorded} documents lie in them",
+            "{} ledger logs, whole; {proven} of {} decisions and all but {unrecorded} documents lie in them{}",
             ledgers.len(),
-            decisions.len()
+            decisions.len(),
+            said_of_domains(&domains)
         ),
     );
+}
+
+/// Who says when to have found whose key statement at its domain. That proves that it says so, and no more.
+fn said_of_domains(domains: &BTreeMap<(Authority, Authority), Timestamp>) -> String {
+    let said = |((owner, domain), at): (&(Authority, Authority), &Timestamp)| {
+        format!(
+            "; {owner} says that the key statement of {domain} was at that domain at {}, which is its word alone",
+            at.to_rfc3339()
+        )
+    };
+    domains.iter().map(said).collect()
 }
 
 /// Every decision here is the one in its ledger, and the other way round. Gives how many were proven.

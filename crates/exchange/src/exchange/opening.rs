@@ -63,6 +63,7 @@ pub(super) async fn load_registry(
         "agreement",
         "app",
         "author-rule",
+        "domain-check",
         "contradiction",
         "erasure-answer",
         "erasure-request",

@@ -12,6 +12,7 @@ mod access;
 mod authors;
 mod deliver;
 mod disk_and_clock;
+mod domain;
 mod encryption;
 mod erasure;
 mod fields;

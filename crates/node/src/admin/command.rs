@@ -185,6 +185,8 @@ pub enum Command {
     PartnerInfo {
         /// Its name or authority.
         partner: String,
+        /// Whether its domain is asked for its key statement first.
+        check_domain: bool,
     },
     /// Makes an invitation link.
     PartnerInvite {

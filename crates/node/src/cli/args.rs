@@ -544,6 +544,9 @@ pub(crate) enum PartnerVerb {
     Info {
         /// Its name or authority
         partner: String,
+        /// Ask its domain for its key statement first, over HTTPS, and keep what is found there
+        #[arg(long)]
+        check_domain: bool,
     },
     /// End all agreements with a partner and refuse it from now on
     Revoke {

@@ -727,7 +727,16 @@ fn partner(verb: PartnerVerb) -> Result<(Command, View), CommandError> {
         PartnerVerb::Confirm { invitation, key } => {
             (Command::PartnerConfirm { invitation, key }, View::FIELDS)
         }
-        PartnerVerb::Info { partner } => (Command::PartnerInfo { partner }, View::FIELDS),
+        PartnerVerb::Info {
+            partner,
+            check_domain,
+        } => (
+            Command::PartnerInfo {
+                partner,
+                check_domain,
+            },
+            View::FIELDS,
+        ),
         PartnerVerb::Invite {
             stream,
             consume,

@@ -176,6 +176,12 @@ fn summary(record: &LedgerRecord) -> String {
             };
             format!("{principal} {word} {action} ({by})")
         }
+        LedgerRecord::DomainCheck {
+            domain,
+            result,
+            detail,
+            ..
+        } => format!("domain {domain} {}: {detail}", result.as_str()),
         LedgerRecord::ErasureAnswer { envelope } => {
             let answer = peek(envelope).and_then(|envelope| ErasureAnswer::peek(&envelope).ok());
             answer.map_or_else(

@@ -5,18 +5,37 @@ use std::time::Duration;
 use countersign_client::join::Terms;
 use countersign_crypto::{Hash, sha256};
 use countersign_event::documents::{Agreement, AgreementId, Erasure, Plan, Side};
+use countersign_event::ledger::DomainResult;
 use countersign_event::names::Authority;
 use countersign_event::time::Timestamp;
 use countersign_exchange::{
-    AgreementState, InviteOptions, Partner, TokenState, fingerprint_of, slug, token_id,
+    AgreementState, DomainProof, InviteOptions, Partner, TokenState, fingerprint_of, slug, token_id,
 };
 use countersign_protocol::invitation::Invitation;
-use countersign_transport::{JoinFailure, join, ping};
+use countersign_transport::{JoinFailure, Web, check_domain, domain_web, join, ping};
 use serde_json::{Value, json};
 
 use super::{LocalNode, exchange_error, internal, join_error, onboarding_error, session_error};
 use crate::admin::{Accept, Command, Out};
 use crate::errors::{CommandError, ErrorCode};
+
+/// What asking a domain comes to, as an exit code.
+fn domain_exit(checked: &DomainProof) -> Result<(), CommandError> {
+    let error = |code| {
+        CommandError::new(
+            code,
+            format!("the domain does not prove the name: {}", checked.detail),
+        )
+    };
+    match checked.result {
+        DomainResult::Proven => Ok(()),
+        DomainResult::Refuted => Err(error(ErrorCode::VerificationFailed)
+            .advise("ask the partner, over another way than this one, for its fingerprint")),
+        DomainResult::Unreachable => {
+            Err(error(ErrorCode::Inconclusive).advise("ask again later; nothing has changed"))
+        }
+    }
+}
 
 struct InviteCommand {
     stream: String,
@@ -92,8 +111,15 @@ impl LocalNode {
                 partners.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
                 out.value(&partners).await
             }
-            Command::PartnerInfo { partner } => {
+            Command::PartnerInfo {
+                partner,
+                check_domain: asks,
+            } => {
                 let partner = self.partner(&partner)?;
+                let checked = match asks {
+                    true => Some(self.ask_domain(&partner.statement.authority).await?),
+                    false => None,
+                };
                 let mut value = self.partner_value(&partner);
                 let agreements = self.agreements(|state| {
                     state.counterparty(self.own()) == &partner.statement.authority
@@ -102,7 +128,13 @@ impl LocalNode {
                 value["addresses"] = partner.addresses.clone().into();
                 value["key_statement"] = partner.statement.number.into();
                 value["tokens"] = self.tokens(&partner.statement.authority).into();
-                out.value(&value).await
+                if let Some(known) = self.exchange.domain_proof(&partner.statement.authority) {
+                    value["domain_asked"] = known.asked.to_rfc3339().into();
+                    value["domain_result"] = known.result.as_str().into();
+                    value["domain_detail"] = known.detail.into();
+                }
+                out.value(&value).await?;
+                checked.map_or(Ok(()), |checked| domain_exit(&checked))
             }
             Command::PartnerToken {
                 partner,
@@ -154,6 +186,8 @@ impl LocalNode {
                     .iter()
                     .map(|s| s.keyid.clone())
                     .collect();
+                let authority = state.counterparty(self.own());
+                value["partner_authority_is"] = self.authority_is(authority).into();
                 value["payload_sha256"] = hex::encode(state.envelope.payload_digest()).into();
                 out.value(&value).await
             }
@@ -417,9 +451,52 @@ impl LocalNode {
             "authority": authority,
             "state": state,
             "fingerprint": partner.statement.organization.fingerprint(),
-            "proven": authority.is_fingerprint(),
+            "proven": self.is_proven(authority),
+            "authority_is": self.authority_is(authority),
             "region": partner.region,
         })
+    }
+
+    fn is_proven(&self, authority: &Authority) -> bool {
+        let since = |proof: DomainProof| proof.since;
+        authority.is_fingerprint()
+            || self
+                .exchange
+                .domain_proof(authority)
+                .and_then(since)
+                .is_some()
+    }
+
+    /// What the name of a partner rests on, in words.
+    fn authority_is(&self, authority: &Authority) -> String {
+        if authority.is_fingerprint() {
+            return "the fingerprint of its key".to_owned();
+        }
+        match self.exchange.domain_proof(authority) {
+            Some(DomainProof {
+                since: Some(since), ..
+            }) => {
+                format!("a domain, proven since {}", since.to_rfc3339())
+            }
+            Some(_) => "a domain, unproven: it was not found there".to_owned(),
+            None => format!(
+                "a domain, unproven: `countersign partner info {} --check-domain` asks it",
+                self.partner_name(authority)
+            ),
+        }
+    }
+
+    /// Asks a partner's domain for its key statement.
+    async fn ask_domain(&self, authority: &Authority) -> Result<DomainProof, CommandError> {
+        if authority.is_fingerprint() {
+            let message = format!(
+                "`{authority}` is the fingerprint of a key: it proves itself, and has no domain to ask"
+            );
+            return Err(CommandError::new(ErrorCode::Usage, message));
+        }
+        let web = Web::new(&domain_web());
+        let checked = check_domain(&self.exchange, &web, authority).await;
+        checked.map_err(exchange_error)
     }
 
     pub(super) fn agreements(&self, wanted: impl Fn(&AgreementState) -> bool) -> Vec<Value> {

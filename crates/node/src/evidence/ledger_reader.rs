@@ -157,6 +157,7 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
         | LedgerRecord::AuthorRule { .. }
         | LedgerRecord::Contradiction { .. }
         | LedgerRecord::Cursor { .. }
+        | LedgerRecord::DomainCheck { .. }
         | LedgerRecord::Fault { .. }
         | LedgerRecord::Hold { .. }
         | LedgerRecord::Retention { .. }

@@ -356,6 +356,13 @@ impl Fold<'_> {
                 self.node_log()?;
                 Ok(())
             }
+            LedgerRecord::DomainCheck { domain, at, .. } => {
+                micros(at)?;
+                if *self.counterparty()? != domain {
+                    return Err(Skip::Misplaced.into());
+                }
+                Ok(())
+            }
             LedgerRecord::Token {
                 partner, expires, ..
             } => {
