@@ -196,7 +196,9 @@ fn paths(door: HttpDoor, origin: &str, size: u64) -> Vec<(&'static str, String, 
             let body = format!("old 0\n\n{origin}\n1\n{}\n\n", "A".repeat(44));
             vec![("POST", path.to_owned(), body.into_bytes())]
         }
-        HttpDoor::Health | HttpDoor::Metrics => vec![("GET", path.to_owned(), Vec::new())],
+        HttpDoor::Health | HttpDoor::KeyStatement | HttpDoor::Metrics => {
+            vec![("GET", path.to_owned(), Vec::new())]
+        }
         HttpDoor::Logs => {
             let mut asked = vec!["checkpoint".to_owned(), "witnessed".to_owned()];
             for width in 1..=size {
