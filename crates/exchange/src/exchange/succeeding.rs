@@ -1,4 +1,4 @@
-//! Successors of ledger logs: `schemas/ledger.md`, and `docs/decisions/0018-ledger-logs-have-successors.md`.
+//! Successors of ledger logs: `schemas/ledger.md`, and `docs/decisions/0019-ledger-logs-have-successors.md`.
 
 use std::sync::{Arc, PoisonError};
 
