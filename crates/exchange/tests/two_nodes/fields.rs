@@ -1,16 +1,20 @@
 //! Fields: a partner is shown the members that its plan names, verifies them against everybody's log, and finds nothing of the others.
 
-use countersign_crypto::SigningKey;
+use std::collections::BTreeSet;
+
+use countersign_crypto::{Hash, HmacKey, SigningKey, sha256_of};
 use countersign_event::attributes::AttributesBuilder;
 use countersign_event::author::sign;
 use countersign_event::cloudevents::to_json;
+use countersign_event::commitment::{DATA_MEMBER_TAG, DATA_WHOLE_TAG};
 use countersign_event::content::{Event, Limits, check_content};
 use countersign_event::data::{DataPart, DataState};
 use countersign_event::documents::{AgreementId, Plan, Side};
 use countersign_event::entry::Entry;
-use countersign_event::fields::FieldsError;
+use countersign_event::fields::{FieldsError, MEMBER_SALT_TAG};
 use countersign_exchange::pipeline::ingest::IngestError;
 use countersign_exchange::{ExchangeError, OnboardingError, StreamError, StreamOptions};
+use countersign_protocol::Message as _;
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -141,6 +145,42 @@ async fn nothing_that_the_partner_keeps_holds_what_is_withheld() {
     assert!(!held(&original[1].1[32..64]));
     assert!(!held(b"dsse/v0.1"));
     assert_eq!(content[32..64], [0; 32]);
+}
+
+/// What holds of guesses of the second member, ` "pin":N,`, among all 32 bytes that follow each other in what was sent: as salt of the member, as secret that its
+/// salt follows from, as data salt.
+fn found(sent: &[u8], salts: &BTreeSet<Hash>) -> BTreeSet<u64> {
+    let known: BTreeSet<Hash> = sent.windows(32).map(|at| at.try_into().unwrap()).collect();
+    let fits = |pin: u64| {
+        let slice = format!(" \"pin\":{pin},");
+        salts.iter().any(|salt| {
+            let derived = HmacKey::new(salt).authenticate(&[MEMBER_SALT_TAG, &[0, 0, 0, 2]]);
+            let member = |salt: &Hash| sha256_of(&[DATA_MEMBER_TAG, salt, slice.as_bytes()]);
+            let whole = sha256_of(&[DATA_WHOLE_TAG, salt, slice.as_bytes()]);
+            [member(salt), member(&derived), whole]
+                .iter()
+                .any(|hash| known.contains(hash))
+        })
+    };
+    (0..100).filter(|pin| fits(*pin)).collect()
+}
+
+#[tokio::test]
+async fn nobody_finds_a_withheld_number_by_trying_all_that_it_can_be() {
+    let (producer, consumer, agreement) = shown(7, &["item", "amount"]).await;
+    hand_in(&producer, 1, &[order(37)]).await.unwrap();
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    let (message, bulk) = wire.batch().await.unwrap();
+    let sent = [&message.to_body()[..], &bulk].concat();
+    let salts: BTreeSet<Hash> = sent.windows(32).map(|at| at.try_into().unwrap()).collect();
+    assert_eq!(found(&sent, &salts), BTreeSet::new());
+    // The same search finds it for who has the secret that the partner is not sent.
+    let original = stored(&producer.exchange, &producer.log("s"));
+    let secret: Hash = original[1].1[32..64].try_into().unwrap();
+    assert_eq!(
+        found(&sent, &BTreeSet::from([secret])),
+        BTreeSet::from([37])
+    );
 }
 
 #[tokio::test]
