@@ -14,8 +14,9 @@ use crate::process::{command, exit_code_shown};
 const TOOL_MISSING: i32 = 77;
 
 /// All but the second verifier, which is a step by itself. A test compares the list with the folder.
-const SCRIPTS: [&str; 8] = [
+const SCRIPTS: [&str; 9] = [
     "go_tlog",
+    "jose",
     "openssl",
     "prov",
     "pyhpke",

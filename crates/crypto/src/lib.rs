@@ -8,6 +8,7 @@
 
 mod aead;
 mod base32;
+mod ecdh;
 mod ed25519;
 mod entropy;
 mod hmac;
@@ -18,6 +19,7 @@ mod work;
 
 pub use aead::{NONCE_BYTES, OpenError, SEAL_TAG_BYTES, SealingKey, hkdf_sha256};
 pub use base32::base32_lower;
+pub use ecdh::{ECDH_BYTES, EcdhCurve, EcdhError, EcdhPublicKey, EcdhSecretKey, concat_kdf};
 pub use ed25519::{
     Fingerprint, FingerprintError, KeyError, PublicKey, Signature, SignatureError, SigningKey,
 };

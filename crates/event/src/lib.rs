@@ -28,6 +28,7 @@ pub mod encryption;
 pub mod entry;
 pub mod fields;
 mod json;
+pub mod jwe;
 pub mod ledger;
 pub mod names;
 pub mod ndjson;

@@ -123,6 +123,8 @@ error_codes! {
     PlanInvalid = "plan-invalid",
     /// A policy has a fault.
     PolicyInvalid = "policy-invalid",
+    /// The data of an event are sealed to others.
+    Sealed = "sealed",
     /// The key statement does not verify.
     StatementInvalid = "statement-invalid",
     /// The stream exists already.

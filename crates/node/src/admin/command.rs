@@ -371,6 +371,17 @@ pub enum Command {
         /// Its name, `ORG/STREAM` or origin.
         stream: String,
     },
+    /// Events, each sealed to an outsider's key.
+    StreamJwe {
+        /// Its name, `ORG/STREAM` or origin.
+        stream: String,
+        /// First sequence.
+        from: u64,
+        /// First sequence not in it; absent = all that there are.
+        to: Option<u64>,
+        /// The recipient's JWK.
+        recipient: String,
+    },
     /// Own streams and copies.
     StreamLs,
     /// Proves that an event is in a stream.

@@ -396,6 +396,30 @@ pub(crate) enum StreamVerb {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Hand events to somebody outside, each sealed to its public key
+    #[command(
+        after_help = "One line for each event: a JWE in compact form (RFC 7516; ECDH-ES, A256GCM), which tools for JOSE open. In it lies the event as a CloudEvent \
+        in JSON; its header names origin and sequence. Nobody signs it: what proves the event is `stream proof`. Of an encrypted stream this works where this organization \
+        can open the events. FILE is a JSON Web Key of the recipient, the public half alone: X25519 or P-256.\n\n\
+        Examples:\n  countersign stream jwe quakes 41 --recipient auditor.jwk > quakes-41.jwe\n  \
+        countersign stream jwe partner/quakes --from 300 --to 1200 --recipient auditor.jwk"
+    )]
+    Jwe {
+        /// Its name, ORG/STREAM or origin
+        stream: String,
+        /// The event's sequence
+        #[arg(value_name = "SEQ", required_unless_present = "from")]
+        sequence: Option<u64>,
+        /// First sequence of several
+        #[arg(long, value_name = "N", conflicts_with = "sequence")]
+        from: Option<u64>,
+        /// First sequence not in it [default: the end]
+        #[arg(long, value_name = "N", requires = "from")]
+        to: Option<u64>,
+        /// The recipient's public key
+        #[arg(long, value_name = "FILE")]
+        recipient: PathBuf,
+    },
     /// Write where a stream's events came from and who received them, for lineage tools
     #[command(
         after_help = "FILE is PROV-JSON (W3C member submission): entries, appends, organizations and receipts, without content. It is a view that nobody \

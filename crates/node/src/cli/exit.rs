@@ -89,7 +89,8 @@ impl From<ErrorCode> for Exit {
             | C::InvitationUsed
             | C::LegalHold
             | C::NoAgreement
-            | C::NotPermitted => Self::Refused,
+            | C::NotPermitted
+            | C::Sealed => Self::Refused,
             C::Busy
             | C::ClockJump
             | C::DataDirLocked

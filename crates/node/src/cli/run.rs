@@ -10,6 +10,7 @@ use countersign_crypto::{OsEntropy, PublicKey, SigningKey};
 use countersign_event::control::{AuthorRule, Retention};
 use countersign_event::documents::{PLAN_BYTES_MAX, PLANS_MAX, Plans};
 use countersign_event::encryption::Encryption;
+use countersign_event::jwe::JWK_BYTES_MAX;
 use countersign_exchange::Clock as _;
 use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
 use serde_json::Value;
@@ -552,6 +553,21 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 };
                 (command, View::FIELDS)
             }
+            StreamVerb::Jwe {
+                stream,
+                sequence,
+                from,
+                to,
+                recipient,
+            } => {
+                let command = Command::StreamJwe {
+                    stream,
+                    from: sequence.or(from).unwrap_or_default(),
+                    to: sequence.map(|sequence| sequence.saturating_add(1)).or(to),
+                    recipient: read_text(&recipient, JWK_BYTES_MAX as u64, "a JSON Web Key")?,
+                };
+                (command, JWES)
+            }
             StreamVerb::Provenance {
                 stream,
                 from,
@@ -965,6 +981,7 @@ const AGREEMENTS: View = table!["id" "id", "partner" "partner", "direction" "way
 const CONFIG: View = table!["key" "setting", "value" "value", "unit" "unit", "from" "from"];
 const ERASURES: View = table!["id" "id", "way" "way", "partner" "partner", "stream" "stream", "sequence" "sequence", "state" "state", "answer" "answer"];
 const EVENTS: View = table!["sequence" "sequence", "time" "time", "type" "type", "source" "source", "id" "id", "data" "data"];
+const JWES: View = table!["jwe" "jwe"];
 const KEYS: View = table!["role" "role", "key" "key", "from" "from", "until" "until", "state" "state", "file" "file"];
 const LEDGER: View =
     table!["time" "time", "kind" "kind", "partner" "partner", "stream" "stream", "summary" "what"];

@@ -3,6 +3,7 @@
 mod access;
 mod erasure;
 mod explain;
+mod jwe;
 mod keys;
 mod ledger;
 mod partners;
@@ -155,6 +156,7 @@ impl LocalNode {
             | Command::StreamConsistency { .. }
             | Command::StreamCreate { .. }
             | Command::StreamInfo { .. }
+            | Command::StreamJwe { .. }
             | Command::StreamLs
             | Command::StreamProof { .. }
             | Command::StreamProvenance { .. }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::erasure::Gap;
+use super::jwe::ForOutsider;
 use super::{LocalNode, exchange_error, internal};
 use crate::admin::{Command, Out, StartAt};
 use crate::errors::{CommandError, ErrorCode};
@@ -243,6 +244,20 @@ impl LocalNode {
                 let written = provenance(&self.exchange, &origin, (from, to), path).await;
                 out.value(&written?).await
             }
+            Command::StreamJwe {
+                stream,
+                from,
+                to,
+                recipient,
+            } => {
+                let what = ForOutsider {
+                    stream,
+                    from,
+                    to,
+                    recipient,
+                };
+                self.stream_jwe(what, out).await
+            }
             Command::EvidenceTimestampAttach {
                 stream,
                 checkpoint,
@@ -280,7 +295,7 @@ impl LocalNode {
         }
     }
 
-    fn log(&self, origin: &Origin) -> Result<Arc<Log>, CommandError> {
+    pub(super) fn log(&self, origin: &Origin) -> Result<Arc<Log>, CommandError> {
         self.exchange.log(origin).ok_or_else(|| {
             CommandError::new(
                 ErrorCode::NotFound,
