@@ -15,7 +15,7 @@ use std::fs;
 use countersign_crypto::{SigningKey, sha256};
 use countersign_protocol::{
     AddCheckpoints, AskLog, AskPolicy, Ended, FetchBack, Heads, JoinQuery, Message as _, Notice,
-    Ping, PublishOpen, Refused, Request, StartAt, Subscribe,
+    Ping, PublishOpen, Refused, Request, StartAt, Subscribe, SubscribeFiltered,
 };
 use countersign_transport::http::HttpDoor;
 use raw_peer::{RawPeer, frame};
@@ -168,24 +168,41 @@ fn tries(request: Request, origin: &str, agreements: &[[u8; 16]]) -> Vec<Vec<u8>
             vec![open.to_body()]
         }
         Request::Subscribe => {
-            let starts = [StartAt::Sequence(0), StartAt::Sequence(2), StartAt::Time(0)];
-            let each = |agreement: &[u8; 16]| {
-                let agreement = *agreement;
-                starts.map(|start| {
-                    let subscribe = Subscribe {
-                        agreement,
-                        stream: origin.to_owned(),
-                        start,
-                        newest_size: 0,
-                        series: [4; 16],
-                        purpose: String::new(),
-                    };
-                    subscribe.to_body()
+            let requests = subscriptions(origin, agreements);
+            requests.iter().map(Subscribe::to_body).collect()
+        }
+        Request::SubscribeFiltered => {
+            // Everything passes; all but the first event passes.
+            let filters = [
+                "[]",
+                r#"[{"not":{"exact":{"subject":"subject-amaranth"}}}]"#,
+            ];
+            let requests = subscriptions(origin, agreements);
+            let each = |request: &Subscribe| {
+                filters.map(|filter| {
+                    let (request, filter) = (request.clone(), filter.to_owned());
+                    SubscribeFiltered { request, filter }.to_body()
                 })
             };
-            agreements.iter().flat_map(each).collect()
+            requests.iter().flat_map(each).collect()
         }
     }
+}
+
+fn subscriptions(origin: &str, agreements: &[[u8; 16]]) -> Vec<Subscribe> {
+    let starts = [StartAt::Sequence(0), StartAt::Sequence(2), StartAt::Time(0)];
+    let each = |agreement: &[u8; 16]| {
+        let agreement = *agreement;
+        starts.map(|start| Subscribe {
+            agreement,
+            stream: origin.to_owned(),
+            start,
+            newest_size: 0,
+            series: [4; 16],
+            purpose: String::new(),
+        })
+    };
+    agreements.iter().flat_map(each).collect()
 }
 
 /// How each door over HTTP is tried: method, path, body.

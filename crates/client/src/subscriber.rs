@@ -22,6 +22,7 @@ use countersign_event::content::{ContentError, EventRef, Limits, split_content};
 use countersign_event::documents::{Agreement, KeyStatement, LogKeys};
 use countersign_event::entry::{ENTRY_BYTES, Entry, Kind};
 use countersign_event::time::Timestamp;
+use countersign_filter::Filter;
 use countersign_protocol::delivery::{BatchFault, Claim, VerifiedBatch};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -67,6 +68,8 @@ pub struct SubscriberOptions {
     pub follow: bool,
     /// What the reading is for, as the producer's policy may ask. Default empty.
     pub purpose: String,
+    /// What events have to pass: the producer leaves out the others. Default all. Receipts under another filter than before begin a new series.
+    pub filter: Option<Filter>,
     /// Longest time until something verified or applied is receipted. Default 1 s. Shorter ones cost signatures on both sides.
     pub receipt_delay: Duration,
     /// How to connect again.
@@ -96,6 +99,7 @@ impl SubscriberOptions {
             start: Start::Resume,
             follow: true,
             purpose: String::new(),
+            filter: None,
             receipt_delay: Duration::from_secs(1),
             backoff: Backoff::default(),
             entropy,
@@ -403,6 +407,13 @@ impl EventBatch {
     #[must_use]
     pub fn verified(&self) -> &VerifiedBatch {
         &self.0
+    }
+
+    /// Which entries the producer left out, because they do not pass the filter: runs of first sequence and sequence after the last. Its signed claim
+    /// on them was verified.
+    #[must_use]
+    pub fn skipped(&self) -> &[(u64, u64)] {
+        self.0.skipped()
     }
 
     /// Which entries came without content, because they were erased or have expired, in order.

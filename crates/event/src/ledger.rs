@@ -135,6 +135,17 @@ pub enum LedgerRecord {
         /// The DSSE envelope.
         envelope: EnvelopeText,
     },
+    /// The filter of a subscription that was opened. Counterparty log.
+    Filter {
+        /// The agreement that it was opened under.
+        agreement: AgreementId,
+        /// The log.
+        stream: Origin,
+        /// The filter's digest, as receipts and claims name it.
+        digest: Digest,
+        /// Its canonical text.
+        filter: String,
+    },
     /// A legal hold on a stream or copy was set or released. Node log.
     Hold {
         /// The log.
@@ -356,6 +367,7 @@ impl LedgerRecord {
             Self::DomainCheck { .. } => "domain-check",
             Self::ErasureAnswer { .. } => "erasure-answer",
             Self::ErasureRequest { .. } => "erasure-request",
+            Self::Filter { .. } => "filter",
             Self::Hold { .. } => "hold",
             Self::Retention { .. } => "retention",
             Self::Invitation { .. } => "invitation",

@@ -381,6 +381,7 @@ impl Registry {
             // Read where the agreement is delivered under.
             LedgerRecord::Allotment { .. }
             | LedgerRecord::Decision { .. }
+            | LedgerRecord::Filter { .. }
             | LedgerRecord::PolicySet { .. }
             | LedgerRecord::Refusal { .. }
             | LedgerRecord::Rejection { .. }

@@ -689,8 +689,7 @@ impl FetchedBack {
         let gathered = gather(
             &self.exchange,
             &self.copy,
-            self.next,
-            count,
+            (self.next, count),
             BATCH_BYTES_MAX,
             &head,
             None,

@@ -1,11 +1,6 @@
 //! The conformance cases of the CESQL specification, all of them.
 
-#![allow(
-    clippy::unwrap_used,
-    missing_docs,
-    unreachable_pub,
-    reason = "a test may panic"
-)]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod tck;
 

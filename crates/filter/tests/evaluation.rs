@@ -1,11 +1,6 @@
 //! Expressions of every form, held against a plain evaluator.
 
-#![allow(
-    clippy::unwrap_used,
-    missing_docs,
-    unreachable_pub,
-    reason = "a test may panic"
-)]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod plain;
 

@@ -298,3 +298,130 @@ fn links_and_profiles_that_cannot_be_used_leave_nothing_behind() {
     fs::set_permissions(path.join("reader.json"), fs::Permissions::from_mode(0o600)).unwrap();
     failure(&read(), "data-dir-incomplete", 1);
 }
+
+#[test]
+fn a_filter_is_read_and_held_against_an_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    fs::write(path.join("event.json"), events(7, 8)).unwrap();
+    let check =
+        |arguments: &[&str]| run(path, &[&["filter", "check", "--json"], arguments].concat());
+    let held = |expression: &str| -> Value {
+        let answer = ok(&check(&[expression, "--event", "event.json"]));
+        serde_json::from_str(&answer).unwrap()
+    };
+    let passes = held("id = 7 AND source LIKE '/%'");
+    assert_eq!(passes["matches"], true);
+    assert_eq!(
+        passes["filter"],
+        r#"[{"sql":"id = 7 AND source LIKE '/%'"}]"#
+    );
+    assert_eq!(passes["attributes"], serde_json::json!(["id", "source"]));
+    assert_eq!(passes["result"], "Boolean");
+    assert_eq!(passes["digest"].as_str().unwrap().len(), 64);
+    let missing = held("TRUE AND subject = 'x'");
+    assert_eq!(missing["matches"], false);
+    assert_eq!(
+        missing["because"],
+        "an attribute that the event does not have (at byte 9)"
+    );
+    fs::write(
+        path.join("rules.json"),
+        r#"{"not": {"exact": {"type": "t"}}}"#,
+    )
+    .unwrap();
+    let rules = ok(&check(&[
+        "--filter-json",
+        "rules.json",
+        "--event",
+        "event.json",
+    ]));
+    assert!(rules.contains("\"matches\":false"), "{rules}");
+
+    let plain = |expression: &str| run(path, &["filter", "check", expression]);
+    let wrong = plain("id == 7");
+    failure(&wrong, "filter-syntax", 2);
+    let stderr = String::from_utf8_lossy(&wrong.stderr);
+    assert!(stderr.contains("id == 7\n    ^\n"), "{stderr}");
+    failure(&plain("data = 'x'"), "filter-meaning", 2);
+    failure(&plain(&"(".repeat(100)), "filter-limit", 2);
+    failure(&check(&["--filter-json", "nothing"]), "not-found", 5);
+}
+
+#[test]
+fn a_filter_hands_on_what_passes_from_a_copy_and_without_a_node() {
+    let dir = node();
+    let path = dir.path();
+    fs::write(path.join("quakes.ndjson"), events(1, 41)).unwrap();
+    ok(&run(
+        path,
+        &["--data", "node", "publish", "quakes", "quakes.ndjson"],
+    ));
+    let _serving = Serving::start(path);
+    let ten = "id LIKE '%0'";
+    let copy = [
+        "--data",
+        "node",
+        "--json",
+        "subscribe",
+        "quakes",
+        "--filter",
+        ten,
+    ];
+    assert_eq!(sequences(&ok(&run(path, &copy))), [10, 20, 30, 40]);
+
+    let invite = [
+        "--data", "node", "--json", "partner", "invite", "--stream", "quakes",
+    ];
+    let invited: Value = serde_json::from_str(&ok(&run(path, &invite))).unwrap();
+    let link = invited["link"].as_str().unwrap();
+    ok(&run(
+        path,
+        &[
+            "partner",
+            "join",
+            link,
+            "--profile",
+            "reader.json",
+            "--org",
+            "Birch",
+            "--yes",
+        ],
+    ));
+    let read = |arguments: &[&str]| {
+        let head = ["subscribe", "quakes", "--profile", "reader.json", "--json"];
+        run(path, &[&head, arguments].concat())
+    };
+    let some = ok(&read(&["--filter", ten, "--count", "2"]));
+    assert_eq!(sequences(&some), [10, 20]);
+    assert_eq!(sequences(&ok(&read(&["--filter", ten]))), [30, 40]);
+    // Under another filter, from where it stands: in a series of its own.
+    fs::write(path.join("quakes.ndjson"), events(1, 61)).unwrap();
+    ok(&run(
+        path,
+        &["--data", "node", "publish", "quakes", "quakes.ndjson"],
+    ));
+    fs::write(path.join("rules.json"), r#"[{"prefix": {"id": "5"}}]"#).unwrap();
+    let fifties: Vec<u64> = (50..60).collect();
+    assert_eq!(
+        sequences(&ok(&read(&["--filter-json", "rules.json"]))),
+        fifties
+    );
+    assert_eq!(sequences(&ok(&read(&["--from", "58"]))), [58, 59, 60]);
+
+    let receipts = ok(&run(path, &["--data", "node", "--json", "receipt", "ls"]));
+    let receipts: Vec<Value> = serde_json::from_str(&receipts).unwrap();
+    let counted: Vec<_> = receipts.iter().map(|receipt| &receipt["events"]).collect();
+    assert!(
+        counted.iter().any(|events| **events == 4) && counted.iter().any(|events| **events == 10),
+        "{receipts:?}"
+    );
+    let ledger = ok(&run(
+        path,
+        &[
+            "--data", "node", "--json", "ledger", "ls", "--kind", "filter",
+        ],
+    ));
+    assert!(ledger.contains("id LIKE '%0'"), "{ledger}");
+    failure_json(&read(&["--filter", "id ="]), "filter-syntax", 2);
+}

@@ -9,19 +9,24 @@
 //! reordered or replayed bit anywhere gives another root.
 
 mod claims;
+mod skipped;
 
 pub use claims::{CLAIMS_MAX, Claim};
+pub use skipped::check_skip_claim;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use countersign_crypto::Hash;
 use countersign_event::content::{
-    ContentError, EventRef, SealedHead, open_content, open_sealed_content,
+    ContentError, EventRef, SealedHead, open_content, open_sealed_content, split_content,
 };
 use countersign_event::control::{Allows, AuthorRule};
 use countersign_event::data::DataState;
 use countersign_event::documents::LogKeys;
 use countersign_event::entry::{ENTRY_BYTES, Flags, Kind};
 use countersign_event::time::Timestamp;
+use countersign_filter::Filter;
 use countersign_tlog::{
     Checkpoint, CompactRange, ProofError, leaf_hash, verify_consistency, verify_inclusion,
 };
@@ -37,6 +42,7 @@ pub const BATCH_ENTRIES_MAX: u32 = 65_536;
 const TAG_WHOLE: u8 = 0;
 const TAG_ERASED: u8 = 1;
 const TAG_VIEW: u8 = 2;
+const TAG_SKIPPED: u8 = 3;
 const SALT_BYTES: u64 = 64;
 /// Of the entry's byte of kind and flags.
 const AUTHOR_SIGNED_BIT: u8 = 0x20;
@@ -87,10 +93,22 @@ impl Lengths {
         data_part_bytes: u32::MAX,
     };
 
-    /// Whether there is none.
+    /// An entry whose content was left out, because it does not pass the filter.
+    pub const SKIPPED: Self = Self {
+        attribute_bytes: u32::MAX,
+        data_part_bytes: u32::MAX - 1,
+    };
+
+    /// Whether there is none, for either reason.
     #[must_use]
     pub fn is_absent(&self) -> bool {
         self.attribute_bytes == u32::MAX
+    }
+
+    /// Whether it was left out by a filter.
+    #[must_use]
+    pub fn is_skipped(&self) -> bool {
+        *self == Self::SKIPPED
     }
 
     /// Bytes of the whole content, salts included; 0 where there is none.
@@ -109,7 +127,8 @@ pub fn write_descriptors(entries: &[u8], lengths: &[Lengths]) -> Vec<u8> {
     write_descriptors_with(entries, lengths, |sequence| sequence)
 }
 
-/// As [`write_descriptors`], for entries of which some are [`Lengths::ABSENT`]: `erased_by` gives the control entry that allows it.
+/// As [`write_descriptors`], for entries of which some are [`Lengths::SKIPPED`] or [`Lengths::ABSENT`]: of the latter `erased_by` gives the control entry
+/// that allows it.
 #[must_use]
 pub fn write_descriptors_with(
     entries: &[u8],
@@ -136,8 +155,8 @@ pub fn write_descriptors_of(
         let since = time.wrapping_sub(time_before);
         time_before = time;
         if lengths.is_absent() {
-            let by = erased_by(read_u64(entry, 6));
-            write_erased(&mut out, entry, since, by);
+            let by = (!lengths.is_skipped()).then(|| erased_by(read_u64(entry, 6)));
+            write_absent(&mut out, entry, since, by);
             continue;
         }
         let is_view = is_view(at);
@@ -155,13 +174,19 @@ pub fn write_descriptors_of(
 
 /// Apart from what is done for each entry: most are whole.
 #[cold]
-fn write_erased(out: &mut Vec<u8>, entry: &[u8; ENTRY_BYTES], since: u64, by: u64) {
-    out.push(TAG_ERASED);
+fn write_absent(out: &mut Vec<u8>, entry: &[u8; ENTRY_BYTES], since: u64, by: Option<u64>) {
+    out.push(if by.is_some() {
+        TAG_ERASED
+    } else {
+        TAG_SKIPPED
+    });
     out.push(entry[1]);
     varint::write(out, since);
     let data_bytes = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
     varint::write(out, u64::from(data_bytes));
-    varint::write(out, by.saturating_sub(read_u64(entry, 6)));
+    if let Some(by) = by {
+        varint::write(out, by.saturating_sub(read_u64(entry, 6)));
+    }
     out.extend_from_slice(&entry[54..]);
 }
 
@@ -207,6 +232,20 @@ pub enum BatchFault {
         sequence: u64,
         /// The control entry named.
         by: u64,
+    },
+    /// What the producer says of the entries that it left out is not signed by it, or not about them.
+    #[error("entries from sequence {first} on were left out, and {what}")]
+    SkipClaim {
+        /// First entry of the batch.
+        first: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// An event came that the filter does not let through.
+    #[error("the event at sequence {sequence} does not pass the filter that was asked for")]
+    Unwanted {
+        /// Which entry.
+        sequence: u64,
     },
     /// More entries without content than a reader keeps in mind.
     #[error(
@@ -290,6 +329,7 @@ pub struct VerifiedBatch {
     claims: Vec<Claim>,
     allows: Vec<(u64, Allows)>,
     rules: Vec<(u64, AuthorRule)>,
+    skipped: Vec<(u64, u64)>,
 }
 
 impl VerifiedBatch {
@@ -341,7 +381,14 @@ impl VerifiedBatch {
         &self.cover
     }
 
-    /// Events in it (control entries do not count).
+    /// Which of them were left out because they do not pass the filter: runs of first sequence and sequence after the last, in order. That they do not
+    /// is the producer's claim ([`check_skip_claim`]).
+    #[must_use]
+    pub fn skipped(&self) -> &[(u64, u64)] {
+        &self.skipped
+    }
+
+    /// Events in it (control entries do not count). Under a filter those that came with their content.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.events
@@ -397,6 +444,8 @@ pub struct LogReader {
     claims: Claims,
     /// Whether members of data may be withheld.
     takes_views: bool,
+    /// What every event that comes with its content has to pass; without one no entry is left out.
+    filter: Option<Arc<Filter>>,
     /// Checkpoints that were signed ahead of the entries, by size: held against the entries when these reach them.
     awaited: Vec<Checkpoint>,
 }
@@ -449,6 +498,7 @@ impl LogReader {
             signature: None,
             claims: Claims::default(),
             takes_views: false,
+            filter: None,
         }
     }
 
@@ -456,6 +506,13 @@ impl LogReader {
     #[must_use]
     pub fn taking_views(mut self, takes_views: bool) -> Self {
         self.takes_views = takes_views;
+        self
+    }
+
+    /// The reader under a filter: events that do not pass it may be left out, and none of them may come.
+    #[must_use]
+    pub fn with_filter(mut self, filter: Option<Arc<Filter>>) -> Self {
+        self.filter = filter;
         self
     }
 
@@ -623,6 +680,8 @@ impl LogReader {
             claims: Vec::new(),
             allows: Vec::new(),
             rules: Vec::new(),
+            filter: self.filter.as_deref(),
+            skipped: Vec::new(),
         };
         rebuild.all(first, count, &bulk[..descriptor_bytes], &content)?;
         let Cover::Checkpoint { head, consistency } = &message.cover;
@@ -652,6 +711,7 @@ impl LogReader {
             claims,
             allows,
             rules,
+            skipped,
             ..
         } = rebuild;
         for claim in claims.iter().filter(|claim| claim.by >= end) {
@@ -677,6 +737,7 @@ impl LogReader {
             claims,
             allows,
             rules,
+            skipped,
         })
     }
 
@@ -743,6 +804,8 @@ struct Rebuild<'a> {
     claims: Vec<Claim>,
     allows: Vec<(u64, Allows)>,
     rules: Vec<(u64, AuthorRule)>,
+    filter: Option<&'a Filter>,
+    skipped: Vec<(u64, u64)>,
 }
 
 impl Rebuild<'_> {
@@ -793,7 +856,7 @@ impl Rebuild<'_> {
             return Err(BatchFault::Time { sequence });
         }
         let time = Timestamp(descriptor.time);
-        let bytes = if descriptor.erased.is_some() {
+        let bytes = if descriptor.absent.is_some() {
             self.claimed(sequence, descriptor)?
         } else if descriptor.flags.encrypted {
             self.encrypted(sequence, descriptor, content)?
@@ -806,8 +869,8 @@ impl Rebuild<'_> {
             }
             if descriptor.kind == Kind::Control {
                 self.note_control(sequence, &event)?;
-            } else if !(self.before.is_empty() && self.added.is_empty()) {
-                self.judge_claims(sequence, None)?;
+            } else {
+                self.check_wanted(sequence, event.attribute_bytes())?;
             }
             sealed
                 .entry(descriptor.kind, sequence, self.last_leaf, time)
@@ -829,7 +892,8 @@ impl Rebuild<'_> {
         self.lengths.push(descriptor.lengths);
         self.last_leaf = leaf;
         self.time = descriptor.time;
-        if descriptor.kind == Kind::Event {
+        if descriptor.kind == Kind::Event && (self.filter.is_none() || descriptor.absent.is_none())
+        {
             self.events += 1;
             let data_bytes = [bytes[2], bytes[3], bytes[4], bytes[5]];
             self.data_bytes += u64::from(u32::from_be_bytes(data_bytes));
@@ -864,6 +928,20 @@ impl Rebuild<'_> {
             return Err(BatchFault::Withheld { sequence });
         }
         u32::try_from(descriptor.data_bytes).map_err(|_| form("a data length"))
+    }
+
+    /// An event that came with its content: that the filter lets it through, and that nothing was claimed of it which only a control entry can be.
+    #[inline]
+    fn check_wanted(&self, sequence: u64, attributes: &[u8]) -> Result<(), BatchFault> {
+        if let Some(filter) = self.filter
+            && !filter.matches(attributes)
+        {
+            return Err(BatchFault::Unwanted { sequence });
+        }
+        if self.before.is_empty() && self.added.is_empty() {
+            return Ok(());
+        }
+        self.judge_claims(sequence, None)
     }
 
     fn judge_claims(&self, sequence: u64, says: Option<&Allows>) -> Result<(), BatchFault> {
@@ -912,9 +990,10 @@ impl Rebuild<'_> {
         if sealed.key_entry() >= sequence {
             return Err(form("an entry that names no key entry before it"));
         }
-        if !(self.before.is_empty() && self.added.is_empty()) {
-            self.judge_claims(sequence, None)?;
-        }
+        let attributes = split_content(content, attribute_bytes);
+        let (_, attributes, _) =
+            attributes.map_err(|error| BatchFault::Content { sequence, error })?;
+        self.check_wanted(sequence, attributes)?;
         let time = Timestamp(descriptor.time);
         Ok(head
             .entry(descriptor.kind, sequence, self.last_leaf, time)
@@ -929,14 +1008,17 @@ impl Rebuild<'_> {
         sequence: u64,
         descriptor: &Descriptor<'_>,
     ) -> Result<[u8; ENTRY_BYTES], BatchFault> {
-        let Some(erased) = &descriptor.erased else {
-            let what = "an erased entry without what it commits to";
+        let Some(absent) = &descriptor.absent else {
+            let what = "an entry without content and without what it commits to";
             return Err(BatchFault::Form {
                 first: sequence,
                 what,
             });
         };
-        let sealed = self.claim(sequence, descriptor, erased)?;
+        let sealed = match absent.behind {
+            Some(behind) => self.claim(sequence, descriptor, absent, behind)?,
+            None => self.skip(sequence, descriptor, absent)?,
+        };
         self.judge_claims(sequence, None)?;
         let time = Timestamp(descriptor.time);
         Ok(sealed
@@ -949,7 +1031,8 @@ impl Rebuild<'_> {
         &mut self,
         sequence: u64,
         descriptor: &Descriptor<'_>,
-        erased: &ErasedDescriptor<'_>,
+        absent: &Absent<'_>,
+        behind: u64,
     ) -> Result<SealedHead, BatchFault> {
         let form = |what| BatchFault::Form {
             first: sequence,
@@ -959,7 +1042,7 @@ impl Rebuild<'_> {
             return Err(form("a control entry without content"));
         }
         let by = sequence
-            .checked_add(erased.behind)
+            .checked_add(behind)
             .filter(|by| *by > sequence)
             .ok_or_else(|| form("an erased entry names no entry behind it"))?;
         let claim = Claim {
@@ -975,12 +1058,7 @@ impl Rebuild<'_> {
         if self.before.len() + self.added.len() > CLAIMS_MAX {
             return Err(BatchFault::Claims);
         }
-        Ok(SealedHead {
-            attributes: *erased.attributes,
-            data: *erased.data,
-            data_bytes: u32::try_from(descriptor.data_bytes).map_err(|_| form("a data length"))?,
-            flags: descriptor.flags,
-        })
+        absent.head(sequence, descriptor)
     }
 }
 
@@ -1012,31 +1090,48 @@ struct Descriptor<'a> {
     lengths: Lengths,
     data_bytes: u64,
     view: bool,
-    erased: Option<ErasedDescriptor<'a>>,
+    absent: Option<Absent<'a>>,
 }
 
 /// What travels in place of content.
 #[derive(Clone, Copy)]
-struct ErasedDescriptor<'a> {
-    /// How far behind it the control entry lies.
-    behind: u64,
+struct Absent<'a> {
+    /// How far behind it the control entry lies that allows it; none where it was left out by a filter.
+    behind: Option<u64>,
     /// Where they came: descriptors are moved for each entry, erased or not.
     attributes: &'a Hash,
     data: &'a Hash,
 }
 
-impl<'a> ErasedDescriptor<'a> {
-    fn read(input: &mut &'a [u8]) -> Option<(u64, Self)> {
-        let (data_bytes, behind) = (varint::read(input)?, varint::read(input)?);
+impl<'a> Absent<'a> {
+    fn read(tag: u8, input: &mut &'a [u8]) -> Option<(u64, Self)> {
+        let data_bytes = varint::read(input)?;
+        let behind = match tag {
+            TAG_ERASED => Some(varint::read(input)?),
+            _ => None,
+        };
         let (attributes, rest) = input.split_first_chunk()?;
         let (data, rest) = rest.split_first_chunk()?;
         *input = rest;
-        let erased = Self {
+        let absent = Self {
             behind,
             attributes,
             data,
         };
-        Some((data_bytes, erased))
+        Some((data_bytes, absent))
+    }
+
+    fn head(&self, sequence: u64, descriptor: &Descriptor<'_>) -> Result<SealedHead, BatchFault> {
+        let data_bytes = u32::try_from(descriptor.data_bytes).map_err(|_| BatchFault::Form {
+            first: sequence,
+            what: "a data length",
+        })?;
+        Ok(SealedHead {
+            attributes: *self.attributes,
+            data: *self.data,
+            data_bytes,
+            flags: descriptor.flags,
+        })
     }
 }
 
@@ -1044,7 +1139,7 @@ impl<'a> Descriptor<'a> {
     fn read(input: &mut &'a [u8], time_before: &mut u64) -> Option<Self> {
         let (&[tag, kind_and_flags], rest) = input.split_first_chunk::<2>()?;
         *input = rest;
-        if tag > TAG_VIEW {
+        if tag > TAG_SKIPPED {
             return None;
         }
         let kind = match kind_and_flags & 0x0f {
@@ -1073,16 +1168,20 @@ impl<'a> Descriptor<'a> {
         };
         let time = time_before.wrapping_add(varint::read(input)?);
         *time_before = time;
-        if tag == TAG_ERASED {
-            let (data_bytes, erased) = ErasedDescriptor::read(input)?;
+        if tag == TAG_ERASED || tag == TAG_SKIPPED {
+            let (data_bytes, absent) = Absent::read(tag, input)?;
+            let lengths = match absent.behind {
+                Some(_) => Lengths::ABSENT,
+                None => Lengths::SKIPPED,
+            };
             return Some(Self {
                 kind,
                 flags,
                 time,
-                lengths: Lengths::ABSENT,
+                lengths,
                 data_bytes,
                 view: false,
-                erased: Some(erased),
+                absent: Some(absent),
             });
         }
         let lengths = Lengths {
@@ -1108,7 +1207,7 @@ impl<'a> Descriptor<'a> {
             lengths,
             data_bytes,
             view,
-            erased: None,
+            absent: None,
         })
     }
 }

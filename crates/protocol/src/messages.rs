@@ -229,6 +229,24 @@ pub struct SubscribeReady {
 }
 message!(SubscribeReady = 21);
 
+/// A consumer wants to read what passes a filter. Answered as [`Subscribe`] is.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SubscribeFiltered {
+    /// What it wants to read.
+    pub request: Subscribe,
+    /// The filter's canonical text.
+    pub filter: String,
+}
+message!(SubscribeFiltered = 27);
+
+/// What the producer left out of the batch that follows, by its signed word.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Skipped {
+    /// The DSSE envelope (JSON) of a skip claim.
+    pub claim: Vec<u8>,
+}
+message!(Skipped = 28);
+
 /// A receipt or rejection.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ReceiptMessage {

@@ -1,6 +1,7 @@
 use crate::Message as _;
 use crate::messages::{
     AddCheckpoints, AskLog, AskPolicy, FetchBack, JoinQuery, Notice, Ping, PublishOpen, Subscribe,
+    SubscribeFiltered,
 };
 
 /// Each request by its name here and the message that begins it. What is dispatched and what is tried at every door is made from this one list, so that a
@@ -53,4 +54,6 @@ requests! {
     Publish = PublishOpen,
     /// To be sent events.
     Subscribe = Subscribe,
+    /// To be sent events that pass a filter.
+    SubscribeFiltered = SubscribeFiltered,
 }

@@ -1,6 +1,8 @@
 //! Entries whose data is encrypted: rebuilt to the same log without a key, and refused where they cannot be one.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use countersign_crypto::{SeededEntropy, SigningKey};
 use countersign_event::attributes::AttributesBuilder;
@@ -9,6 +11,7 @@ use countersign_event::content::ContentError;
 use countersign_event::encryption::EpochKey;
 use countersign_event::entry::{Entry, Flags, Kind};
 use countersign_event::time::Timestamp;
+use countersign_filter::Filter;
 use countersign_protocol::SignedHead;
 use countersign_protocol::delivery::{
     BatchFault, BatchMessage, Cover, Lengths, LogReader, write_descriptors,
@@ -162,4 +165,20 @@ fn what_cannot_be_an_encrypted_event_is_refused() {
         }
     );
     assert!(wrong, "{short:?}");
+}
+
+#[test]
+fn an_encrypted_event_that_the_filter_does_not_let_through_is_refused() {
+    let take = |filter: &str| {
+        let (message, bulk, _) = batch(Flaw::None);
+        let filter = Arc::new(Filter::from_json(filter).unwrap());
+        let reader = LogReader::from_start(ORIGIN, key().public());
+        reader.with_filter(Some(filter)).take(message, bulk)
+    };
+    assert_eq!(take(r#"{"exact":{"type":"test"}}"#).unwrap().events(), 3);
+    let unwanted = take(r#"{"not":{"exact":{"id":"2"}}}"#).unwrap_err();
+    assert!(
+        matches!(unwanted, BatchFault::Unwanted { sequence: 2 }),
+        "{unwanted:?}"
+    );
 }

@@ -47,6 +47,25 @@ fn frame<M: Message + PartialEq + std::fmt::Debug>(name: &str, message: &M) -> V
 }
 
 #[test]
+fn messages_about_filters_have_their_golden_bytes() {
+    let request = Subscribe {
+        agreement: [3; 16],
+        stream: ORIGIN.to_owned(),
+        start: StartAt::Sequence(127),
+        newest_size: 128,
+        series: [4; 16],
+        purpose: String::new(),
+    };
+    let filter = r#"[{"sql":"type = 'order'"}]"#.to_owned();
+    let claim = b"{}".to_vec();
+    let frames = [
+        frame("SubscribeFiltered", &SubscribeFiltered { request, filter }),
+        frame("Skipped", &Skipped { claim }),
+    ];
+    check("messages-filtered.json", &json!(frames));
+}
+
+#[test]
 fn messages_of_every_kind_have_their_golden_bytes() {
     let hash = |byte: u8| -> Hash { [byte; 32] };
     let head = SignedHead {

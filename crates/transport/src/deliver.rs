@@ -10,8 +10,8 @@ use countersign_exchange::pipeline::deliver::{Delivery, Next};
 use countersign_exchange::{Exchange, ExchangeError, Peer};
 use countersign_protocol::delivery::BatchMessage;
 use countersign_protocol::{
-    Ended, Heads, Keys, Message as _, ReceiptAck, ReceiptMessage, Refused, Subscribe,
-    SubscribeReady,
+    Ended, Heads, Keys, Message as _, ReceiptAck, ReceiptMessage, Refused, Skipped, Subscribe,
+    SubscribeFiltered, SubscribeReady,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -38,10 +38,21 @@ pub(crate) async fn serve(
     mut writer: FrameWriter,
     reader: FrameReader,
 ) -> Result<(), FrameGone> {
-    let request = Subscribe::read(first.0, &first.1).map_err(gone)?;
+    let (request, filter) = if first.0 == SubscribeFiltered::KIND {
+        let filtered = SubscribeFiltered::read(first.0, &first.1).map_err(gone)?;
+        (filtered.request, Some(filtered.filter))
+    } else {
+        (Subscribe::read(first.0, &first.1).map_err(gone)?, None)
+    };
     drop(first);
     // Boxed: opening takes ten times what an open one that waits does.
-    let (ready, delivery) = match Box::pin(exchange.open_delivery(&peer, &request)).await {
+    let (ready, delivery) = match Box::pin(exchange.open_filtered(
+        &peer,
+        &request,
+        filter.as_deref(),
+    ))
+    .await
+    {
         Ok(opened) => opened,
         Err(ExchangeError::Refused(refused)) => {
             writer
@@ -122,7 +133,17 @@ async fn send(writer: &mut FrameWriter, next: Next) -> Result<Sent, FrameGone> {
             message,
             bulk,
             keys,
+            claim,
         } => {
+            if let Some(claim) = claim {
+                let skipped = Skipped {
+                    claim: claim.to_json(),
+                };
+                writer
+                    .write(Skipped::KIND, &skipped.to_body())
+                    .await
+                    .map_err(gone)?;
+            }
             for keys in keys.chunks(KEYS_MAX) {
                 let envelopes = keys.iter().map(Envelope::to_json).collect();
                 writer

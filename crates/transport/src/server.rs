@@ -454,7 +454,7 @@ async fn dispatch(
             Box::pin(publish).await?;
             writer.finish().map_err(gone)
         }
-        Request::Subscribe => {
+        Request::Subscribe | Request::SubscribeFiltered => {
             let peer = peer.clone();
             Box::pin(deliver::serve(exchange, peer, (kind, body), writer, reader)).await
         }

@@ -18,6 +18,7 @@ use super::{Cursor, Reached, SubscribeError, SubscriptionState};
 pub(super) struct Receipts {
     agreement: Agreement,
     series: SeriesId,
+    filter: Option<Digest>,
     /// First sequence of the series; known once the producer named the start of the first session.
     start: u64,
     last: Option<(Receipt, Hash, Envelope)>,
@@ -35,6 +36,7 @@ impl Receipts {
         agreement: Agreement,
         state: &SubscriptionState,
         key: &SigningKey,
+        filter: Option<Digest>,
         delay: Duration,
     ) -> Result<Self, SubscribeError> {
         let damaged = || SubscribeError::State {
@@ -71,6 +73,7 @@ impl Receipts {
         };
         Ok(Self {
             series: state.series,
+            filter,
             start: last.as_ref().map_or(0, |(receipt, ..)| receipt.start),
             applied: last.as_ref().map_or(0, |(receipt, ..)| receipt.applied),
             last,
@@ -129,7 +132,7 @@ impl Receipts {
         let (events, bytes) = if batch.first() >= self.reached.size {
             (batch.events(), batch.data_bytes())
         } else {
-            count_from(batch, self.reached.size)
+            count_from(batch, self.reached.size, self.filter.is_some())
         };
         self.reached.size = batch.end();
         self.reached.root = batch.range().root();
@@ -204,7 +207,7 @@ impl Receipts {
             number: self.number() + 1,
             previous: before.map(|(_, digest)| Digest(*digest)),
             start: self.start,
-            filter: None,
+            filter: self.filter,
             size,
             root: Digest(self.reached.root),
             events: events.saturating_add(self.reached.events),
@@ -252,12 +255,18 @@ impl Receipts {
 }
 
 /// Events and data bytes of a batch from `sequence` on.
-fn count_from(batch: &VerifiedBatch, sequence: u64) -> (u64, u64) {
+fn count_from(batch: &VerifiedBatch, sequence: u64, filtered: bool) -> (u64, u64) {
     use countersign_event::entry::{ENTRY_BYTES, Entry, Kind};
     let entries = batch.entries().as_chunks::<ENTRY_BYTES>().0.iter();
     entries
         .filter_map(|entry| Entry::decode(entry).ok())
-        .filter(|entry| entry.kind == Kind::Event && entry.sequence >= sequence)
+        .zip(batch.lengths())
+        .filter(|(entry, lengths)| {
+            // Under a filter only what came whole counts; without one everything does.
+            let counts = !lengths.is_absent() || (!filtered && !lengths.is_skipped());
+            entry.kind == Kind::Event && entry.sequence >= sequence && counts
+        })
+        .map(|(entry, _)| entry)
         .fold((0, 0), |(events, bytes), entry| {
             (events + 1, bytes + u64::from(entry.data_bytes))
         })

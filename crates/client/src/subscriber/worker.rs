@@ -1,12 +1,18 @@
 //! The task behind a subscription: one session after the other, one reader that stays.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use countersign_event::documents::LogKeys;
-use countersign_protocol::delivery::{BatchFault, BatchMessage, Cover, LogReader};
+use countersign_event::documents::{Digest, Document as _, LogKeys, Receipt};
+use countersign_event::dsse::Envelope;
+use countersign_filter::Filter;
+use countersign_protocol::delivery::{
+    BatchFault, BatchMessage, Cover, LogReader, check_skip_claim,
+};
 use countersign_protocol::{
-    Ended, Heads, Keys, Message, ReceiptAck, ReceiptMessage, StartAt, Subscribe, SubscribeReady,
+    Ended, Heads, Keys, Message, ReceiptAck, ReceiptMessage, Skipped, StartAt, Subscribe,
+    SubscribeFiltered, SubscribeReady,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -43,6 +49,12 @@ enum Turn {
     Stopped,
 }
 
+/// The filter of the kept receipt; `None` where there is no receipt.
+fn receipted_under(state: &SubscriptionState) -> Option<Option<Digest>> {
+    let envelope = Envelope::from_json(state.receipt.as_ref()?.as_bytes()).ok()?;
+    Receipt::peek(&envelope).ok().map(|receipt| receipt.filter)
+}
+
 pub(super) struct Worker {
     options: SubscriberOptions,
     channels: Channels,
@@ -55,6 +67,9 @@ pub(super) struct Worker {
     /// A verified batch (or the end) that waits for the application.
     outbox: Option<Option<EventBatch>>,
     end_was_told: bool,
+    filter: Option<Arc<Filter>>,
+    /// The producer's word on what it left out of the batch that comes next.
+    claim: Option<Vec<u8>>,
 }
 
 impl Worker {
@@ -66,11 +81,20 @@ impl Worker {
         if options.start != Start::Resume {
             options.state.begin_series(options.entropy.as_mut());
         }
+        let filter = options.filter.take().map(Arc::new);
+        let digest = filter.as_ref().map(|filter| Digest(filter.digest()));
+        if receipted_under(&options.state).is_some_and(|receipted| receipted != digest) {
+            // Receipts of one series have one filter. Reading goes on where it was.
+            let cursor = options.state.cursor;
+            options.state.begin_series(options.entropy.as_mut());
+            options.state.cursor = cursor;
+        }
         log_keys(&options)?;
         let receipts = Receipts::new(
             options.agreement.clone(),
             &options.state,
             &options.receipt_key,
+            digest,
             options.receipt_delay,
         )?;
         let mut worker = Self {
@@ -80,6 +104,8 @@ impl Worker {
             end: None,
             outbox: None,
             end_was_told: false,
+            filter,
+            claim: None,
             options,
             channels,
         };
@@ -165,7 +191,17 @@ impl Worker {
     async fn connect(&mut self) -> Result<Link, SubscribeError> {
         let session = Session::connect(&self.options.session).await?;
         self.adopt_statement(&session)?;
-        let mut stream = session.request(&self.request()).await?;
+        self.claim = None;
+        let request = self.request();
+        let mut stream = match &self.filter {
+            None => session.request(&request).await?,
+            Some(filter) => {
+                let filter = filter.canonical().to_owned();
+                session
+                    .request(&SubscribeFiltered { request, filter })
+                    .await?
+            }
+        };
         let frame = stream
             .reader
             .next()
@@ -298,7 +334,8 @@ impl Worker {
         let shows = self.options.agreement.plan.fields.is_some();
         let started = started
             .map_err(|fault| self.fault(fault, frame))?
-            .taking_views(shows);
+            .taking_views(shows)
+            .with_filter(self.filter.clone());
         let asked = match self.request().start {
             StartAt::Cursor { next, leaf } => Some((next, Some(leaf))),
             StartAt::Sequence(sequence) => Some((sequence.min(ready.head.size), None)),
@@ -376,6 +413,11 @@ impl Worker {
             BatchMessage::KIND => self.take_batch(&frame),
             // For nodes, which have an encryption key: what is encrypted is handed on as it came.
             Keys::KIND => Ok(()),
+            Skipped::KIND => {
+                let skipped: Skipped = self.read(&frame)?;
+                self.claim = Some(skipped.claim);
+                Ok(())
+            }
             Heads::KIND => {
                 let heads: Heads = self.read(&frame)?;
                 self.take_heads(&heads, &frame)
@@ -407,6 +449,12 @@ impl Worker {
             Ok(batch) => batch,
             Err(fault) => return Err(self.fault(fault, frame)),
         };
+        if let Some(filter) = &self.filter {
+            let claim = self.claim.take().unwrap_or_default();
+            let (agreement, producer) = (&self.options.agreement, &self.options.producer);
+            check_skip_claim(&batch, filter, agreement, producer, &claim)
+                .map_err(|fault| self.fault(fault, frame))?;
+        }
         let Cover::Checkpoint { head, .. } = batch.cover();
         self.options.state.newest = Some(head.clone());
         self.receipts.verified(&batch);

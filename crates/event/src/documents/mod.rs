@@ -16,6 +16,7 @@ mod proposal;
 mod receipt;
 mod receipt_fork;
 mod refusal;
+mod skip_claim;
 mod step;
 
 pub use agreement::{Agreement, AgreementId, Party, Termination};
@@ -36,6 +37,7 @@ pub use receipt_fork::{
     RECEIPT_FORK_BYTES_MAX, ReceiptContradiction, ReceiptFork, ReceiptForkError,
 };
 pub use refusal::{Refusal, RefusalCode};
+pub use skip_claim::SkipClaim;
 pub use step::{Step, StepKind, SuspensionCause};
 
 use countersign_crypto::{Hash, PublicKey, SigningKey};

@@ -11,7 +11,7 @@ mod vectors;
 use countersign_crypto::SigningKey;
 use countersign_event::documents::{
     Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, KeySuccession,
-    KeyWrap, Offer, Plans, Proposal, Receipt, Refusal, Rejection, Step, Termination,
+    KeyWrap, Offer, Plans, Proposal, Receipt, Refusal, Rejection, SkipClaim, Step, Termination,
 };
 use countersign_event::from_slice_of_objects;
 use countersign_event::names::{Authority, Origin};
@@ -167,6 +167,11 @@ proptest! {
     #[test]
     fn key_revocations_and_their_schema_agree(sample in samples::key_revocation()) {
         check::<KeyRevocation>("key-revocation", &sample);
+    }
+
+    #[test]
+    fn skip_claims_and_their_schema_agree(sample in samples::skip_claim()) {
+        check::<SkipClaim>("skip-claim", &sample);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use countersign_event::documents::{
     Agreement, AgreementId, Digest, Erasure, ErasureAnswer, ErasureId, ErasureRequest, History,
     KeyRevocation, KeyStatement, KeySuccession, KeyWrap, Level, Offer, Outcome, Party, Period,
     Plan, Plans, Proposal, Quota, Rate, Receipt, Refusal, RefusalCode, Rejection, Rejections,
-    RevokedHead, Role, RoleKey, SeriesId, Side, Step, StepKind, SuspensionCause, Termination,
+    RevokedHead, Role, RoleKey, SeriesId, Side, SkipClaim, Step, StepKind, SuspensionCause,
+    Termination,
 };
 use countersign_event::encryption::WrappedKey;
 use countersign_event::names::{Authority, Origin, StreamName};
@@ -264,6 +265,20 @@ prop_compose! {
         made in time(),
     ) -> Refusal {
         Refusal { asked, principal, about, code, reason, policies, advice, position, made }
+    }
+}
+
+prop_compose! {
+    pub(crate) fn skip_claim()(
+        agreement in agreement_id(),
+        stream in origin(),
+        consumer in authority(),
+        digests in any::<[[u8; 32]; 3]>(),
+        (from, size, skipped) in (number(), number(), number()),
+        made in time(),
+    ) -> SkipClaim {
+        let [filter, root, runs] = digests.map(Digest);
+        SkipClaim { agreement, stream, consumer, filter, from, size, root, skipped, runs, made }
     }
 }
 

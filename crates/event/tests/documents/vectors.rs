@@ -10,8 +10,8 @@ use countersign_event::documents::{
     Agreement, AgreementId, Digest, Document, Erasure, ErasureAnswer, ErasureId, ErasureRequest,
     History, KeyRevocation, KeyStatement, KeySuccession, KeyWrap, Level, Offer, Outcome, Party,
     Period, Plan, Proposal, Quota, Rate, Receipt, Refusal, RefusalCode, Rejection, Rejections,
-    RevocationError, RevokedHead, Role, RoleKey, SeriesId, Side, Step, StepKind, SuspensionCause,
-    Termination,
+    RevocationError, RevokedHead, Role, RoleKey, SeriesId, Side, SkipClaim, Step, StepKind,
+    SuspensionCause, Termination,
 };
 use countersign_event::dsse::{ENVELOPE_BYTES_MAX, Envelope};
 use countersign_event::encryption::EpochKey;
@@ -256,6 +256,21 @@ fn refusal() -> Refusal {
         advice: vec!["ask for an agreement".to_owned()],
         position: Some(11),
         made: time(4),
+    }
+}
+
+fn skip_claim() -> SkipClaim {
+    SkipClaim {
+        agreement: agreement().id,
+        stream: stream(),
+        consumer: Authority::of_key(&public(CONSUMER)),
+        filter: Digest([21; 32]),
+        from: 5,
+        size: 12,
+        root: Digest([22; 32]),
+        skipped: 4,
+        runs: SkipClaim::digest_of(&[(5, 8), (10, 11)]),
+        made: time(5),
     }
 }
 
@@ -557,6 +572,10 @@ fn documents_of_every_kind_have_their_golden_bytes() {
             signed("refusal", &refusal(), &[producer]),
             signed("refusal", &few, &[producer])
         ]),
+    );
+    check(
+        "skip-claim.json",
+        &json!([signed("skip-claim", &skip_claim(), &[producer])]),
     );
     check(
         "termination.json",

@@ -10,17 +10,19 @@ use bytes::Bytes;
 use countersign_crypto::Hash;
 use countersign_event::content::{CONTENT_SALT_BYTES, is_view, view_content};
 use countersign_event::documents::{
-    AgreementId, Document as _, Level, Receipt, Refusal, RefusalCode, Rejection, Role, SeriesId,
+    AgreementId, Digest, Document as _, Level, Receipt, Refusal, RefusalCode, Rejection, Role,
+    SeriesId, SkipClaim,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::entry::{ENTRY_BYTES, Entry};
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
 use countersign_event::time::Timestamp;
+use countersign_filter::Filter;
 use countersign_policy::Action;
 use countersign_protocol::delivery::{BatchMessage, Cover, Lengths, write_descriptors_of};
 use countersign_protocol::{Heads, SignedHead, StartAt, Subscribe, SubscribeReady};
-use countersign_store::journal::{Erasure, LogKind, ReadError, Run};
+use countersign_store::journal::{Erasure, LogKind, ReadError, Run, StoredEntry};
 use countersign_tlog::{ProveError, compact_range_at, consistency_proof, inclusion_proof};
 use tokio::sync::watch;
 
@@ -60,6 +62,7 @@ pub struct Delivery {
     /// The members of each event's data that are shown; all of them where none are named.
     sees: Option<Vec<String>>,
     purpose: String,
+    filter: Option<Filter>,
     state: Mutex<State>,
     receipted: watch::Sender<u64>,
     ended: watch::Sender<Option<Arc<Refused>>>,
@@ -68,6 +71,8 @@ pub struct Delivery {
 struct State {
     position: u64,
     delivered: DeliveredRange,
+    /// What may be counted beside it, under a filter: events that were erased since, of which nobody can say any more whether they passed.
+    unknown: Totals,
     last: Option<(Receipt, Hash)>,
     /// First sequence of the series.
     start: u64,
@@ -96,6 +101,8 @@ pub enum Next {
         bulk: Vec<Bytes>,
         /// Keys that the reader needs for them, to be sent ahead: key wraps for it alone.
         keys: Vec<Envelope>,
+        /// Our word on what was left out of it by a filter; goes before it.
+        claim: Option<Envelope>,
     },
     /// The end, signed.
     Ended(Arc<Refused>),
@@ -141,6 +148,19 @@ impl Exchange {
         peer: &Peer,
         request: &Subscribe,
     ) -> Result<(SubscribeReady, Arc<Delivery>), ExchangeError> {
+        self.open_filtered(peer, request, None).await
+    }
+
+    /// As [`Exchange::open_delivery`], of what passes the filter with this canonical text.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open_filtered(
+        self: &Arc<Self>,
+        peer: &Peer,
+        request: &Subscribe,
+        filter: Option<&str>,
+    ) -> Result<(SubscribeReady, Arc<Delivery>), ExchangeError> {
         let refuse = |code, reason: &str| -> ExchangeError {
             self.refuse(peer, "subscribe", &request.stream, code, reason.to_owned())
                 .into()
@@ -150,6 +170,14 @@ impl Exchange {
                 RefusalCode::WrongIdentity,
                 "an application reads through its own node",
             ));
+        };
+        let filter = match filter.map(Filter::from_canonical) {
+            None => None,
+            Some(Ok(filter)) => Some(filter),
+            Some(Err(error)) => {
+                let reason = format!("the filter is not understood: {error}");
+                return Err(refuse(RefusalCode::Malformed, &reason));
+            }
         };
         // Before anything is judged: what changes while the decision is written is looked at again.
         let generation = self.access_generation();
@@ -218,6 +246,15 @@ impl Exchange {
             let reason = "the plan names fields, and this stream commits to its data as a whole";
             return Err(refuse(RefusalCode::NoAgreement, reason));
         }
+        if let Some(filter) = &filter {
+            let record = LedgerRecord::Filter {
+                agreement: agreement_id,
+                stream: log.origin().clone(),
+                digest: Digest(filter.digest()),
+                filter: filter.canonical().to_owned(),
+            };
+            self.record_and_wait(Some(consumer.clone()), record).await?;
+        }
         // Durable before the first byte of data leaves.
         self.record_and_wait(Some(consumer.clone()), record).await?;
         let head = log.head();
@@ -249,6 +286,11 @@ impl Exchange {
         let series = SeriesId(request.series);
         let last = self.last_receipt(&(agreement_id, series));
         let exposure = agreement.agreement.plan.exposure_events.max(1);
+        let digest = filter.as_ref().map(|filter| Digest(filter.digest()));
+        if last.as_ref().is_some_and(|(last, _)| last.filter != digest) {
+            let reason = "the receipts of this series are under another filter: begin a new series";
+            return Err(refuse(RefusalCode::CursorMismatch, reason));
+        }
         if let Some((last, _)) = &last
             && start.saturating_sub(last.size) > exposure.saturating_mul(WINDOWS_BEHIND_MAX)
         {
@@ -258,7 +300,8 @@ impl Exchange {
             );
             return Err(refuse(RefusalCode::CursorMismatch, &reason));
         }
-        let delivered = self.delivered_so_far(&log, start, last.as_ref())?;
+        let (delivered, unknown) =
+            self.delivered_so_far(&log, start, last.as_ref(), filter.as_ref())?;
         // What the series itself says was handed out counts, whatever this process remembers.
         if let Some((last, _)) = &last {
             self.with_exposure(agreement_id, |exposure| exposure.hand_out(last.size, start));
@@ -286,11 +329,13 @@ impl Exchange {
             budget,
             sees,
             purpose: request.purpose.clone(),
+            filter,
             receipted: watch::Sender::new(ready.receipt_size),
             ended: watch::Sender::new(None),
             state: Mutex::new(State {
                 position: start,
                 delivered,
+                unknown,
                 start: last.as_ref().map_or(start, |(last, _)| last.start),
                 last,
                 generation,
@@ -314,16 +359,19 @@ impl Exchange {
         log: &Log,
         start: u64,
         last: Option<&(Receipt, Hash)>,
-    ) -> Result<DeliveredRange, ExchangeError> {
+        filter: Option<&Filter>,
+    ) -> Result<(DeliveredRange, Totals), ExchangeError> {
         let Some((last, _)) = last else {
-            return Ok(DeliveredRange::new(start, 0, 0));
+            return Ok((DeliveredRange::new(start, 0, 0), Totals::default()));
         };
         let mut delivered = DeliveredRange::new(last.size, last.events, last.bytes);
+        let mut unknown = Totals::default();
         if start > last.size {
-            let (events, bytes) = self.count(log, last.size, start)?;
-            delivered.add(start, events, bytes);
+            let (passed, erased) = self.count_passing(log, last.size, start, filter)?;
+            delivered.add(start, passed.events, passed.bytes);
+            unknown = erased;
         }
-        Ok(delivered)
+        Ok((delivered, unknown))
     }
 
     /// The sequence that a request starts at; `None` where its cursor is not of this history.
@@ -388,23 +436,44 @@ impl Exchange {
 
     /// Events and their data bytes in `[from, to)`.
     pub(super) fn count(&self, log: &Log, from: u64, to: u64) -> Result<(u64, u64), ExchangeError> {
-        let (mut events, mut bytes, mut next) = (0, 0, from);
+        let (all, _) = self.count_passing(log, from, to, None)?;
+        Ok((all.events, all.bytes))
+    }
+
+    /// Those that pass a filter, and apart from them those whose content is gone. Without a filter all pass.
+    fn count_passing(
+        &self,
+        log: &Log,
+        from: u64,
+        to: u64,
+        filter: Option<&Filter>,
+    ) -> Result<(Totals, Totals), ExchangeError> {
+        let (mut passed, mut erased, mut next) = (Totals::default(), Totals::default(), from);
         while next < to {
             let before = next;
             for run in self
                 .reader()
                 .read(log.number(), next, (to - next).min(4096), 8 << 20)?
             {
-                let (run_events, run_bytes) = totals(&run);
-                events += run_events;
-                bytes += run_bytes;
+                match filter {
+                    None => passed.add(totals(&run)),
+                    Some(filter) => {
+                        for stored in run.iter() {
+                            match passes(filter, &stored) {
+                                Passes::Whole => passed.add(of_entry(stored.entry)),
+                                Passes::Unknown => erased.add(of_entry(stored.entry)),
+                                Passes::Control | Passes::Not => {}
+                            }
+                        }
+                    }
+                }
                 next = run.first + u64::from(run.count);
             }
             if next == before {
                 return Err(unreadable(log, next));
             }
         }
-        Ok((events, bytes))
+        Ok((passed, erased))
     }
 
     /// The first sequence whose time is at or after `time_us`: times never decrease, so it is found by halving.
@@ -493,6 +562,50 @@ fn erased_by(erased: &[Erasure], sequence: u64) -> u64 {
     run.map_or(sequence, |run| run.by)
 }
 
+/// Events and their data bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    events: u64,
+    bytes: u64,
+}
+
+impl Totals {
+    fn add(&mut self, (events, bytes): (u64, u64)) {
+        self.events += events;
+        self.bytes += bytes;
+    }
+}
+
+/// What a filter makes of a stored entry.
+enum Passes {
+    /// A control entry, which always goes, and is never counted.
+    Control,
+    /// It does not pass.
+    Not,
+    /// Its content is gone.
+    Unknown,
+    /// It passes.
+    Whole,
+}
+
+#[inline]
+fn passes(filter: &Filter, stored: &StoredEntry<'_>) -> Passes {
+    if stored.entry[1] & 0x0f != 0 {
+        Passes::Control
+    } else if stored.erased_by.is_some() {
+        Passes::Unknown
+    } else if filter.matches(stored.attributes()) {
+        Passes::Whole
+    } else {
+        Passes::Not
+    }
+}
+
+fn of_entry(entry: &[u8]) -> (u64, u64) {
+    let data = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
+    (1, u64::from(data))
+}
+
 /// Events and data bytes of a run; control entries do not count.
 fn totals(run: &Run) -> (u64, u64) {
     let events = run
@@ -521,64 +634,14 @@ fn head_of(head: &LogHead) -> Result<SignedHead, ExchangeError> {
         .ok_or_else(|| ExchangeError::Proof("the log has no signed head".to_owned()))
 }
 
-/// What is shown of entries whose data may have members withheld.
-struct Views {
-    may_be: bool,
-    /// Of each entry of the batch, whether members are withheld.
-    places: Vec<bool>,
-}
-
-impl Views {
-    fn new(may_be: bool) -> Self {
-        Self {
-            may_be,
-            places: Vec::new(),
-        }
-    }
-
-    /// The contents of a run, as far as the members named in `sees`.
-    fn show(
-        &mut self,
-        run: &Run,
-        sees: Option<&[String]>,
-        lengths: &mut Vec<Lengths>,
-    ) -> Result<Bytes, ExchangeError> {
-        let mut shown = Vec::new();
-        for stored in run.iter() {
-            if stored.erased_by.is_some() {
-                lengths.push(Lengths::ABSENT);
-                self.places.push(false);
-                continue;
-            }
-            let attribute_bytes = stored.attribute_bytes as usize;
-            // An event that is not encrypted: what the first byte of a ciphertext says is chance.
-            let is_event = stored.entry.get(1).is_some_and(|byte| byte & 0x1f == 0);
-            let view = match sees {
-                Some(sees) if is_event => view_content(stored.content, attribute_bytes, |name| {
-                    sees.iter().any(|seen| seen == name)
-                })
-                .map_err(|error| ExchangeError::Proof(error.to_string()))?,
-                _ => None,
-            };
-            let content = view.as_deref().unwrap_or(stored.content);
-            self.places
-                .push(is_event && is_view(content, attribute_bytes));
-            lengths.push(Lengths {
-                attribute_bytes: stored.attribute_bytes,
-                data_part_bytes: (content.len() - CONTENT_SALT_BYTES - attribute_bytes) as u32,
-            });
-            shown.extend_from_slice(content);
-        }
-        Ok(shown.into())
-    }
-}
-
 /// A batch as it travels, and what it counts.
 pub(crate) struct Gathered {
     pub(crate) message: BatchMessage,
     pub(crate) bulk: Vec<Bytes>,
     pub(crate) events: u64,
     pub(crate) bytes: u64,
+    /// What a filter left out.
+    skipped: Vec<(u64, u64)>,
     /// The epochs of the key-epoch entries among them.
     pub(crate) epochs: Vec<u64>,
 }
@@ -587,73 +650,205 @@ pub(crate) struct Gathered {
 pub(crate) fn gather(
     exchange: &Exchange,
     log: &Log,
-    first: u64,
-    count: u64,
+    (first, count): (u64, u64),
     bytes_max: u64,
     head: &SignedHead,
     sees: Option<&[String]>,
 ) -> Result<Gathered, ExchangeError> {
     let reader = exchange.reader();
     let runs = reader.read(log.number(), first, count, bytes_max)?;
-    let mut lengths = Vec::new();
-    let mut entries = Vec::new();
-    let mut erased = Vec::new();
-    let mut bulk = vec![Bytes::new()];
-    let (mut events, mut bytes) = (0, 0);
-    let mut epochs = Vec::new();
-    // Only a stream that commits to members, and a copy of one, can hold what is shown in part.
-    let mut views = Views::new(log.settings().fields || log.kind() == LogKind::Copy);
+    let mut batch = Pieces::new(log, sees);
+    let mut total = Totals::default();
     for run in &runs {
-        if log.is_encrypted() && has_control(&run.entries) {
-            let found = run.iter().filter_map(|stored| read_key_entry(&stored));
-            epochs.extend(found.map(|(control, _)| control.epoch));
-        }
-        entries.extend_from_slice(&run.entries);
-        erased.extend_from_slice(&run.erased);
-        if views.may_be {
-            bulk.push(views.show(run, sees, &mut lengths)?);
-            let (run_events, run_bytes) = totals(run);
-            events += run_events;
-            bytes += run_bytes;
+        batch.take_epochs(log, run);
+        batch.entries.extend_from_slice(&run.entries);
+        batch.erased.extend_from_slice(&run.erased);
+        total.add(totals(run));
+        if batch.may_have_views {
+            let mut shown = Vec::new();
+            for stored in run.iter() {
+                let view = batch.show(&stored)?;
+                shown.extend_from_slice(view.as_deref().unwrap_or(stored.content));
+            }
+            batch.bulk.push(shown.into());
             continue;
         }
-        lengths.extend(run.contents().map(|content| Lengths {
+        batch.lengths.extend(run.contents().map(|content| Lengths {
             attribute_bytes: content.attribute_bytes,
             data_part_bytes: content.data_part_bytes,
         }));
-        bulk.push(run.content.clone());
-        let (run_events, run_bytes) = totals(run);
-        events += run_events;
-        bytes += run_bytes;
+        batch.bulk.push(run.content.clone());
     }
-    if lengths.is_empty() {
-        return Err(unreadable(log, first));
+    batch.seal(exchange, log, first, head, total)
+}
+
+/// Bytes that are read for a batch under a filter: most of them may be left out of it.
+const FILTERED_BYTES: u64 = 4 << 20;
+
+/// As [`gather`], of what passes a filter. The batch ends where it has `bytes_max` of content.
+fn gather_passing(
+    exchange: &Exchange,
+    log: &Log,
+    (first, count): (u64, u64),
+    bytes_max: u64,
+    head: &SignedHead,
+    sees: Option<&[String]>,
+    filter: &Filter,
+) -> Result<Gathered, ExchangeError> {
+    let reader = exchange.reader();
+    let runs = reader.read(log.number(), first, count, FILTERED_BYTES)?;
+    let mut batch = Pieces::new(log, sees);
+    let (mut total, mut taken) = (Totals::default(), 0);
+    'runs: for run in &runs {
+        batch.take_epochs(log, run);
+        batch.erased.extend_from_slice(&run.erased);
+        let mut offset = 0;
+        for stored in run.iter() {
+            let start = offset;
+            offset += stored.content.len();
+            if taken > 0 && taken + stored.content.len() as u64 > bytes_max {
+                break 'runs;
+            }
+            batch.entries.extend_from_slice(stored.entry);
+            match passes(filter, &stored) {
+                Passes::Not => {
+                    batch.skip(stored.sequence);
+                    continue;
+                }
+                Passes::Whole => total.add(of_entry(stored.entry)),
+                Passes::Control | Passes::Unknown => {}
+            }
+            let view = batch.show(&stored)?;
+            let content = view.map_or_else(|| run.content.slice(start..offset), Bytes::from);
+            batch.bulk.push(content);
+            taken += stored.content.len() as u64;
+        }
     }
-    let batch_end = first + lengths.len() as u64;
-    let descriptors = write_descriptors_of(
-        &entries,
-        &lengths,
-        |sequence| erased_by(&erased, sequence),
-        |at| views.places.get(at).is_some_and(|is_view| *is_view),
-    );
-    let nodes = reader.nodes(log.number());
-    let message = BatchMessage {
-        first,
-        count: lengths.len() as u32,
-        descriptor_bytes: descriptors.len() as u32,
-        cover: Cover::Checkpoint {
-            head: head.clone(),
-            consistency: consistency_proof(&nodes, batch_end, head.size).map_err(proof_failed)?,
-        },
-    };
-    bulk[0] = descriptors.into();
-    Ok(Gathered {
-        message,
-        bulk,
-        events,
-        bytes,
-        epochs,
-    })
+    batch.seal(exchange, log, first, head, total)
+}
+
+/// A batch while it is put together.
+struct Pieces<'a> {
+    /// The members of data that are shown; all of them where none are named.
+    sees: Option<&'a [String]>,
+    /// Only a stream that commits to members, and a copy of one, can hold what is shown in part.
+    may_have_views: bool,
+    entries: Vec<u8>,
+    erased: Vec<Erasure>,
+    lengths: Vec<Lengths>,
+    /// Of each entry, whether members are withheld; empty where none can be.
+    views: Vec<bool>,
+    bulk: Vec<Bytes>,
+    skipped: Vec<(u64, u64)>,
+    epochs: Vec<u64>,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(log: &Log, sees: Option<&'a [String]>) -> Self {
+        Self {
+            sees,
+            may_have_views: log.settings().fields || log.kind() == LogKind::Copy,
+            entries: Vec::new(),
+            erased: Vec::new(),
+            lengths: Vec::new(),
+            views: Vec::new(),
+            bulk: Vec::new(),
+            skipped: Vec::new(),
+            epochs: Vec::new(),
+        }
+    }
+
+    fn take_epochs(&mut self, log: &Log, run: &Run) {
+        if log.is_encrypted() && has_control(&run.entries) {
+            let found = run.iter().filter_map(|stored| read_key_entry(&stored));
+            self.epochs.extend(found.map(|(control, _)| control.epoch));
+        }
+    }
+
+    /// Leaves an entry out.
+    fn skip(&mut self, sequence: u64) {
+        self.lengths.push(Lengths::SKIPPED);
+        if self.may_have_views {
+            self.views.push(false);
+        }
+        match self.skipped.last_mut() {
+            Some((_, end)) if *end == sequence => *end += 1,
+            _ => self.skipped.push((sequence, sequence + 1)),
+        }
+    }
+
+    /// Takes an entry in. Its content comes back where it travels otherwise than it is stored: with the members in `sees` alone.
+    fn show(&mut self, stored: &StoredEntry<'_>) -> Result<Option<Vec<u8>>, ExchangeError> {
+        if stored.erased_by.is_some() {
+            self.lengths.push(Lengths::ABSENT);
+            if self.may_have_views {
+                self.views.push(false);
+            }
+            return Ok(None);
+        }
+        let attribute_bytes = stored.attribute_bytes as usize;
+        let mut view = None;
+        if self.may_have_views {
+            // An event that is not encrypted: what the first byte of a ciphertext says is chance.
+            let is_event = stored.entry.get(1).is_some_and(|byte| byte & 0x1f == 0);
+            if let Some(sees) = self.sees.filter(|_| is_event) {
+                view = view_content(stored.content, attribute_bytes, |name| {
+                    sees.iter().any(|seen| seen == name)
+                })
+                .map_err(|error| ExchangeError::Proof(error.to_string()))?;
+            }
+            let content = view.as_deref().unwrap_or(stored.content);
+            self.views
+                .push(is_event && is_view(content, attribute_bytes));
+        }
+        let content = view.as_deref().unwrap_or(stored.content);
+        self.lengths.push(Lengths {
+            attribute_bytes: stored.attribute_bytes,
+            data_part_bytes: (content.len() - CONTENT_SALT_BYTES - attribute_bytes) as u32,
+        });
+        Ok(view)
+    }
+
+    fn seal(
+        self,
+        exchange: &Exchange,
+        log: &Log,
+        first: u64,
+        head: &SignedHead,
+        total: Totals,
+    ) -> Result<Gathered, ExchangeError> {
+        if self.lengths.is_empty() {
+            return Err(unreadable(log, first));
+        }
+        let end = first + self.lengths.len() as u64;
+        let descriptors = write_descriptors_of(
+            &self.entries,
+            &self.lengths,
+            |sequence| erased_by(&self.erased, sequence),
+            |at| self.views.get(at).is_some_and(|is_view| *is_view),
+        );
+        let nodes = exchange.reader().nodes(log.number());
+        let message = BatchMessage {
+            first,
+            count: self.lengths.len() as u32,
+            descriptor_bytes: descriptors.len() as u32,
+            cover: Cover::Checkpoint {
+                head: head.clone(),
+                consistency: consistency_proof(&nodes, end, head.size).map_err(proof_failed)?,
+            },
+        };
+        let mut bulk = Vec::with_capacity(self.bulk.len() + 1);
+        bulk.push(descriptors.into());
+        bulk.extend(self.bulk);
+        Ok(Gathered {
+            message,
+            bulk,
+            events: total.events,
+            bytes: total.bytes,
+            skipped: self.skipped,
+            epochs: self.epochs,
+        })
+    }
 }
 
 impl Delivery {
@@ -906,21 +1101,22 @@ impl Delivery {
         };
         let count = (end - first).min(BATCH_ENTRIES);
         let head = head_of(head)?;
+        let (exchange, log, limit) = (&self.exchange, &self.log, BATCH_BYTES_MAX);
+        let sees = self.sees.as_deref();
         let Gathered {
             message,
             bulk,
             events,
             bytes,
+            skipped,
             epochs,
-        } = gather(
-            &self.exchange,
-            &self.log,
-            first,
-            count,
-            BATCH_BYTES_MAX,
-            &head,
-            self.sees.as_deref(),
-        )?;
+        } = match &self.filter {
+            None => gather(exchange, log, (first, count), limit, &head, sees)?,
+            Some(filter) => {
+                gather_passing(exchange, log, (first, count), limit, &head, sees, filter)?
+            }
+        };
+        let claim = self.claim(first, u64::from(message.count), &skipped)?;
         let batch_end = first + u64::from(message.count);
         // From here on it counts as handed to the transport.
         state.position = batch_end;
@@ -936,12 +1132,42 @@ impl Delivery {
             .into_iter()
             .filter_map(|epoch| self.exchange.wrap_for(&self.consumer, &self.log, epoch))
             .collect();
-        let batch = Next::Batch {
+        let next = Next::Batch {
             message,
             bulk,
             keys,
+            claim,
         };
-        Ok((batch, [events, bytes]))
+        Ok((next, [events, bytes]))
+    }
+
+    /// Our signed word on what a filter left out of a batch.
+    fn claim(
+        &self,
+        from: u64,
+        count: u64,
+        skipped: &[(u64, u64)],
+    ) -> Result<Option<Envelope>, ExchangeError> {
+        let Some(filter) = self.filter.as_ref().filter(|_| !skipped.is_empty()) else {
+            return Ok(None);
+        };
+        let size = from + count;
+        let nodes = self.exchange.reader().nodes(self.log.number());
+        let range = compact_range_at(&nodes, size).map_err(proof_failed)?;
+        let claim = SkipClaim {
+            agreement: self.agreement,
+            stream: self.log.origin().clone(),
+            consumer: self.consumer.clone(),
+            filter: Digest(filter.digest()),
+            from,
+            size,
+            root: Digest(range.root()),
+            skipped: skipped.iter().map(|(first, end)| end - first).sum(),
+            runs: SkipClaim::digest_of(skipped),
+            made: self.exchange.clock().now(),
+        };
+        let key = &self.exchange.identity().agreement_key;
+        Ok(Some(claim.sign(key)))
     }
 
     /// Takes a receipt or rejection of the consumer; returns the receipt's number (0 for a rejection) once it is in the ledger. A receipt
@@ -1106,8 +1332,12 @@ impl Delivery {
     /// A series begins where its first receipt says: at the start of the session, or earlier, where that is a later session than its first.
     fn begin_at(&self, state: &mut State, start: u64) -> Result<(), ExchangeError> {
         if state.last.is_none() && start < state.start {
-            let (events, bytes) = self.exchange.count(&self.log, start, state.start)?;
-            state.delivered.begin_earlier(events, bytes);
+            let filter = self.filter.as_ref();
+            let (passed, erased) =
+                self.exchange
+                    .count_passing(&self.log, start, state.start, filter)?;
+            state.delivered.begin_earlier(passed.events, passed.bytes);
+            state.unknown.add((erased.events, erased.bytes));
             state.start = start;
         }
         Ok(())
@@ -1119,12 +1349,13 @@ impl Delivery {
         receipt: &Receipt,
         digest: Hash,
     ) -> Result<Option<(u64, u64, u64)>, ExchangeError> {
+        let filter = self.filter.as_ref().map(|filter| Digest(filter.digest()));
         let differs = [
             (receipt.agreement != self.agreement, "agreement"),
             (receipt.stream != *self.log.origin(), "stream"),
             (receipt.consumer != self.consumer, "consumer"),
             (receipt.series != self.series, "series"),
-            (receipt.filter.is_some(), "filter"),
+            (receipt.filter != filter, "filter"),
             (receipt.level == Level::Received, "level"),
         ];
         if let Some((_, field)) = differs.into_iter().find(|(differs, _)| *differs) {
@@ -1166,9 +1397,9 @@ impl Delivery {
         self.begin_at(&mut state, start)?;
         let counts = match state.delivered.totals_at(receipt.size) {
             Some(counts) => counts,
-            None => self.count_to(&state, receipt.size)?,
+            None => self.count_to(&mut state, receipt.size)?,
         };
-        check_counts(receipt, counts)?;
+        check_counts(receipt, counts, (state.unknown.events, state.unknown.bytes))?;
         let nodes = self.exchange.reader().nodes(self.log.number());
         let root = compact_range_at(&nodes, receipt.size)
             .map_err(proof_failed)?
@@ -1195,15 +1426,19 @@ impl Delivery {
     }
 
     /// Events and bytes of the series up to `size`, counted from the log.
-    fn count_to(&self, state: &State, size: u64) -> Result<(u64, u64), ExchangeError> {
+    fn count_to(&self, state: &mut State, size: u64) -> Result<(u64, u64), ExchangeError> {
         let (from, events, bytes) = state
             .last
             .as_ref()
             .map_or((state.start, 0, 0), |(last, _)| {
                 (last.size, last.events, last.bytes)
             });
-        let (more_events, more_bytes) = self.exchange.count(&self.log, from, size)?;
-        Ok((events + more_events, bytes + more_bytes))
+        let filter = self.filter.as_ref();
+        let (more, erased) = self.exchange.count_passing(&self.log, from, size, filter)?;
+        if filter.is_some() {
+            state.unknown = erased;
+        }
+        Ok((events + more.events, bytes + more.bytes))
     }
 
     /// Whether the window is used up, and the subscriber knows it. Receipts of another session under the same agreement may make room; then

@@ -91,6 +91,7 @@ fn subject(record: &LedgerRecord) -> Option<&Origin> {
         | LedgerRecord::AuthorRule { stream, .. }
         | LedgerRecord::Cursor { stream, .. }
         | LedgerRecord::Decision { stream, .. }
+        | LedgerRecord::Filter { stream, .. }
         | LedgerRecord::Hold { stream, .. }
         | LedgerRecord::LogAccess { stream, .. }
         | LedgerRecord::Plans { stream, .. }

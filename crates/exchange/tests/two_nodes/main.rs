@@ -16,6 +16,7 @@ mod domain;
 mod encryption;
 mod erasure;
 mod fields;
+mod filter;
 mod hostile;
 mod identity;
 mod keys;

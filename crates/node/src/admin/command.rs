@@ -429,6 +429,9 @@ pub enum Command {
         follow: bool,
         /// The application whose cursor is used.
         app: Option<String>,
+        /// Canonical text of the filter that events have to pass; absent = all do.
+        #[serde(default)]
+        filter: Option<String>,
         /// Only what is witnessed.
         witnessed: bool,
     },

@@ -106,6 +106,7 @@ pub(crate) enum Noun {
     #[command(after_help = "Examples:\n  \
             countersign subscribe acme/quakes --count 10\n  \
             countersign subscribe acme/quakes --follow --name billing --json\n  \
+            countersign subscribe acme/quakes --filter \"type LIKE '%.strong' AND EXISTS subject\"\n  \
             countersign subscribe acme/quakes --profile reader.json --from now --follow")]
     Subscribe(SubscribeArgs),
     /// Invite partners, join them, look at them
@@ -498,6 +499,12 @@ pub struct SubscribeArgs {
     /// Keep a durable cursor under this application's name
     #[arg(long, value_name = "APP")]
     pub name: Option<String>,
+    /// Only events that pass this CESQL expression; with --profile the producer leaves out the others
+    #[arg(long, value_name = "EXPR", conflicts_with = "filter_json")]
+    pub filter: Option<String>,
+    /// A file with a filter in JSON (CloudEvents Subscriptions), in place of an expression
+    #[arg(long, value_name = "FILE")]
+    pub filter_json: Option<PathBuf>,
     /// Hand on an event once it is integrated, or only once enough witnesses have cosigned it
     #[arg(long, value_enum, default_value_t = Assurance::Integrated, conflicts_with = "profile")]
     pub assurance: Assurance,

@@ -6,7 +6,7 @@
 mod args;
 mod bench_args;
 mod exit;
-mod filter;
+pub(crate) mod filter;
 mod output;
 mod parse;
 mod parts;

@@ -301,6 +301,8 @@ async fn join(args: &JoinArgs, node: &Node, output: &mut Output) -> CommandResul
 
 /// Shows events, and keeps the application's cursor: an event counts as taken over once it has been written to stdout.
 async fn subscribe(args: &SubscribeArgs, node: &Node, output: &mut Output) -> CommandResult {
+    let typed = (args.filter.as_deref(), args.filter_json.as_deref());
+    let filter = super::filter::read(typed, output)?;
     let mut channel = node.channel().await?;
     let mut cursor = match &args.name {
         Some(app) => Some((node.channel().await?, app.clone())),
@@ -312,6 +314,7 @@ async fn subscribe(args: &SubscribeArgs, node: &Node, output: &mut Output) -> Co
         count: args.count,
         follow: args.follow,
         app: args.name.clone(),
+        filter: filter.map(|filter| filter.canonical().to_owned()),
         witnessed: args.assurance == Assurance::Witnessed,
     };
     channel.send(&command).await?;

@@ -202,6 +202,7 @@ fn summary(record: &LedgerRecord) -> String {
                 |request| format!("asked to erase {}: {}", request.sequence, request.reason),
             )
         }
+        LedgerRecord::Filter { filter, .. } => format!("reading under the filter {filter}"),
         LedgerRecord::Hold { held, reason, .. } => match held {
             true => format!("legal hold: {reason}"),
             false => "legal hold released".to_owned(),

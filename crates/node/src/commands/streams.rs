@@ -11,6 +11,7 @@ use countersign_event::entry::{Entry, Kind};
 use countersign_event::names::Origin;
 use countersign_event::time::Timestamp;
 use countersign_exchange::{Log, StreamOptions, WitnessedHead};
+use countersign_filter::Filter;
 use countersign_store::journal::{LogKind, StoredEntry};
 use countersign_tlog::{Algorithm, Vkey};
 use serde_json::{Value, json};
@@ -52,6 +53,8 @@ struct Reading {
     follow: bool,
     app: Option<String>,
     control: bool,
+    /// Only what passes.
+    filter: Option<Filter>,
     /// Only what is witnessed.
     witnessed: bool,
 }
@@ -158,6 +161,7 @@ impl LocalNode {
                         follow,
                         app: None,
                         control: true,
+                        filter: None,
                         witnessed: false,
                     },
                     out,
@@ -170,9 +174,13 @@ impl LocalNode {
                 count,
                 follow,
                 app,
+                filter,
                 witnessed,
             } => {
                 let origin = self.stream(&stream)?;
+                let filter = filter.as_deref().map(Filter::from_canonical).transpose();
+                let filter =
+                    filter.map_err(|error| CommandError::new(ErrorCode::FilterSyntax, error))?;
                 self.read(
                     Reading {
                         origin,
@@ -181,6 +189,7 @@ impl LocalNode {
                         follow,
                         app,
                         control: false,
+                        filter,
                         witnessed,
                     },
                     out,
@@ -461,6 +470,10 @@ impl LocalNode {
                     }
                     if let Some(gap) = gap.take() {
                         out.line(gap.line(self, &log)?).await?;
+                    }
+                    let passes = |filter: &Filter| filter.matches(stored.attributes());
+                    if !reading.filter.as_ref().is_none_or(passes) {
+                        continue;
                     }
                     let Some(line) = self.line_of(&log, &stored, reading.control)? else {
                         continue;

@@ -159,6 +159,7 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
         | LedgerRecord::Cursor { .. }
         | LedgerRecord::DomainCheck { .. }
         | LedgerRecord::Fault { .. }
+        | LedgerRecord::Filter { .. }
         | LedgerRecord::Hold { .. }
         | LedgerRecord::Retention { .. }
         | LedgerRecord::Invitation { .. }

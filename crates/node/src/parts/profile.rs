@@ -99,9 +99,12 @@ pub(crate) async fn subscribe_profile(args: &SubscribeArgs, output: &mut Output)
     let options = profile
         .subscriber(&stream, clock(), Box::new(entropy))
         .map_err(of_profile)?;
+    let typed = (args.filter.as_deref(), args.filter_json.as_deref());
+    let filter = crate::cli::filter::read(typed, output)?;
     let options = SubscriberOptions {
         start: start(args.from),
         follow: args.follow,
+        filter,
         ..options
     };
     let failed = |error: SubscribeError| {

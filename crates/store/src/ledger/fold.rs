@@ -342,6 +342,11 @@ impl Fold<'_> {
                 int(document.epoch)?;
                 Ok(())
             }
+            LedgerRecord::Filter { stream: about, .. } => {
+                *stream = Some(about);
+                self.counterparty()?;
+                Ok(())
+            }
             LedgerRecord::AuthorRule { stream: about, .. }
             | LedgerRecord::Hold { stream: about, .. }
             | LedgerRecord::Retention { stream: about, .. } => {

@@ -109,6 +109,7 @@ impl Wire {
                 message,
                 bulk,
                 keys,
+                ..
             } => {
                 if !keys.is_empty() {
                     let envelopes = keys.iter().map(Envelope::to_json).collect();
@@ -132,6 +133,7 @@ impl Wire {
                 message,
                 bulk,
                 keys,
+                ..
             } => {
                 if !keys.is_empty() {
                     let envelopes = keys.iter().map(Envelope::to_json).collect();

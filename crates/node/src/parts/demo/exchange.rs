@@ -141,6 +141,7 @@ pub(super) async fn follow(
         count: None,
         follow: true,
         app: None,
+        filter: None,
     };
     channel.send(&follow).await?;
     let mut read = Vec::with_capacity(published.events.len());
