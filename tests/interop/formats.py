@@ -343,7 +343,7 @@ PAYLOADS = {
     "agreement": {"id": ident, "producer": PARTY, "consumer": PARTY, "stream": origin, "plan": {
         "name": anything, "exposure_events": number, "erasure": one_of("ask", "obey"), "rate": ({"events_per_second": limit,
         "burst_events": (limit, None)}, None), "quota": ({"period": text("day|month|[1-9][0-9]{0,8}s"), "events": (number, None),
-        "bytes": (number, None)}, None), "history": ({"events": (number, None), "seconds": (number, None)}, None), "fields": (many(anything), None)}, "from": time, "until": (time, None), "made": time},
+        "bytes": (number, None)}, None), "history": ({"events": (number, None), "seconds": (number, None)}, None), "fields": (many(anything), None), "filter": (anything, None)}, "from": time, "until": (time, None), "made": time},
     "receipt": {"agreement": ident, "stream": origin, "consumer": authority, "series": ident, "number": number, "previous": (digest, None),
                 "start": number, "filter": (digest, None), "size": number, "root": digest, "events": number, "bytes": number,
                 "level": one_of("received", "verified", "applied"), "applied": number,

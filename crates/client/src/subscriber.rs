@@ -22,7 +22,7 @@ use countersign_event::content::{ContentError, EventRef, Limits, split_content};
 use countersign_event::documents::{Agreement, KeyStatement, LogKeys};
 use countersign_event::entry::{ENTRY_BYTES, Entry, Kind};
 use countersign_event::time::Timestamp;
-use countersign_filter::Filter;
+use countersign_filter::{Filter, FilterError};
 use countersign_protocol::delivery::{BatchFault, Claim, VerifiedBatch};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -143,6 +143,14 @@ pub enum SubscribeError {
         kind: u8,
         /// Its body.
         frame: Bytes,
+    },
+    /// The filter of the plan is not understood here, or too much together with one's own.
+    #[error("the filter, with that of plan `{plan}`, cannot be asked for: {error}")]
+    Filter {
+        /// The plan's name.
+        plan: String,
+        /// Why not.
+        error: FilterError,
     },
     /// The state could not be kept; no receipt was sent for it.
     #[error(

@@ -285,6 +285,11 @@ pub enum LedgerRecord {
         /// For people.
         reason: String,
     },
+    /// A producer's word on what a filter left out of our copy. Counterparty log.
+    SkipClaim {
+        /// The DSSE envelope.
+        envelope: EnvelopeText,
+    },
     /// An agreement was ended. Counterparty log; forces a sync.
     Termination {
         /// The DSSE envelope.
@@ -384,6 +389,7 @@ impl LedgerRecord {
             Self::Region { .. } => "region",
             Self::Rejection { .. } => "rejection",
             Self::Revocation { .. } => "revocation",
+            Self::SkipClaim { .. } => "skip-claim",
             Self::Termination { .. } => "termination",
             Self::Timestamp { .. } => "timestamp",
             Self::Token { .. } => "token",

@@ -168,6 +168,7 @@ impl Exchange {
     ) -> Result<LogState, ExchangeError> {
         let copy = self.log(origin).filter(|log| log.kind() == LogKind::Copy);
         let held = copy.as_ref().map_or(0, |copy| copy.size());
+        let whole = copy.as_ref().map_or(0, |copy| self.held_whole(copy));
         let of_copy = copy.as_ref().and_then(|copy| self.newest_note(copy));
         let cosigned = self.witness().checkpoints.cosigned(origin.as_str()).await?;
         let cosigned = cosigned.map(|cosigned| (cosigned.latest.size, cosigned.latest.note));
@@ -185,7 +186,7 @@ impl Exchange {
             note: note.into_bytes(),
             root,
             proof,
-            held,
+            held: whole,
             witnessed: Vec::new(),
         })
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use countersign_event::documents::{Plans, PlansError};
 use countersign_event::ledger::LedgerRecord;
 
+use crate::pipeline::consume::plan_filter;
 use crate::{Exchange, ExchangeError, StreamError};
 
 /// Why plans are not taken.
@@ -29,6 +30,9 @@ impl Exchange {
         plans: Plans,
     ) -> Result<(), SetPlansError> {
         plans.check()?;
+        for plan in &plans.plans {
+            plan_filter(plan)?;
+        }
         let log = self.own_stream(stream).map_err(ExchangeError::from)?;
         let names_fields = plans.plans.iter().any(|plan| plan.fields.is_some());
         if names_fields && !log.settings().fields {

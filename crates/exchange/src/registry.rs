@@ -385,6 +385,7 @@ impl Registry {
             | LedgerRecord::PolicySet { .. }
             | LedgerRecord::Refusal { .. }
             | LedgerRecord::Rejection { .. }
+            | LedgerRecord::SkipClaim { .. }
             | LedgerRecord::Timestamp { .. } => {}
         }
     }

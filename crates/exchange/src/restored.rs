@@ -18,7 +18,7 @@ use countersign_event::documents::{AgreementId, RefusalCode};
 use countersign_event::names::{Authority, Origin};
 use countersign_protocol::delivery::{BatchMessage, Cover, LogReader};
 use countersign_protocol::{AskLog, FetchBack, LogState, SignedHead};
-use countersign_store::journal::LogKind;
+use countersign_store::journal::{Erasure, LogKind};
 use countersign_tlog::fork_proof::ForkProof;
 use countersign_tlog::{
     Checkpoint, TREE_SIZE_MAX, compact_range_at, consistency_proof, verify_consistency,
@@ -631,6 +631,15 @@ impl Exchange {
 }
 
 impl Exchange {
+    /// How many entries of a copy are here from the first on, up to the first that a filter left out.
+    pub(crate) fn held_whole(&self, copy: &Log) -> u64 {
+        let size = copy.size();
+        let mut erased = self.reader().erasures(copy.number(), 0, size).into_iter();
+        erased
+            .find(|run| run.by == Erasure::FILTERED)
+            .map_or(size, |run| run.first)
+    }
+
     /// The newest head that the producer of a copy has signed for a tree that is wholly here.
     pub(crate) fn provable_head(&self, copy: &Log) -> Option<SignedHead> {
         let held = self.reader().size(copy.number())?;
@@ -685,7 +694,12 @@ impl FetchedBack {
         let Some(head) = self.head.clone().filter(|head| self.next < head.size) else {
             return Ok(None);
         };
-        let count = (head.size - self.next).min(BATCH_ENTRIES);
+        // What a filter left out of the copy cannot be given back, nor what lies behind it.
+        let whole = self.exchange.held_whole(&self.copy).min(head.size);
+        let count = whole.saturating_sub(self.next).min(BATCH_ENTRIES);
+        if count == 0 {
+            return Ok(None);
+        }
         let gathered = gather(
             &self.exchange,
             &self.copy,

@@ -93,6 +93,25 @@ impl Filter {
         Ok(filter)
     }
 
+    /// The filter that lets through what passes this one and the other: the rules of both, in this order.
+    ///
+    /// # Errors
+    /// [`FilterError`] where both together pass a limit.
+    pub fn and(&self, other: &Self) -> Result<Self, FilterError> {
+        let rules = |filter: &Self| {
+            let inner = filter.canonical.strip_prefix('[');
+            inner
+                .and_then(|inner| inner.strip_suffix(']'))
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let both: Vec<String> = [rules(self), rules(other)]
+            .into_iter()
+            .filter(|rules| !rules.is_empty())
+            .collect();
+        Self::from_canonical(&format!("[{}]", both.join(",")))
+    }
+
     fn read(rules: &[Json]) -> Result<Self, FilterError> {
         let mut reader = Reader {
             names: Names::default(),

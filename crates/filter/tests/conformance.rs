@@ -1,6 +1,11 @@
 //! The conformance cases of the CESQL specification, all of them.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic"
+)]
 
 mod tck;
 

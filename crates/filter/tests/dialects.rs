@@ -1,6 +1,6 @@
 //! The dialects of CloudEvents Subscriptions, their canonical text and digest.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use countersign_event::attributes::{AttributesBuilder, Value};
 use countersign_filter::{Filter, FilterErrorKind};
@@ -137,6 +137,26 @@ fn what_is_no_filter_is_refused_with_the_place() {
         Filter::from_json("[{]").unwrap_err().code(),
         "filter-syntax"
     );
+}
+
+#[test]
+fn two_filters_make_one_that_wants_both() {
+    let filter = |text| Filter::from_json(text).unwrap();
+    let (id, kind) = (
+        filter(r#"{"exact":{"id":"myId"}}"#),
+        filter(r#"{"prefix":{"type":"org."}}"#),
+    );
+    let both = id.and(&kind).unwrap();
+    assert_eq!(
+        both.canonical(),
+        r#"[{"exact":{"id":"myId"}},{"prefix":{"type":"org."}}]"#
+    );
+    assert!(id.matches(&event()) && !both.matches(&event()));
+    assert_eq!(id.and(&filter("[]")).unwrap(), id);
+    assert_eq!(filter("[]").and(&id).unwrap(), id);
+    assert_eq!(filter("[]").and(&filter("[]")).unwrap(), filter("[]"));
+    let long = filter(&format!(r#"{{"exact":{{"id":"{}"}}}}"#, "x".repeat(3000)));
+    assert_eq!(long.and(&long).unwrap_err().kind, FilterErrorKind::Length);
 }
 
 #[test]

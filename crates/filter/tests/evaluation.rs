@@ -1,6 +1,11 @@
 //! Expressions of every form, held against a plain evaluator.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic"
+)]
 
 mod plain;
 

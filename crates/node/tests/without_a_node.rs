@@ -345,7 +345,7 @@ fn a_filter_is_read_and_held_against_an_event() {
     assert!(stderr.contains("id == 7\n    ^\n"), "{stderr}");
     failure(&plain("data = 'x'"), "filter-meaning", 2);
     failure(&plain(&"(".repeat(100)), "filter-limit", 2);
-    failure(&check(&["--filter-json", "nothing"]), "not-found", 5);
+    failure_json(&check(&["--filter-json", "nothing"]), "not-found", 5);
 }
 
 #[test]

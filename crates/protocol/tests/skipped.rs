@@ -231,6 +231,7 @@ fn statement() -> KeyStatement {
         organization: producer.organization,
         number: 1,
         made: Timestamp(1),
+        succession: Vec::new(),
         keys: vec![RoleKey {
             role: Role::Agreement,
             key: agreement_key().public(),

@@ -13,7 +13,8 @@ use countersign_exchange::pipeline::consume::{ConsumeError, Consumption};
 use countersign_exchange::{AgreementState, Exchange};
 use countersign_protocol::delivery::BatchMessage;
 use countersign_protocol::{
-    Ended, Heads, Keys, Message as _, Notice, ReceiptMessage, Refused, Subscribe, SubscribeReady,
+    Ended, Heads, Keys, Message as _, Notice, ReceiptMessage, Refused, Skipped, Subscribe,
+    SubscribeReady,
 };
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -391,6 +392,10 @@ async fn follow(
                     Keys::KIND => {
                         let keys = Keys::read(frame.kind, &frame.body).map_err(gone)?;
                         consumption.take_keys(&keys)?;
+                    }
+                    Skipped::KIND => {
+                        let skipped = Skipped::read(frame.kind, &frame.body).map_err(gone)?;
+                        consumption.take_claim(skipped.claim);
                     }
                     Heads::KIND => {
                         let heads = Heads::read(frame.kind, &frame.body).map_err(gone)?;

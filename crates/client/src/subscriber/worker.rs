@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use countersign_event::documents::{Digest, Document as _, LogKeys, Receipt};
+use countersign_event::documents::{Digest, Document as _, LogKeys, Plan, Receipt};
 use countersign_event::dsse::Envelope;
-use countersign_filter::Filter;
+use countersign_filter::{Filter, FilterError};
 use countersign_protocol::delivery::{
     BatchFault, BatchMessage, Cover, LogReader, check_skip_claim,
 };
@@ -49,6 +49,21 @@ enum Turn {
     Stopped,
 }
 
+/// What comes: what the plan lets through, and of that what is asked for. The producer puts the two together in the same way.
+fn filter_of(plan: &Plan, own: Option<Filter>) -> Result<Option<Arc<Filter>>, SubscribeError> {
+    let refused = |error: FilterError| SubscribeError::Filter {
+        plan: plan.name.clone(),
+        error,
+    };
+    let agreed = plan.filter.as_deref().map(Filter::from_canonical);
+    let agreed = agreed.transpose().map_err(refused)?;
+    let both = match (agreed, own) {
+        (Some(agreed), Some(own)) => Some(agreed.and(&own).map_err(refused)?),
+        (agreed, own) => agreed.or(own),
+    };
+    Ok(both.map(Arc::new))
+}
+
 /// The filter of the kept receipt; `None` where there is no receipt.
 fn receipted_under(state: &SubscriptionState) -> Option<Option<Digest>> {
     let envelope = Envelope::from_json(state.receipt.as_ref()?.as_bytes()).ok()?;
@@ -67,6 +82,8 @@ pub(super) struct Worker {
     /// A verified batch (or the end) that waits for the application.
     outbox: Option<Option<EventBatch>>,
     end_was_told: bool,
+    /// What is asked for beside what the plan lets through.
+    own: Option<String>,
     filter: Option<Arc<Filter>>,
     /// The producer's word on what it left out of the batch that comes next.
     claim: Option<Vec<u8>>,
@@ -81,7 +98,9 @@ impl Worker {
         if options.start != Start::Resume {
             options.state.begin_series(options.entropy.as_mut());
         }
-        let filter = options.filter.take().map(Arc::new);
+        let own = options.filter.as_ref();
+        let own = own.map(|filter| filter.canonical().to_owned());
+        let filter = filter_of(&options.agreement.plan, options.filter.take())?;
         let digest = filter.as_ref().map(|filter| Digest(filter.digest()));
         if receipted_under(&options.state).is_some_and(|receipted| receipted != digest) {
             // Receipts of one series have one filter. Reading goes on where it was.
@@ -104,6 +123,7 @@ impl Worker {
             end: None,
             outbox: None,
             end_was_told: false,
+            own,
             filter,
             claim: None,
             options,
@@ -193,10 +213,9 @@ impl Worker {
         self.adopt_statement(&session)?;
         self.claim = None;
         let request = self.request();
-        let mut stream = match &self.filter {
+        let mut stream = match self.own.clone() {
             None => session.request(&request).await?,
             Some(filter) => {
-                let filter = filter.canonical().to_owned();
                 session
                     .request(&SubscribeFiltered { request, filter })
                     .await?

@@ -204,6 +204,9 @@ pub struct Plan {
     /// Names of the top-level members of each event's data that are shown; the others are withheld. Of a stream that commits to members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fields: Option<Vec<String>>,
+    /// Which events are delivered: the canonical text of a filter. A subscriber's own filter counts beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
 }
 
 impl Default for Plan {
@@ -218,6 +221,7 @@ impl Default for Plan {
             quota: None,
             history: None,
             fields: None,
+            filter: None,
         }
     }
 }

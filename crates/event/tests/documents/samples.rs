@@ -91,9 +91,10 @@ prop_compose! {
         quota in of(quota()),
         history in of((of(number()), of(number()))),
         fields in of(prop::collection::vec(words(), 0..3)),
+        filter in of("\\[[a-z{}\":]{0,20}\\]"),
     ) -> Plan {
         let history = history.map(|(events, seconds)| History { events, seconds });
-        Plan { name, exposure_events, erasure, rate, quota, history, fields }
+        Plan { name, exposure_events, erasure, rate, quota, history, fields, filter }
     }
 }
 

@@ -10,14 +10,15 @@ use bytes::Bytes;
 use countersign_crypto::{Hash, PublicKey, sha256_of};
 use countersign_event::control::Allows;
 use countersign_event::documents::{
-    AgreementId, Erasure as Term, KeyWrap, LogKeys, Role, SeriesId,
+    AgreementId, Digest, Erasure as Term, KeyWrap, LogKeys, Plan, Role, SeriesId,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::encryption::UnwrapError;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
+use countersign_filter::Filter;
 use countersign_protocol::delivery::{
-    BatchFault, BatchMessage, Claim, Cover, LogReader, VerifiedBatch,
+    BatchFault, BatchMessage, Claim, Cover, LogReader, VerifiedBatch, check_skip_claim,
 };
 use countersign_protocol::{
     Heads, Keys, Message as _, SignedHead, StartAt, Subscribe, SubscribeReady,
@@ -47,6 +48,10 @@ pub struct Consumption {
     reader: LogReader,
     series: ReceiptSeries,
     exposure: u64,
+    /// What the plan lets through: the producer leaves out the rest.
+    filter: Option<Arc<Filter>>,
+    /// The producer's word on what it left out of the batch that comes next.
+    claim: Option<Vec<u8>>,
     pending: VecDeque<Pending>,
     /// What is durable here, with the counts since the last receipt.
     reached: Reached,
@@ -151,6 +156,7 @@ impl Consumption {
         let producer = state.agreement.producer.authority.clone();
         let exposure = state.agreement.plan.exposure_events.max(1);
         let shows = state.agreement.plan.fields.is_some();
+        let filter = plan_filter(&state.agreement.plan)?.map(Arc::new);
         let first = series_id(agreement, &exchange.identity().node_key.public());
         // Of several, the one that was begun last: an older copy of this directory begins another.
         let own = registry.receipts.values().map(|last| &last.receipt);
@@ -181,7 +187,8 @@ impl Consumption {
         if keys.is_empty() {
             return Err(ExchangeError::UnknownAgreement);
         }
-        let reader = reader_of(exchange, &stream, keys, copy.as_deref()).taking_views(shows);
+        let reader = reader_of(exchange, &stream, keys, copy.as_deref());
+        let reader = reader.taking_views(shows).with_filter(filter.clone());
         let start = last
             .as_ref()
             .map_or(receipted.unwrap_or(0), |(last, _)| last.start);
@@ -191,11 +198,16 @@ impl Consumption {
             consumer: exchange.identity().authority().clone(),
             series,
             start,
+            filter: filter.as_ref().map(|filter| Digest(filter.digest())),
             last,
         };
         // What is copied beyond the last receipt still has to be receipted.
         let (events, bytes) = match &copy {
-            Some(copy) => exchange.count(copy, series.size(), reader.next())?,
+            Some(copy) => {
+                let (from, to) = (series.size(), reader.next());
+                let (passed, _) = exchange.count_passing(copy, from, to, filter.as_deref())?;
+                (passed.events, passed.bytes)
+            }
             None => (0, 0),
         };
         let reached = Reached {
@@ -214,6 +226,8 @@ impl Consumption {
             copy,
             series,
             exposure,
+            filter,
+            claim: None,
             pending: VecDeque::new(),
             head: reader.signed().map_or(reader.next(), |signed| signed.size),
             reached,
@@ -329,6 +343,11 @@ impl Consumption {
         }
     }
 
+    /// Takes the producer's word on what it left out of the batch that comes next.
+    pub fn take_claim(&mut self, claim: Vec<u8>) {
+        self.claim = Some(claim);
+    }
+
     /// Verifies a batch and sends it on its way to the disk. Waits while too many are on their way. `frame` is what came, for evidence.
     ///
     /// # Errors
@@ -352,6 +371,7 @@ impl Consumption {
                 return Err(self.fault(fault, frame));
             }
         };
+        self.keep_claim(&batch, frame).await?;
         let Cover::Checkpoint { head, .. } = batch.cover();
         self.head = self.head.max(head.size);
         self.paused.clear();
@@ -383,6 +403,40 @@ impl Consumption {
             bytes,
             durable,
         });
+        Ok(())
+    }
+
+    /// The claim on what a batch leaves out: verified, and in our ledger before the receipt for it.
+    async fn keep_claim(
+        &mut self,
+        batch: &VerifiedBatch,
+        frame: &[u8],
+    ) -> Result<(), ConsumeError> {
+        let claim = self.claim.take().unwrap_or_default();
+        let Some(filter) = self.filter.as_ref().filter(|_| !batch.skipped().is_empty()) else {
+            return Ok(());
+        };
+        let checked = {
+            let registry = self.exchange.registry();
+            let agreement = registry.agreements.get(&self.agreement);
+            let producer = registry.partners.get(&self.producer);
+            let (Some(agreement), Some(producer)) = (agreement, producer) else {
+                return Err(ExchangeError::UnknownAgreement.into());
+            };
+            check_skip_claim(
+                batch,
+                filter,
+                &agreement.agreement,
+                &producer.statement,
+                &claim,
+            )
+        };
+        checked.map_err(|fault| self.fault(fault, frame))?;
+        let envelope = String::from_utf8(claim).unwrap_or_default();
+        let record = LedgerRecord::SkipClaim { envelope };
+        self.exchange
+            .queue_record(Some(&self.producer), record)
+            .await?;
         Ok(())
     }
 
@@ -661,7 +715,12 @@ impl Consumption {
             end: claim.end,
             by: claim.by,
         });
-        let mut erasures: Vec<Erasure> = claimed.collect();
+        let left_out = batch.skipped().iter().map(|&(first, end)| Erasure {
+            first,
+            end,
+            by: Erasure::FILTERED,
+        });
+        let mut erasures: Vec<Erasure> = claimed.chain(left_out).collect();
         let obeys = || {
             let registry = self.exchange.registry();
             let agreement = registry.agreements.get(&self.agreement);
@@ -703,6 +762,21 @@ impl Consumption {
     }
 }
 
+/// What a plan lets through.
+pub(crate) fn plan_filter(plan: &Plan) -> Result<Option<Filter>, ExchangeError> {
+    let filter = plan
+        .filter
+        .as_deref()
+        .map(Filter::from_canonical)
+        .transpose();
+    filter.map_err(|error| {
+        ExchangeError::Proof(format!(
+            "the filter of plan `{}` is not understood: {error}",
+            plan.name
+        ))
+    })
+}
+
 /// A reader that goes on where the copy ends.
 fn reader_of(exchange: &Exchange, stream: &Origin, keys: LogKeys, copy: Option<&Log>) -> LogReader {
     let head = copy.and_then(|copy| exchange.reader().head(copy.number()));
@@ -716,7 +790,8 @@ fn reader_of(exchange: &Exchange, stream: &Origin, keys: LogKeys, copy: Option<&
     let newest = newest.filter(|newest| newest.size >= head.size);
     // What came without content and waits for the entry that allows it.
     let erased = exchange.reader().erasures(copy.number(), 0, head.size);
-    let claims = erased.iter().map(|run| Claim {
+    let erased = erased.iter().filter(|run| run.by != Erasure::FILTERED);
+    let claims = erased.map(|run| Claim {
         first: run.first,
         end: run.end,
         by: run.by,

@@ -29,6 +29,7 @@ use tokio::sync::watch;
 use super::allowance::{Amount, Limit, Room};
 use super::append::AppendError;
 use super::budget::{ALL, Budget};
+use super::consume::plan_filter;
 use super::receipt::{DeliveredRange, ReceiptFault, check_counts, check_follows};
 use crate::keyring::{has_control, read_key_entry};
 use crate::refusal::Refused;
@@ -246,6 +247,17 @@ impl Exchange {
             let reason = "the plan names fields, and this stream commits to its data as a whole";
             return Err(refuse(RefusalCode::NoAgreement, reason));
         }
+        // Ours too: what the plan lets through, and of that what is asked for.
+        let filter = match (plan_filter(&agreement.agreement.plan)?, filter) {
+            (Some(plan), Some(own)) => match plan.and(&own) {
+                Ok(both) => Some(both),
+                Err(error) => {
+                    let reason = format!("the filter beside that of the plan is too much: {error}");
+                    return Err(refuse(RefusalCode::Malformed, &reason));
+                }
+            },
+            (plan, own) => plan.or(own),
+        };
         if let Some(filter) = &filter {
             let record = LedgerRecord::Filter {
                 agreement: agreement_id,
@@ -283,6 +295,11 @@ impl Exchange {
             _ => start.max(floor),
         };
         let budget = self.budget(&agreement, &log).await?;
+        if filter.is_some() && budget.is_some() {
+            // What a part of the quota reaches is counted over all events.
+            let reason = "a plan with a rate or quota is not read under a filter";
+            return Err(refuse(RefusalCode::NotPermitted, reason));
+        }
         let series = SeriesId(request.series);
         let last = self.last_receipt(&(agreement_id, series));
         let exposure = agreement.agreement.plan.exposure_events.max(1);
@@ -434,14 +451,8 @@ impl Exchange {
         })
     }
 
-    /// Events and their data bytes in `[from, to)`.
-    pub(super) fn count(&self, log: &Log, from: u64, to: u64) -> Result<(u64, u64), ExchangeError> {
-        let (all, _) = self.count_passing(log, from, to, None)?;
-        Ok((all.events, all.bytes))
-    }
-
-    /// Those that pass a filter, and apart from them those whose content is gone. Without a filter all pass.
-    fn count_passing(
+    /// Events in `[from, to)` and their data bytes: those that pass a filter, and apart from them those whose content is gone. Without a filter all pass.
+    pub(super) fn count_passing(
         &self,
         log: &Log,
         from: u64,
@@ -564,9 +575,9 @@ fn erased_by(erased: &[Erasure], sequence: u64) -> u64 {
 
 /// Events and their data bytes.
 #[derive(Clone, Copy, Debug, Default)]
-struct Totals {
-    events: u64,
-    bytes: u64,
+pub(super) struct Totals {
+    pub(super) events: u64,
+    pub(super) bytes: u64,
 }
 
 impl Totals {
@@ -993,7 +1004,7 @@ impl Delivery {
         Ok(Metered::Batch(next))
     }
 
-    /// What the subscription shows of the log: all of it.
+    /// What the subscription shows of the log: all of it, since nothing is metered under a filter.
     fn view(&self) -> Hash {
         ALL
     }

@@ -24,6 +24,8 @@ pub struct ReceiptSeries {
     pub series: SeriesId,
     /// The first sequence of the series.
     pub start: u64,
+    /// Digest of the filter that it is under.
+    pub filter: Option<Digest>,
     /// The last receipt and the digest of its payload.
     pub last: Option<(Receipt, Hash)>,
 }
@@ -72,7 +74,7 @@ impl ReceiptSeries {
             number: self.number() + 1,
             previous: self.last.as_ref().map(|(_, digest)| Digest(*digest)),
             start: self.start,
-            filter: None,
+            filter: self.filter,
             size: reached.size,
             root: Digest(reached.root),
             events: before.0 + reached.events,
@@ -347,6 +349,7 @@ mod tests {
             consumer: "b.example".parse().unwrap(),
             series: SeriesId([2; 16]),
             start: 5,
+            filter: None,
             last: None,
         }
     }

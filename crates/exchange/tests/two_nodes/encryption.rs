@@ -184,6 +184,7 @@ async fn without_a_wrap_nothing_opens() {
         message,
         bulk,
         keys,
+        ..
     }) = next_now(&wire.delivery).await
     else {
         panic!("a batch is due");
@@ -390,6 +391,7 @@ async fn a_wrap_that_the_log_does_not_commit_to_opens_nothing() {
         message,
         bulk,
         keys,
+        ..
     }) = next_now(&wire.delivery).await
     else {
         panic!("a batch is due");

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use countersign_event::documents::{
-    AgreementId, Digest, Document as _, Level, Receipt, RefusalCode, Rejections, SeriesId,
+    AgreementId, Digest, Document as _, Level, Plan, Receipt, RefusalCode, Rejections, SeriesId,
+    Side, SkipClaim,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -11,7 +12,8 @@ use countersign_exchange::ExchangeError;
 use countersign_exchange::pipeline::deliver::{Delivery, Next};
 use countersign_filter::Filter;
 use countersign_protocol::delivery::{LogReader, check_skip_claim};
-use countersign_protocol::{StartAt, Subscribe};
+use countersign_protocol::{AskLog, StartAt, Subscribe};
+use countersign_store::journal::Erasure;
 
 use crate::support::*;
 
@@ -64,6 +66,7 @@ impl Reader {
                 message,
                 bulk,
                 claim,
+                ..
             } = next
             else {
                 break;
@@ -252,4 +255,143 @@ async fn a_filter_that_is_none_is_refused_before_anything_else() {
         };
         assert_eq!(refused.refusal.code, RefusalCode::Malformed, "{text}");
     }
+}
+
+/// A producer and a consumer with a node, whose plan has the filter.
+async fn partners_filtered(seed: u64) -> (Node, Node, AgreementId) {
+    let producer = Node::new(seed, "Producer").await;
+    let consumer = Node::new(seed + 1, "Consumer").await;
+    producer.create("s").await;
+    let plan = Plan {
+        filter: Some(filter().canonical().to_owned()),
+        ..Plan::default()
+    };
+    let invitation = producer.invite("s", Side::Producer, plan).await;
+    let agreement = join(&invitation, &producer, &consumer).await.unwrap();
+    (producer, consumer, agreement)
+}
+
+/// What a copy holds: the same entries, content of what passes and of control entries alone, and why the rest is not there.
+fn check_sparse(producer: &Node, consumer: &Node) {
+    let (log, copy) = (
+        producer.log("s"),
+        consumer.exchange.log(&producer.origin("s")).unwrap(),
+    );
+    assert_eq!(copy.head().root, log.head().root);
+    let (whole, sparse) = (
+        stored(&producer.exchange, &log),
+        stored(&consumer.exchange, &copy),
+    );
+    assert_eq!(whole.len(), sparse.len());
+    for (sequence, (whole, sparse)) in (0..).zip(whole.iter().zip(&sparse)) {
+        assert_eq!(whole.0, sparse.0);
+        let by = consumer
+            .exchange
+            .reader()
+            .erased_by(copy.number(), sequence);
+        if sequence == 0 || sequence % 10 == 0 {
+            assert_eq!((&whole.1, by), (&sparse.1, None), "{sequence}");
+        } else {
+            assert_eq!(
+                (sparse.1.len(), by),
+                (0, Some(Erasure::FILTERED)),
+                "{sequence}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_copy_under_a_plans_filter_is_sparse_and_goes_on_after_a_restart() {
+    let (mut producer, mut consumer, agreement) = partners_filtered(1750).await;
+    producer.publish("s", 1, 45).await.unwrap();
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    wire.pump().await;
+    check_sparse(&producer, &consumer);
+    drop(wire);
+    consumer.restart().await;
+    producer.publish("s", 46, 55).await.unwrap();
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    wire.pump().await;
+    drop(wire);
+    producer.restart().await;
+    consumer.lose_power(3).await;
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    wire.pump().await;
+    check_sparse(&producer, &consumer);
+    // Both sides hold the same receipts, over what came.
+    let (ours, theirs) = (
+        producer.records("receipt").await,
+        consumer.records("receipt").await,
+    );
+    assert_eq!(ours, theirs);
+    let Some(LedgerRecord::Receipt { envelope, .. }) = ours.last() else {
+        panic!("{ours:?}");
+    };
+    let last = Receipt::peek(&Envelope::from_json(envelope.as_bytes()).unwrap()).unwrap();
+    assert_eq!((last.size, last.events), (101, 10));
+    assert_eq!(last.filter, Some(Digest(filter().digest())));
+    // The consumer keeps the producer's word on all that was left out.
+    let claims = consumer.records("skip-claim").await;
+    let claims = claims.iter().map(|record| match record {
+        LedgerRecord::SkipClaim { envelope } => {
+            SkipClaim::peek(&Envelope::from_json(envelope.as_bytes()).unwrap()).unwrap()
+        }
+        other => panic!("{other:?}"),
+    });
+    let claims: Vec<SkipClaim> = claims.collect();
+    assert!(claims.iter().map(|claim| claim.skipped).sum::<u64>() >= 90);
+    assert!(
+        claims
+            .iter()
+            .all(|claim| claim.filter == Digest(filter().digest()))
+    );
+    // What is not there cannot be given back to the log's owner.
+    let request = AskLog {
+        origin: producer.origin("s").to_string(),
+        size: 101,
+    };
+    let state = consumer
+        .exchange
+        .log_state(&producer.at(&consumer), &request)
+        .await
+        .unwrap();
+    assert_eq!(state.held, 1);
+}
+
+#[tokio::test]
+async fn a_copy_takes_nothing_without_the_producers_word_on_what_is_left_out() {
+    let (producer, consumer, agreement) = partners_filtered(1760).await;
+    producer.publish("s", 1, 30).await.unwrap();
+    for claim in [None, Some(b"{}".to_vec())] {
+        let mut wire = Wire::open(&producer, &consumer, agreement).await;
+        let (message, bulk) = wire.batch().await.unwrap();
+        wire.consumption.take_claim(claim.unwrap_or_default());
+        let refused = wire.take(message, bulk).await;
+        assert!(refused.is_err(), "{refused:?}");
+        let copy = consumer.exchange.log(&producer.origin("s"));
+        assert_eq!(copy.map_or(0, |copy| copy.size()), 0);
+    }
+    assert!(!consumer.records("fault").await.is_empty());
+    // An own filter counts beside that of the plan.
+    let request = subscribe_at(&producer, "s", agreement, StartAt::Sequence(0));
+    let own = Filter::from_json(r#"{"exact":{"id":"n-20"}}"#).unwrap();
+    let peer = consumer.at(&producer);
+    let opened = producer
+        .exchange
+        .open_filtered(&peer, &request, Some(own.canonical()))
+        .await;
+    let (ready, delivery) = opened.unwrap();
+    let (origin, key) = (
+        producer.origin("s"),
+        producer.exchange.identity().log_key.public(),
+    );
+    let both = filter().and(&own).unwrap();
+    let reader = LogReader::from_ready(origin.as_str(), key, &ready, None).unwrap();
+    let mut reader = reader.with_filter(Some(Arc::new(both)));
+    let Some(Next::Batch { message, bulk, .. }) = next_now(&delivery).await else {
+        panic!("there is something to read");
+    };
+    let batch = reader.take(message, bulk.concat().into()).unwrap();
+    assert_eq!((batch.events(), batch.end()), (1, 31));
 }

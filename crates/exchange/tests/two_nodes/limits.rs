@@ -364,3 +364,19 @@ async fn a_publisher_that_is_too_fast_is_told_when_to_go_on_and_others_are_not_h
     producer.exchange.throttle_publishers(0);
     producer.publish("s", number, 1_000).await.unwrap();
 }
+
+#[tokio::test]
+async fn nothing_is_metered_under_a_filter() {
+    let plan = Plan {
+        filter: Some(r#"[{"suffix":{"id":"0"}}]"#.to_owned()),
+        ..quota(Some(5), None)
+    };
+    let (producer, consumer, agreement) = under(360, plan).await;
+    let request = subscribe_at(&producer, "s", agreement, StartAt::Sequence(0));
+    let peer = consumer.at(&producer);
+    let opened = producer.exchange.open_delivery(&peer, &request).await;
+    let Err(countersign_exchange::ExchangeError::Refused(refused)) = opened.map(drop) else {
+        panic!("a metered plan has a filter");
+    };
+    assert!(refused.refusal.reason.contains("rate or quota"));
+}

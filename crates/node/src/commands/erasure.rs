@@ -4,7 +4,7 @@ use countersign_event::control::Retention;
 use countersign_event::documents::Outcome;
 use countersign_event::names::Origin;
 use countersign_exchange::{EraseFault, Log, RequestState};
-use countersign_store::journal::LogKind;
+use countersign_store::journal::{Erasure, LogKind};
 use serde_json::{Value, json};
 
 use super::{LocalNode, exchange_error, internal};
@@ -203,6 +203,9 @@ impl Gap {
     }
 
     pub(super) fn line(&self, node: &LocalNode, log: &Log) -> Result<String, CommandError> {
+        if self.by == Erasure::FILTERED {
+            return Ok(filtered_line(self.first, self.end));
+        }
         let says = node.exchange.allows_at(log, self.by);
         let says = says.map_err(|error| exchange_error(error.into()))?;
         let reason = says.map_or("claimed", |says| says.word());
@@ -218,11 +221,25 @@ pub(crate) fn gap_line(first: u64, end: u64, by: u64, reason: &str) -> String {
         .to_string()
 }
 
+/// The line that stands for entries that a filter left out.
+pub(crate) fn filtered_line(first: u64, end: u64) -> String {
+    let last = end.saturating_sub(1);
+    json!({ "sequence": last, "gap": { "first": first, "end": end, "reason": "filtered" } })
+        .to_string()
+}
+
 /// What a person is told of such a line; `None` of another.
 pub(crate) fn gap_note(line: &Value) -> Option<String> {
     let gap = line.get("gap")?;
     let (first, end) = (gap["first"].as_u64()?, gap["end"].as_u64()?);
-    let (reason, by) = (gap["reason"].as_str()?, gap["by"].as_u64()?);
+    let reason = gap["reason"].as_str()?;
+    if reason == "filtered" {
+        let last = end.saturating_sub(1);
+        return Some(format!(
+            "entries {first} to {last} were left out by the filter"
+        ));
+    }
+    let by = gap["by"].as_u64()?;
     let entries = match end.saturating_sub(1) {
         last if last == first => format!("entry {first} has"),
         last => format!("entries {first} to {last} have"),

@@ -1,7 +1,7 @@
 //! The ledger and its receipts.
 
 use countersign_event::documents::{
-    Document as _, ErasureAnswer, ErasureRequest, KeyWrap, Receipt, Refusal, Termination,
+    Document as _, ErasureAnswer, ErasureRequest, KeyWrap, Receipt, Refusal, SkipClaim, Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -291,6 +291,18 @@ fn summary(record: &LedgerRecord) -> String {
         }
         LedgerRecord::Rejection { .. } => "event rejected by the consumer".to_owned(),
         LedgerRecord::Revocation { reason, .. } => format!("access revoked: {reason}"),
+        LedgerRecord::SkipClaim { envelope } => {
+            let claim = peek(envelope).and_then(|envelope| SkipClaim::peek(&envelope).ok());
+            claim.map_or_else(
+                || "claim on what a filter left out".to_owned(),
+                |claim| {
+                    format!(
+                        "{} entries between {} and {} left out by the filter",
+                        claim.skipped, claim.from, claim.size
+                    )
+                },
+            )
+        }
         LedgerRecord::Termination { envelope } => {
             let end = peek(envelope).and_then(|envelope| Termination::peek(&envelope).ok());
             end.map_or_else(

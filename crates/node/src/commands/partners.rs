@@ -589,6 +589,7 @@ fn terms_value(
         "quota": agreement.plan.quota,
         "history": agreement.plan.history,
         "fields": agreement.plan.fields,
+        "filter": agreement.plan.filter,
         "plan_digest": hex::encode(agreement.plan.digest()),
         "from": agreement.from.to_rfc3339(),
         "until": agreement.until.map(Timestamp::to_rfc3339),

@@ -2,6 +2,7 @@
 
 use countersign_event::documents::{Plan, Plans};
 use countersign_exchange::SetPlansError;
+use countersign_filter::Filter;
 use countersign_store::journal::LogKind;
 use serde_json::{Value, json};
 
@@ -82,6 +83,7 @@ pub(crate) fn plan_value(stream: Option<&str>, plan: &Plan) -> Value {
             let parts: Vec<String> = events.into_iter().chain(bytes).collect();
             format!("{} a {}", parts.join(", "), quota.period)
         }),
+        "filter": plan.filter,
         "history": plan.history.map(|history| {
             let events = history.events.map(|events| format!("{events} entries"));
             let seconds = history.seconds.map(|seconds| format!("{seconds} s"));
@@ -111,6 +113,17 @@ pub(crate) fn parse_plans(text: &str, is_json: bool) -> Result<Plans, CommandErr
         toml::from_str(text).map_err(|error| invalid(&error))?
     };
     plans.check().map_err(|error| invalid(&error))?;
+    for plan in &plans.plans {
+        let Some(text) = &plan.filter else { continue };
+        Filter::from_canonical(text).map_err(|error| {
+            let name = &plan.name;
+            CommandError::new(
+                ErrorCode::PlanInvalid,
+                format_args!("plan `{name}`: the filter is not understood: {error}"),
+            )
+            .advise("`countersign filter check` shows the canonical text of a filter")
+        })?;
+    }
     Ok(plans)
 }
 

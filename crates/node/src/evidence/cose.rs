@@ -6,6 +6,7 @@ use std::sync::Arc;
 use countersign_audit::{COSE_PROOF, cose_files};
 use countersign_event::names::Origin;
 use countersign_exchange::Exchange;
+use countersign_store::journal::Erasure;
 use countersign_tlog::cose_receipt::CoseReceipt;
 use countersign_tlog::leaf_hash;
 
@@ -47,7 +48,7 @@ pub async fn prove_event_in_cose(
             source,
         })?;
         let erased_by = exchange.reader().erased_by(log.number, sequence);
-        let erased_by = erased_by.filter(|_| event.content.is_none());
+        let erased_by = erased_by.filter(|by| event.content.is_none() && *by != Erasure::FILTERED);
         let proven = Proven::Event {
             sequence,
             size,

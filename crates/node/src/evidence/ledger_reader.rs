@@ -172,6 +172,7 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
         | LedgerRecord::PolicySet { .. }
         | LedgerRecord::Region { .. }
         | LedgerRecord::Revocation { .. }
+        | LedgerRecord::SkipClaim { .. }
         | LedgerRecord::Timestamp { .. }
         | LedgerRecord::Token { .. } => None,
     }

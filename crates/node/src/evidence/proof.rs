@@ -10,7 +10,7 @@ use countersign_event::content::view_content;
 use countersign_event::dsse::Envelope;
 use countersign_event::names::Origin;
 use countersign_exchange::Exchange;
-use countersign_store::journal::{JournalReader, ReadError, StoredEntry};
+use countersign_store::journal::{Erasure, JournalReader, ReadError, StoredEntry};
 use countersign_tlog::add_checkpoint::AddCheckpoint;
 use countersign_tlog::proof_file::ProofFile;
 use countersign_tlog::{ProveError, consistency_proof, inclusion_proof, leaf_hash};
@@ -98,7 +98,8 @@ pub async fn prove_event(
         proof.timestamp = timestamp;
         let size = log.checkpoint.size;
         let erased_by = exchange.reader().erased_by(log.number, sequence);
-        let erased_by = erased_by.filter(|_| proof.content.is_none());
+        // What a filter left out was never here: there is no entry to name.
+        let erased_by = erased_by.filter(|by| proof.content.is_none() && *by != Erasure::FILTERED);
         let proven = Proven::Event {
             sequence,
             size,

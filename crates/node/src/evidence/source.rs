@@ -14,7 +14,7 @@ use countersign_event::entry::ENTRY_BYTES;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::Origin;
 use countersign_exchange::{Exchange, read_allows};
-use countersign_store::journal::{JournalReader, LogNumber, ReadError, Run};
+use countersign_store::journal::{Erasure, JournalReader, LogNumber, ReadError, Run};
 use countersign_tlog::NodeSource as _;
 
 use super::LeftOut;
@@ -195,6 +195,7 @@ impl ExchangeSource {
         // One expiry speaks for many entries, one after the other.
         let reason = match self.gone_by {
             Some((known, reason)) if by == Some(known) => reason,
+            _ if by == Some(Erasure::FILTERED) => "filtered",
             _ => match by
                 .map(|by| read_allows(&self.reader, log, by))
                 .transpose()?

@@ -148,8 +148,13 @@ pub struct Erasure {
     pub first: u64,
     /// Sequence after the last.
     pub end: u64,
-    /// Sequence of the control entry of the log that allows it.
+    /// Sequence of the control entry of the log that allows it; [`Erasure::FILTERED`] where the content never came.
     pub by: u64,
+}
+
+impl Erasure {
+    /// In place of a control entry: the producer of a copied log left the entries out, since they do not pass the filter. Persisted; no log reaches it.
+    pub const FILTERED: u64 = u64::MAX;
 }
 
 /// How long the parts of one entry's content are; 64 bytes of salts stand before them.

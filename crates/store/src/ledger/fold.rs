@@ -3,7 +3,7 @@
 
 use countersign_event::documents::{
     Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, KeyWrap,
-    Receipt, Refusal, Rejection, Termination,
+    Receipt, Refusal, Rejection, SkipClaim, Termination,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -220,6 +220,12 @@ impl Fold<'_> {
                 let document: Rejection = peek(&envelope)?;
                 *stream = Some(document.stream.clone());
                 self.rejection(at, document, envelope).await
+            }
+            LedgerRecord::SkipClaim { envelope } => {
+                let document: SkipClaim = peek(&envelope)?;
+                *stream = Some(document.stream);
+                self.counterparty()?;
+                Ok(())
             }
             LedgerRecord::Refusal { envelope } => {
                 let document: Refusal = peek(&envelope)?;

@@ -318,6 +318,9 @@ impl Stage {
 }
 
 fn content_input(lengths: &Lengths) -> ContentInput {
+    if lengths.is_absent() {
+        return ContentInput::ABSENT;
+    }
     ContentInput {
         attribute_bytes: lengths.attribute_bytes,
         data_part_bytes: lengths.data_part_bytes,

@@ -109,8 +109,11 @@ impl Wire {
                 message,
                 bulk,
                 keys,
-                ..
+                claim,
             } => {
+                if let Some(claim) = claim {
+                    self.consumption.take_claim(claim.to_json());
+                }
                 if !keys.is_empty() {
                     let envelopes = keys.iter().map(Envelope::to_json).collect();
                     self.consumption.take_keys(&Keys { envelopes }).unwrap();
@@ -133,8 +136,11 @@ impl Wire {
                 message,
                 bulk,
                 keys,
-                ..
+                claim,
             } => {
+                if let Some(claim) = claim {
+                    self.consumption.take_claim(claim.to_json());
+                }
                 if !keys.is_empty() {
                     let envelopes = keys.iter().map(Envelope::to_json).collect();
                     self.consumption.take_keys(&Keys { envelopes }).unwrap();

@@ -52,6 +52,7 @@ pub(super) fn of_subscription(error: SubscribeError, evidence: Option<PathBuf>) 
         SubscribeError::Session(error) => return of_session(error),
         SubscribeError::AckAhead { .. } => ErrorCode::Internal,
         SubscribeError::Fault { .. } => ErrorCode::VerificationFailed,
+        SubscribeError::Filter { .. } => ErrorCode::FilterMeaning,
         SubscribeError::Keep { .. } => ErrorCode::Io,
         SubscribeError::Message { .. } => ErrorCode::Malformed,
         SubscribeError::NoLogKey { .. } => ErrorCode::StatementInvalid,
