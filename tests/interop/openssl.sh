@@ -101,4 +101,16 @@ for file in whole/documents/receipt-*.json; do
     count=$((count + 1))
 done
 [ $count = 2 ] || fail "$count receipts are in the bundle, and 2 should be"
+# Key files under a passphrase are OpenSSL's too, and hold the keys that they held before.
+for pid in $nodes; do kill "$pid"; wait "$pid" || true; done
+nodes=
+echo "one line, with spaces" >passphrase
+echo "another line" >other
+chmod 600 passphrase
+public() { openssl pkey -in "$1" -passin "file:$2" -pubout 2>/dev/null; }
+public acme/keys/log.pem other >before
+COUNTERSIGN_KEYS_PASSPHRASE_FILE=$work/passphrase countersign key protect --data acme >/dev/null
+public acme/keys/log.pem passphrase >after
+cmp -s before after || fail "a key under a passphrase is another one"
+public acme/keys/log.pem other && fail "a key opens under another passphrase"
 echo "openssl: the chain of signatures holds from the trusted fingerprint to the receipts"

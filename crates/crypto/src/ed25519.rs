@@ -24,6 +24,14 @@ pub enum KeyError {
     /// The bytes are no point on the curve.
     #[error("these 32 bytes are not a point of the Ed25519 curve")]
     NotAPoint,
+    /// The passphrase is another, or the bytes under it were altered.
+    #[error("the passphrase does not open this key")]
+    Passphrase,
+    /// Under a passphrase in a form that is not read here, or that asks for too much work.
+    #[error(
+        "this key is under a passphrase in another form than PBES2 with scrypt (of at most 64 MiB) and AES-256-CBC"
+    )]
+    Protection,
     /// The point has a small-order or torsion component: signatures under it could be made to verify for other messages.
     #[error("this Ed25519 key is weak (it has a small-order component) and is refused")]
     Weak,
@@ -300,6 +308,13 @@ impl SigningKey {
         };
         let document = bytes.to_pkcs8_der().map_err(|_| KeyError::Malformed)?;
         Ok(Zeroizing::new(document.as_bytes().to_vec()))
+    }
+
+    /// Reads PKCS#8 DER.
+    pub(crate) fn from_pkcs8_der(der: &[u8]) -> Result<Self, KeyError> {
+        ed25519_dalek::SigningKey::from_pkcs8_der(der)
+            .map(Self)
+            .map_err(|_| KeyError::Malformed)
     }
 
     /// Signs `message`. Ed25519 is deterministic: the same message gives the same signature.

@@ -13,6 +13,7 @@ mod ed25519;
 mod entropy;
 mod hmac;
 mod hpke;
+mod protected_key;
 mod sha256;
 mod timestamp;
 mod work;
@@ -26,6 +27,7 @@ pub use ed25519::{
 pub use entropy::{Entropy, EntropyError, OsEntropy, SeededEntropy};
 pub use hmac::HmacKey;
 pub use hpke::{HpkeSealed, WeakRecipient, X25519PublicKey, X25519SecretKey};
+pub use protected_key::{PASSPHRASE_BYTES_MAX, Passphrase, PassphraseError, is_protected_pem};
 pub use sha256::{Hash, Sha256Stream, sha256, sha256_headed, sha256_headed_pair, sha256_of};
 pub use timestamp::{
     TIMESTAMP_TOKEN_BYTES_MAX, TimestampError, TimestampToken, TsaRoots, TsaRootsError,

@@ -19,8 +19,12 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use countersign_crypto::PublicKey;
 
 use crate::keys::{self, KeyFileError, NodeKeys};
+use crate::passphrase::KeySettings;
 
 /// The format that this program writes and reads. Persisted; goes up when an older program could misread what a newer one wrote.
 pub const FORMAT: u32 = 1;
@@ -171,6 +175,8 @@ pub fn choose(
 #[derive(Clone, Debug)]
 pub struct DataDir {
     path: PathBuf,
+    /// Whose key is in each key file that was opened: opening one again takes time, and the passphrase.
+    keys: Arc<Mutex<Vec<(PathBuf, PublicKey)>>>,
 }
 
 /// The right to use a data directory; dropping it lets the next process in.
@@ -267,6 +273,7 @@ impl DataDir {
         }
         let dir = Self {
             path: path.to_owned(),
+            keys: Arc::default(),
         };
         let expected = [
             ("countersign.toml", dir.config_file()),
@@ -283,18 +290,8 @@ impl DataDir {
                 });
             }
         }
-        for name in [
-            "organization",
-            "node",
-            "log",
-            "agreement",
-            "receipt",
-            "witness",
-            "encryption",
-        ] {
-            for path in keys::key_files(&dir.keys_dir(), name)? {
-                keys::check_private(&path)?;
-            }
+        for path in keys::all_files(&dir.keys_dir())? {
+            keys::check_private(&path)?;
         }
         Ok(dir)
     }
@@ -332,8 +329,26 @@ impl DataDir {
     ///
     /// # Errors
     /// [`KeyFileError`].
-    pub fn load_keys(&self) -> Result<NodeKeys, KeyFileError> {
-        NodeKeys::load(&self.keys_dir(), &self.statement_file())
+    pub fn load_keys(&self, settings: &KeySettings) -> Result<NodeKeys, KeyFileError> {
+        let keys = NodeKeys::load(&self.keys_dir(), &self.statement_file(), settings)?;
+        *self.opened() = keys.files.clone();
+        Ok(keys)
+    }
+
+    /// Which file has a key, of those that were opened and are still there.
+    pub(crate) fn file_of(&self, key: &PublicKey) -> Option<PathBuf> {
+        let opened = self.opened();
+        let has = |(path, held): &&(PathBuf, PublicKey)| held == key && path.exists();
+        opened.iter().find(has).map(|(path, _)| path.clone())
+    }
+
+    /// Takes note of a key file that was made.
+    pub(crate) fn add_key_file(&self, path: PathBuf, key: PublicKey) {
+        self.opened().push((path, key));
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Vec<(PathBuf, PublicKey)>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The directory itself.

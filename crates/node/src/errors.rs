@@ -93,6 +93,8 @@ error_codes! {
     Io = "io",
     /// A key file is no key, or not the one that the key statement names.
     KeyInvalid = "key-invalid",
+    /// A key file is under a passphrase, and none is set.
+    KeyLocked = "key-locked",
     /// A key file is missing.
     KeyMissing = "key-missing",
     /// Others may read a key file.
@@ -117,6 +119,10 @@ error_codes! {
     NotFound = "not-found",
     /// No policy permits it.
     NotPermitted = "not-permitted",
+    /// The passphrase of the keys cannot be had.
+    PassphraseMissing = "passphrase-missing",
+    /// The passphrase does not open a key.
+    PassphraseWrong = "passphrase-wrong",
     /// A person at the other side has to confirm first.
     Pending = "pending",
     /// A plan cannot be offered, or its file is not read.

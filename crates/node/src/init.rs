@@ -20,7 +20,8 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::data_dir::FORMAT;
-use crate::keys::{ROLES, key_path};
+use crate::keys::{ORGANIZATION, ROLES, key_path};
+use crate::passphrase::PassphraseFault;
 
 /// The policy that a new node starts with.
 pub const STARTER_POLICY: &str = include_str!("../../../policies/starter.cedar");
@@ -107,6 +108,9 @@ pub enum InitError {
     /// A key could not be written as PEM.
     #[error("a new key could not be encoded: {0}")]
     Key(#[from] KeyError),
+    /// The keys were to be under a passphrase that cannot be had.
+    #[error(transparent)]
+    Passphrase(#[from] PassphraseFault),
     /// The place is a mount point, onto which nothing can be renamed.
     #[error(
         "`{path}` is a mount point; a data directory is made beside its place and then renamed"
@@ -275,16 +279,25 @@ fn fill(
     dir: &Path,
     options: &InitOptions,
     identity: &NewIdentity,
-    entropy: Box<dyn Entropy>,
+    mut entropy: Box<dyn Entropy>,
 ) -> Result<(), InitError> {
     for name in ["keys", "policies", "evidence"] {
         make_dir(&dir.join(name))?;
     }
     let keys = dir.join("keys");
-    let organization = identity.organization.to_pem()?;
-    make_file(&key_path(&keys, "organization"), organization.as_bytes())?;
+    let settings = &options.config.keys;
+    let passphrase = match settings.is_set() {
+        true => Some(settings.passphrase()?),
+        false => None,
+    };
+    let mut pem = |key: &SigningKey| match &passphrase {
+        Some(passphrase) => key.to_protected_pem(passphrase, &mut *entropy),
+        None => key.to_pem(),
+    };
+    let organization = pem(&identity.organization)?;
+    make_file(&key_path(&keys, ORGANIZATION), organization.as_bytes())?;
     for (name, key) in &identity.keys {
-        make_file(&key_path(&keys, name), key.to_pem()?.as_bytes())?;
+        make_file(&key_path(&keys, name), pem(key)?.as_bytes())?;
     }
     let statement = identity.statement.sign_with(&identity.organization);
     make_file(&dir.join("key-statement.json"), &statement.to_json())?;

@@ -1,4 +1,4 @@
-//! Key files: PKCS#8 version 1 PEM, readable by their owner only, and checked against the key statement when they are loaded.
+//! Key files: PKCS#8 version 1 PEM, plain or under a passphrase (`schemas/key-file.md`), readable by their owner only, and checked against the key statement when they are loaded.
 //!
 //! ```text
 //! keys/organization.pem   signs key statements; may be kept elsewhere
@@ -19,14 +19,22 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use countersign_crypto::{KeyError, SigningKey};
+use countersign_crypto::{KeyError, Passphrase, PublicKey, SigningKey, is_protected_pem};
 use countersign_event::documents::{KeyStatement, Role, StatementError};
 use countersign_event::dsse::{ENVELOPE_BYTES_MAX, Envelope, EnvelopeError};
 use countersign_exchange::Identity;
 use zeroize::Zeroizing;
 
+use crate::passphrase::{KeySettings, PassphraseFault};
+
 /// Largest key file that is read. A PKCS#8 version 1 Ed25519 key takes 119 bytes; comments around it are allowed.
 pub const KEY_FILE_BYTES_MAX: u64 = 4096;
+
+/// What the organization key's files are called.
+pub(crate) const ORGANIZATION: &str = "organization";
+
+/// Key files under a passphrase that are opened at the same time.
+const OPENED_AT_ONCE: usize = 4;
 
 /// The role keys that a node needs, in the order in which they are made and listed.
 pub const ROLES: [Role; 6] = [
@@ -56,6 +64,12 @@ pub enum KeyFileError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Under a passphrase, which was not asked for.
+    #[error("`{path}` is under a passphrase, and no passphrase is set for it")]
+    Locked {
+        /// The file.
+        path: PathBuf,
     },
     /// Not the key that the key statement delegates.
     #[error("`{path}` is not the {role} key that the key statement names")]
@@ -91,6 +105,15 @@ pub enum KeyFileError {
         /// The effective user of this process.
         own: u32,
     },
+    /// The passphrase is another.
+    #[error("the passphrase does not open `{path}`")]
+    Passphrase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The passphrase cannot be had.
+    #[error(transparent)]
+    PassphraseSource(#[from] PassphraseFault),
     /// The key statement is missing a part, or does not verify.
     #[error("`{path}` is not a valid key statement: {source}")]
     Statement {
@@ -135,6 +158,18 @@ pub struct NodeKeys {
     pub witness: SigningKey,
     /// Opens the keys of encrypted streams.
     pub encryption: SigningKey,
+    /// The files that were read, and whose key is in each.
+    pub files: Vec<(PathBuf, PublicKey)>,
+}
+
+/// A key file that was opened.
+pub(crate) struct KeyFile {
+    /// Its role, or `organization`.
+    pub(crate) name: &'static str,
+    pub(crate) path: PathBuf,
+    pub(crate) key: SigningKey,
+    /// Whether it is under a passphrase.
+    pub(crate) protected: bool,
 }
 
 impl NodeKeys {
@@ -143,27 +178,32 @@ impl NodeKeys {
     ///
     /// # Errors
     /// [`KeyFileError`].
-    pub fn load(keys_dir: &Path, statement_path: &Path) -> Result<Self, KeyFileError> {
+    pub fn load(
+        keys_dir: &Path,
+        statement_path: &Path,
+        settings: &KeySettings,
+    ) -> Result<Self, KeyFileError> {
         let (statement, envelope) = read_statement(statement_path)?;
+        let files = open_all(keys_dir, || Ok(settings.passphrase()?))?;
+        let of = |name: &'static str| files.iter().filter(move |file| file.name == name);
         let line = statement.organization_keys();
         let mut organization = None;
-        for (path, key) in read_all(keys_dir, "organization")? {
+        for KeyFile { path, key, .. } in of(ORGANIZATION) {
             match line.iter().rposition(|known| *known == key.public()) {
-                Some(at) if at + 1 == line.len() => organization = Some(key),
+                Some(at) if at + 1 == line.len() => organization = Some(key.clone()),
                 // One that gave its place away.
                 Some(_) => {}
                 None => {
                     return Err(KeyFileError::Mismatch {
-                        path,
+                        path: path.clone(),
                         role: "organization",
                     });
                 }
             }
         }
         let load = |role: Role| -> Result<(SigningKey, Vec<SigningKey>), KeyFileError> {
-            let files = read_all(keys_dir, role.as_str())?;
             let path = key_path(keys_dir, role.as_str());
-            if files.is_empty() {
+            if of(role.as_str()).next().is_none() {
                 return Err(KeyFileError::Missing { path });
             }
             let from = |key: &SigningKey| {
@@ -172,9 +212,8 @@ impl NodeKeys {
                     .find(|stated| stated.key == key.public())
                     .map(|stated| stated.from)
             };
-            let mut named: Vec<_> = files
-                .into_iter()
-                .filter_map(|(_, key)| Some((from(&key)?, key)))
+            let mut named: Vec<_> = of(role.as_str())
+                .filter_map(|file| Some((from(&file.key)?, file.key.clone())))
                 .collect();
             named.sort_by_key(|(from, _)| *from);
             let newest = named.pop().map(|(_, key)| key);
@@ -192,6 +231,10 @@ impl NodeKeys {
             receipt: load(Role::Receipt)?.0,
             witness: load(Role::Witness)?.0,
             encryption: load(Role::Encryption)?.0,
+            files: files
+                .iter()
+                .map(|file| (file.path.clone(), file.key.public()))
+                .collect(),
             organization,
             statement,
             envelope,
@@ -241,10 +284,122 @@ pub fn key_files(keys_dir: &Path, name: &str) -> Result<Vec<PathBuf>, KeyFileErr
     Ok(found)
 }
 
-fn read_all(keys_dir: &Path, name: &str) -> Result<Vec<(PathBuf, SigningKey)>, KeyFileError> {
-    let paths = key_files(keys_dir, name)?;
-    let read = |path: PathBuf| Ok((path.clone(), read_key(&path)?));
-    paths.into_iter().map(read).collect()
+/// All key files of a folder, by role and name.
+pub(crate) fn all_files(keys_dir: &Path) -> Result<Vec<PathBuf>, KeyFileError> {
+    let mut found = Vec::new();
+    for name in names() {
+        found.extend(key_files(keys_dir, name)?);
+    }
+    Ok(found)
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    std::iter::once(ORGANIZATION).chain(ROLES.map(Role::as_str))
+}
+
+/// Opens all key files of a folder. The passphrase is asked for once, and only where a file needs it.
+///
+/// # Errors
+/// [`KeyFileError`].
+pub(crate) fn open_all(
+    keys_dir: &Path,
+    passphrase: impl FnOnce() -> Result<Passphrase, KeyFileError>,
+) -> Result<Vec<KeyFile>, KeyFileError> {
+    let mut texts = Vec::new();
+    for name in names() {
+        for path in key_files(keys_dir, name)? {
+            let pem = read_pem(&path)?;
+            texts.push((name, path, pem));
+        }
+    }
+    let locked = texts.iter().find(|(_, _, pem)| is_protected_pem(pem));
+    let passphrase = match locked {
+        None => None,
+        Some((_, path, _)) => Some(asked(path, passphrase)?),
+    };
+    let open = |(name, path, pem): (&'static str, PathBuf, Zeroizing<String>)| {
+        let key = key_of(&path, &pem, passphrase.as_ref())?;
+        Ok::<KeyFile, KeyFileError>(KeyFile {
+            name,
+            key,
+            protected: is_protected_pem(&pem),
+            path,
+        })
+    };
+    let panicked = |_| {
+        let source = io::Error::other("a key file could not be opened");
+        io_error(keys_dir, source)
+    };
+    let mut opened = Vec::with_capacity(texts.len());
+    let mut texts = texts.into_iter().peekable();
+    while texts.peek().is_some() {
+        // Each takes a fifth of a second of one processor, and 16 MiB.
+        std::thread::scope(|scope| {
+            let opening: Vec<_> = texts
+                .by_ref()
+                .take(OPENED_AT_ONCE)
+                .map(|text| scope.spawn(|| open(text)))
+                .collect();
+            for one in opening {
+                opened.push(one.join().map_err(panicked)??);
+            }
+            Ok::<(), KeyFileError>(())
+        })?;
+    }
+    Ok(opened)
+}
+
+/// The passphrase for a file that needs one.
+fn asked(
+    path: &Path,
+    passphrase: impl FnOnce() -> Result<Passphrase, KeyFileError>,
+) -> Result<Passphrase, KeyFileError> {
+    passphrase().map_err(|error| match error {
+        KeyFileError::PassphraseSource(PassphraseFault::NotSet) => KeyFileError::Locked {
+            path: path.to_owned(),
+        },
+        error => error,
+    })
+}
+
+/// Whether a key file is under a passphrase.
+pub(crate) fn is_protected(path: &Path) -> Result<bool, KeyFileError> {
+    Ok(is_protected_pem(&read_pem(path)?))
+}
+
+fn read_pem(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+    let file = open_private(path)?;
+    // All of it at once: what a growing string leaves behind is not wiped.
+    let mut pem = Zeroizing::new(String::with_capacity(KEY_FILE_BYTES_MAX as usize + 1));
+    file.take(KEY_FILE_BYTES_MAX)
+        .read_to_string(&mut pem)
+        .map_err(|source| io_error(path, source))?;
+    Ok(pem)
+}
+
+/// Reads one key file with a passphrase that is there already.
+pub(crate) fn open_with(path: &Path, passphrase: &Passphrase) -> Result<SigningKey, KeyFileError> {
+    key_of(path, &read_pem(path)?, Some(passphrase))
+}
+
+fn key_of(
+    path: &Path,
+    pem: &str,
+    passphrase: Option<&Passphrase>,
+) -> Result<SigningKey, KeyFileError> {
+    let path = || path.to_owned();
+    let opened = match (is_protected_pem(pem), passphrase) {
+        (false, _) => SigningKey::from_pem(pem),
+        (true, Some(passphrase)) => SigningKey::from_protected_pem(pem, passphrase),
+        (true, None) => return Err(KeyFileError::Locked { path: path() }),
+    };
+    opened.map_err(|source| match source {
+        KeyError::Passphrase => KeyFileError::Passphrase { path: path() },
+        source => KeyFileError::Invalid {
+            path: path(),
+            source,
+        },
+    })
 }
 
 /// Where the key named `name` lies.
@@ -253,20 +408,25 @@ pub fn key_path(keys_dir: &Path, name: &str) -> PathBuf {
     keys_dir.join(format!("{name}.pem"))
 }
 
-/// Reads one key file.
+/// Reads one key file that is under no passphrase.
 ///
 /// # Errors
 /// [`KeyFileError`]: among others [`KeyFileError::Mode`] where anybody but its owner may use it.
 pub fn read_key(path: &Path) -> Result<SigningKey, KeyFileError> {
-    let file = open_private(path)?;
-    let mut pem = Zeroizing::new(String::new());
-    file.take(KEY_FILE_BYTES_MAX)
-        .read_to_string(&mut pem)
-        .map_err(|source| io_error(path, source))?;
-    SigningKey::from_pem(&pem).map_err(|source| KeyFileError::Invalid {
-        path: path.to_owned(),
-        source,
-    })
+    key_of(path, &read_pem(path)?, None)
+}
+
+/// Reads one key file, with the passphrase of the settings where it needs one.
+///
+/// # Errors
+/// [`KeyFileError`].
+pub fn read_key_with(path: &Path, settings: &KeySettings) -> Result<SigningKey, KeyFileError> {
+    let pem = read_pem(path)?;
+    let passphrase = match is_protected_pem(&pem) {
+        true => Some(asked(path, || Ok(settings.passphrase()?))?),
+        false => None,
+    };
+    key_of(path, &pem, passphrase.as_ref())
 }
 
 /// Checks owner and mode of a key file without reading it; a file that is not there is fine.
@@ -281,7 +441,7 @@ pub fn check_private(path: &Path) -> Result<(), KeyFileError> {
 }
 
 /// The checks are made on the open file, so that what was checked is what is read.
-fn open_private(path: &Path) -> Result<File, KeyFileError> {
+pub(crate) fn open_private(path: &Path) -> Result<File, KeyFileError> {
     let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let file = File::options()
         .read(true)

@@ -70,7 +70,7 @@ pub enum PolicyFileError {
 /// # Errors
 /// [`OpenNodeError`].
 pub async fn open(dir: &DataDir, config: &Config) -> Result<Arc<Exchange>, OpenNodeError> {
-    let keys = dir.load_keys()?;
+    let keys = dir.load_keys(&config.keys)?;
     let policies =
         PolicySet::load(&read_policies(&dir.policies_dir())?).map_err(PolicyFileError::from)?;
     let disk = Arc::new(RealDisk);

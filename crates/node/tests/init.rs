@@ -18,6 +18,7 @@ use countersign::config::Config;
 use countersign::data_dir::{DataDir, DataDirError};
 use countersign::init::{InitError, InitOptions, InitReport, init};
 use countersign::keys::KeyFileError;
+use countersign::passphrase::KeySettings;
 use countersign_crypto::{SeededEntropy, SigningKey};
 use countersign_event::time::Timestamp;
 use support::run;
@@ -69,7 +70,7 @@ fn init_makes_a_directory_that_opens_with_all_keys_delegated() {
     let parent = tempfile::tempdir().unwrap();
     let (data, report) = make(parent.path());
     let dir = DataDir::open(&data).unwrap();
-    let keys = dir.load_keys().unwrap();
+    let keys = dir.load_keys(&KeySettings::default()).unwrap();
     assert_eq!(
         keys.statement.organization.fingerprint(),
         report.fingerprint
@@ -150,7 +151,10 @@ fn names_and_domains_that_cannot_be_are_refused() {
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
     let report = init(&with("A", Some("data.example.org")), NOW).unwrap();
     assert_eq!(report.authority.as_str(), "data.example.org");
-    DataDir::open(&data).unwrap().load_keys().unwrap();
+    DataDir::open(&data)
+        .unwrap()
+        .load_keys(&KeySettings::default())
+        .unwrap();
 }
 
 #[test]
@@ -218,16 +222,24 @@ fn the_organization_key_may_be_elsewhere_and_the_others_may_not() {
     let (data, _) = make(parent.path());
     fs::remove_file(data.join("keys/organization.pem")).unwrap();
     let dir = DataDir::open(&data).unwrap();
-    assert!(dir.load_keys().unwrap().organization.is_none());
+    assert!(
+        dir.load_keys(&KeySettings::default())
+            .unwrap()
+            .organization
+            .is_none()
+    );
     for name in ["node", "log", "agreement", "receipt"] {
         let key = data.join(format!("keys/{name}.pem"));
         let pem = fs::read(&key).unwrap();
         fs::remove_file(&key).unwrap();
-        assert!(matches!(dir.load_keys(), Err(KeyFileError::Missing { .. })));
+        assert!(matches!(
+            dir.load_keys(&KeySettings::default()),
+            Err(KeyFileError::Missing { .. })
+        ));
         fs::write(&key, pem).unwrap();
         fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
     }
-    dir.load_keys().unwrap();
+    dir.load_keys(&KeySettings::default()).unwrap();
 }
 
 #[test]
@@ -240,17 +252,20 @@ fn keys_that_the_statement_does_not_name_are_refused() {
         let key = data.join(format!("keys/{name}.pem"));
         let own = fs::read(&key).unwrap();
         fs::write(&key, &log).unwrap();
-        let refused = dir.load_keys();
+        let refused = dir.load_keys(&KeySettings::default());
         assert!(matches!(refused, Err(KeyFileError::Mismatch { role, .. }) if role == name));
         fs::write(&key, "no key").unwrap();
-        assert!(matches!(dir.load_keys(), Err(KeyFileError::Invalid { .. })));
+        assert!(matches!(
+            dir.load_keys(&KeySettings::default()),
+            Err(KeyFileError::Invalid { .. })
+        ));
         fs::write(&key, own).unwrap();
     }
     let statement = data.join("key-statement.json");
     let text = fs::read_to_string(&statement).unwrap();
     fs::write(&statement, text.replace("\"sig\":\"", "\"sig\":\"AA")).unwrap();
     assert!(matches!(
-        dir.load_keys(),
+        dir.load_keys(&KeySettings::default()),
         Err(KeyFileError::Statement { .. })
     ));
 }

@@ -175,6 +175,9 @@ pub struct InitArgs {
     /// Domain as the organization's name in stream origins: a claim that partners pin [default: the key's fingerprint]
     #[arg(long, value_name = "DOMAIN")]
     pub domain: Option<String>,
+    /// File that holds the passphrase under which the keys are put [default: the keys are under none]
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) doors: Doors,
 }
@@ -974,6 +977,19 @@ pub(crate) enum KeyVerb {
     /// List the organization's keys: role, fingerprint, period, state
     #[command(visible_alias = "list")]
     Ls,
+    /// Put the key files under the passphrase that the settings name
+    #[command(
+        after_help = "The node must not run. `keys.passphrase_file` names a file that holds the passphrase, or `keys.passphrase_command` a program that prints it; the node asks for it\n\
+            whenever it starts. Each file is replaced and what it held overwritten; copies in backups, snapshots and on disks that level their wear stay. A crash leaves\n\
+            some files done: give the command again. `openssl pkey -in FILE` opens such a file.\n\n\
+            Example:\n  countersign key protect"
+    )]
+    Protect,
+    /// Take the key files out from under the passphrase
+    #[command(
+        after_help = "The node must not run. Give it before the passphrase is changed, and `key protect` after it.\n\nExample:\n  countersign key unprotect"
+    )]
+    Unprotect,
     /// Put another key into the place of one; both count until the overlap is over
     #[command(
         after_help = "Needs the organization key. Partners that are connected are told before the new key is used, the others when they come; sessions and\n\

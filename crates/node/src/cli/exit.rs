@@ -8,6 +8,7 @@ use crate::data_dir::DataDirError;
 use crate::errors::{CommandError, ErrorCode};
 use crate::init::InitError;
 use crate::keys::KeyFileError;
+use crate::passphrase::PassphraseFault;
 
 /// The exit codes of every command. Persisted in other people's scripts: never renumbered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -60,6 +61,7 @@ impl From<ErrorCode> for Exit {
             | C::Internal
             | C::Io
             | C::KeyInvalid
+            | C::KeyLocked
             | C::KeyMissing
             | C::KeyMode
             | C::LinkInvalid
@@ -67,6 +69,8 @@ impl From<ErrorCode> for Exit {
             | C::NodeRequired
             | C::NodeRunning
             | C::NotInBuild
+            | C::PassphraseMissing
+            | C::PassphraseWrong
             | C::PlanInvalid
             | C::PolicyInvalid
             | C::StorageStopped
@@ -170,6 +174,13 @@ impl From<&KeyFileError> for CommandError {
                 Some("restore the key from a backup of the whole directory".to_owned()),
             ),
             KeyFileError::Io { .. } => (ErrorCode::Io, None),
+            KeyFileError::Locked { .. } => (
+                ErrorCode::KeyLocked,
+                Some(
+                    "set `keys.passphrase_file` or `keys.passphrase_command` in countersign.toml"
+                        .to_owned(),
+                ),
+            ),
             KeyFileError::Missing { .. } => (
                 ErrorCode::KeyMissing,
                 Some("restore the key from a backup of the whole directory".to_owned()),
@@ -181,6 +192,23 @@ impl From<&KeyFileError> for CommandError {
             KeyFileError::Owner { .. } => (
                 ErrorCode::KeyMode,
                 Some("run the command as that user".to_owned()),
+            ),
+            KeyFileError::Passphrase { .. } => (
+                ErrorCode::PassphraseWrong,
+                Some(
+                    "give the passphrase that the file was protected under, or restore the file from a backup"
+                        .to_owned(),
+                ),
+            ),
+            KeyFileError::PassphraseSource(fault) => (
+                match fault {
+                    PassphraseFault::Both | PassphraseFault::NotSet => ErrorCode::Usage,
+                    _ => ErrorCode::PassphraseMissing,
+                },
+                Some(
+                    "`keys.passphrase_file` names a file of mode 0600, or `keys.passphrase_command` a program that prints the passphrase; `countersign config explain` shows what is set"
+                        .to_owned(),
+                ),
             ),
             KeyFileError::Statement { .. } => (
                 ErrorCode::StatementInvalid,
@@ -227,6 +255,9 @@ impl From<ConfigError> for CommandError {
 
 impl From<InitError> for CommandError {
     fn from(error: InitError) -> Self {
+        if let InitError::Passphrase(fault) = error {
+            return KeyFileError::from(fault).into();
+        }
         let (code, advice) = match &error {
             InitError::Exists { .. } => (
                 ErrorCode::DataDirExists,
@@ -242,7 +273,9 @@ impl From<InitError> for CommandError {
             InitError::Domain(_)
             | InitError::DomainIsFingerprint { .. }
             | InitError::Name { .. } => (ErrorCode::Usage, None),
-            InitError::Entropy(_) | InitError::Key(_) => (ErrorCode::Internal, None),
+            InitError::Entropy(_) | InitError::Key(_) | InitError::Passphrase(_) => {
+                (ErrorCode::Internal, None)
+            }
             InitError::Io { .. } | InitError::Journal(_) => (ErrorCode::Io, None),
         };
         Self {

@@ -30,6 +30,7 @@ use crate::config::{Config, FlagValue, Loaded};
 use crate::data_dir::{self, DataDir, Environment};
 use crate::errors::{CommandError, ErrorCode};
 use crate::init::{InitOptions, init};
+use crate::key_protection::{protect, unprotect};
 use crate::keys::{KeyFileError, read_key};
 
 /// Carries out what was typed. Ctrl-C drops what is under way: logs are safe at every moment, and what was acknowledged stays.
@@ -93,6 +94,17 @@ async fn dispatch(
         Noun::Config(ConfigVerb::Explain { sample }) => explain(&place(), sample, output),
         Noun::Demo(args) => parts.demo(&args, output).await,
         Noun::Evidence(EvidenceVerb::Verify(args)) => parts.evidence_verify(&args, output).await,
+        Noun::Key(verb @ (KeyVerb::Protect | KeyVerb::Unprotect)) => {
+            let dir = place().open()?;
+            let keys = place().settings(&dir, &[])?.config.keys;
+            let _lock = dir.lock()?;
+            let done = match verb {
+                KeyVerb::Protect => protect(&dir, &keys)?,
+                _ => unprotect(&dir, &keys)?,
+            };
+            output.value(&View::FIELDS, &to_value(&done)?)?;
+            Ok(Exit::Ok)
+        }
         Noun::Plan(PlanVerb::Check { file }) => {
             let plans = read_plans(&file)?;
             let values: Vec<Value> = plans
@@ -105,7 +117,15 @@ async fn dispatch(
         }
         Noun::Filter(FilterVerb::Check(args)) => super::filter::check(&args, output),
         Noun::Init(args) => {
-            let settings = Config::load(None, environment, &flags(&args.doors))?;
+            let mut flags = flags(&args.doors);
+            if let Some(file) = &args.passphrase_file {
+                flags.push(FlagValue {
+                    flag: "--passphrase-file",
+                    key: "keys.passphrase_file",
+                    value: absolute(file)?,
+                });
+            }
+            let settings = Config::load(None, environment, &flags)?;
             let options = InitOptions {
                 name: args.org,
                 domain: args.domain,
@@ -682,6 +702,10 @@ fn key(verb: KeyVerb) -> Result<(Command, View), CommandError> {
     let path = |path: Option<PathBuf>| path.as_deref().map(absolute).transpose();
     Ok(match verb {
         KeyVerb::Ls => (Command::KeyLs, KEYS),
+        KeyVerb::Protect | KeyVerb::Unprotect => {
+            let message = "key files are put under a passphrase without a node";
+            return Err(CommandError::new(ErrorCode::Internal, message));
+        }
         KeyVerb::Revoke {
             key,
             reason,

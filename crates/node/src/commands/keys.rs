@@ -14,16 +14,17 @@ use countersign_event::time::Timestamp;
 use countersign_exchange::Identity;
 use countersign_store::disk::{Disk as _, RealDisk, SyncSite};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::{LocalNode, exchange_error, internal};
 use crate::admin::{Command, Out};
 use crate::errors::{CommandError, ErrorCode};
 use crate::key_life::{self, KeyState, WARN_BEFORE};
-use crate::keys::{ROLES, key_files, read_key};
+use crate::keys::{
+    KeyFileError, ORGANIZATION, ROLES, all_files, is_protected, key_files, open_with, read_key_with,
+};
 use crate::open::replace_whole;
-
-/// What a command calls the organization key.
-const ORGANIZATION: &str = "organization";
+use crate::passphrase::KeySettings;
 
 /// What a change of keys is given.
 struct Change {
@@ -64,7 +65,7 @@ impl LocalNode {
                 let role = role_of(&role).ok_or_else(|| unknown_role(&role))?;
                 let overlap = Duration::from_secs(overlap_s);
                 let period = period_s.map(Duration::from_secs);
-                let organization = self.organization_key(&change)?;
+                let organization = self.organization_key(&change).await?;
                 let made = self.rotate(role, overlap, period, &organization).await?;
                 out.value(&made).await
             }
@@ -83,7 +84,6 @@ impl LocalNode {
         let identity = self.exchange.identity();
         let statement = &identity.statement;
         let now = self.exchange.clock().now();
-        let keys_dir = self.dir.keys_dir();
         let line = statement.organization_keys();
         let mut rows = Vec::new();
         for (at, key) in line.iter().enumerate() {
@@ -97,7 +97,7 @@ impl LocalNode {
                 "from": null,
                 "until": null,
                 "state": state.as_str(),
-                "file": file_of(&keys_dir, ORGANIZATION, key),
+                "file": self.file_of(key),
             }));
         }
         for key in &statement.keys {
@@ -108,7 +108,7 @@ impl LocalNode {
                 "from": key.from.to_string(),
                 "until": key.until.map(|until| until.to_string()),
                 "state": state.as_str(),
-                "file": file_of(&keys_dir, key.role.as_str(), &key.key),
+                "file": self.file_of(&key.key),
             }));
         }
         rows
@@ -148,7 +148,7 @@ impl LocalNode {
     }
 
     /// The organization key, from the file named, or from the data directory.
-    fn organization_key(&self, change: &Change) -> Result<SigningKey, CommandError> {
+    async fn organization_key(&self, change: &Change) -> Result<SigningKey, CommandError> {
         let known = *self.exchange.identity().organization();
         let keys_dir = self.dir.keys_dir();
         let files = match &change.organization_key {
@@ -156,7 +156,8 @@ impl LocalNode {
             None => key_files(&keys_dir, ORGANIZATION)?,
         };
         for file in files {
-            let key = read_key(&file)?;
+            let (path, settings) = (file.clone(), self.config.keys.clone());
+            let key = aside(move || Ok(read_key_with(&path, &settings)?)).await?;
             if key.public() == known {
                 return Ok(key);
             }
@@ -197,7 +198,7 @@ impl LocalNode {
         let statement = key_life::with_key(&before.statement, next, now, overlap, period);
         let statement = statement.map_err(|error| CommandError::new(ErrorCode::Usage, error))?;
         let envelope = statement.sign_with(organization);
-        let file = self.keep_key(role.as_str(), &statement, &key, None)?;
+        let file = self.keep_key(role.as_str(), &statement, &key, None).await?;
         let after = Identity {
             statement: statement.clone(),
             envelope: envelope.clone(),
@@ -293,7 +294,7 @@ impl LocalNode {
         change: &Change,
         out: &mut Out,
     ) -> Result<(), CommandError> {
-        let from = self.organization_key(change)?;
+        let from = self.organization_key(change).await?;
         if change.organization_key.is_some() && change.out.is_none() {
             let message =
                 "the organization key is kept elsewhere, and the new one needs a place, too";
@@ -308,7 +309,9 @@ impl LocalNode {
         let statement = statement.map_err(|error| CommandError::new(ErrorCode::Usage, error))?;
         let mut envelope = statement.sign_with(&to);
         envelope.add_signature(&from);
-        let file = self.keep_key(ORGANIZATION, &statement, &to, change.out.as_deref())?;
+        let file = self
+            .keep_key(ORGANIZATION, &statement, &to, change.out.as_deref())
+            .await?;
         let after = Identity {
             statement: statement.clone(),
             envelope: envelope.clone(),
@@ -334,7 +337,7 @@ impl LocalNode {
         out: &mut Out,
     ) -> Result<(), CommandError> {
         let _one = self.exchange.changing_keys().await;
-        let organization = self.organization_key(change)?;
+        let organization = self.organization_key(change).await?;
         let (role, key) = self.find_key(text)?;
         let is_current = {
             let identity = self.exchange.identity();
@@ -409,7 +412,7 @@ impl LocalNode {
     }
 
     /// Writes a new key's file, before anything names it.
-    fn keep_key(
+    async fn keep_key(
         &self,
         name: &str,
         statement: &KeyStatement,
@@ -425,7 +428,9 @@ impl LocalNode {
             // An attempt that ended before its statement was written: nothing names this key.
             fs::remove_file(&path).map_err(|error| io(&path, &error))?;
         }
-        let pem = key.to_pem().map_err(internal)?;
+        let (dir, settings) = (keys_dir.clone(), self.config.keys.clone());
+        let new = key.clone();
+        let pem = aside(move || pem_of(&new, &dir, &settings)).await?;
         let write = || {
             let file = RealDisk.create_new(&path)?;
             file.write_all_at(pem.as_bytes(), 0)?;
@@ -434,16 +439,44 @@ impl LocalNode {
             RealDisk.sync_dir(folder, SyncSite::CreateRoot)
         };
         write().map_err(|error| io(&path, &error))?;
+        if elsewhere.is_none() {
+            self.dir.add_key_file(path.clone(), key.public());
+        }
         Ok(path)
+    }
+
+    /// Which file has a key, if one has.
+    fn file_of(&self, key: &PublicKey) -> Option<String> {
+        let file = self.dir.file_of(key)?;
+        Some(file.file_name()?.to_string_lossy().into_owned())
     }
 }
 
-/// Which file of a role has a key, if one has.
-fn file_of(keys_dir: &Path, name: &str, key: &PublicKey) -> Option<String> {
-    let files = key_files(keys_dir, name).ok()?;
-    let has = |file: &&PathBuf| read_key(file).is_ok_and(|read| read.public() == *key);
-    let file = files.iter().find(has)?;
-    Some(file.file_name()?.to_string_lossy().into_owned())
+/// Where nobody waits for it: opening keys takes its time, and asking for the passphrase may take more.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CommandError> + Send + 'static,
+) -> Result<T, CommandError> {
+    tokio::task::spawn_blocking(work).await.map_err(internal)?
+}
+
+/// As the keys are that are here: under their passphrase where they are under one.
+fn pem_of(
+    key: &SigningKey,
+    keys_dir: &Path,
+    settings: &KeySettings,
+) -> Result<Zeroizing<String>, CommandError> {
+    for file in all_files(keys_dir)? {
+        if !is_protected(&file)? {
+            continue;
+        }
+        let passphrase = settings.passphrase().map_err(KeyFileError::from)?;
+        // One passphrase opens all: a new one is not mixed in.
+        open_with(&file, &passphrase)?;
+        let mut entropy = OsEntropy::new().map_err(internal)?;
+        let pem = key.to_protected_pem(&passphrase, &mut entropy);
+        return pem.map_err(internal);
+    }
+    key.to_pem().map_err(internal)
 }
 
 fn new_key() -> Result<SigningKey, CommandError> {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{LocalNode, exchange_error};
 use crate::admin::Out;
 use crate::errors::CommandError;
+use crate::key_protection;
 
 impl LocalNode {
     pub(super) async fn status(&self, out: &mut Out) -> Result<(), CommandError> {
@@ -202,12 +203,8 @@ impl LocalNode {
                 "partners cannot dial this node: set `advertise`".to_owned()
             },
         );
-        check(
-            "keys",
-            false,
-            "key files are mode 0600 and not encrypted: whoever steals the disk has them, and with them the data of encrypted streams"
-                .to_owned(),
-        );
+        let (covered, detail) = key_protection::judge(&self.dir, &self.config.keys)?;
+        check("keys", covered, detail);
         let ending = self.keys_ending();
         let none = ending.is_empty();
         check(

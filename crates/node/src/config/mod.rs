@@ -25,6 +25,7 @@ pub use settings::{SETTINGS, Setting};
 pub use value::{HostPort, Raw, TraceLevel, ValueFault};
 
 use crate::data_dir::Environment;
+use crate::passphrase::KeySettings;
 
 /// Largest configuration file that is read: the sample takes 8 KiB.
 pub const CONFIG_BYTES_MAX: u64 = 256 << 10;
@@ -50,6 +51,8 @@ pub struct Config {
     pub journal: journal::Options,
     /// What one peer, and all strangers together, can make the node hold or wait for.
     pub quic: QuicLimits,
+    /// What opens key files that are under a passphrase.
+    pub keys: KeySettings,
     /// Whose logs are cosigned here, and whose cosignatures count.
     pub witness: WitnessSettings,
 }
@@ -66,6 +69,7 @@ impl Default for Config {
             trace: TraceLevel::Info,
             journal: journal::Options::default(),
             quic: QuicLimits::default(),
+            keys: KeySettings::default(),
             witness: WitnessSettings::default(),
         }
     }

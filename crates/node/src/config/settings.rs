@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
 use countersign_exchange::{OUTSIDE_WITNESSES_MAX, OutsideWitness};
@@ -284,6 +285,41 @@ pub const SETTINGS: &[Setting] = &[
         "bytes",
         "Largest UDP payload that path discovery tries."
     ),
+    Setting {
+        key: "keys.passphrase_file",
+        meaning: "A file that holds the passphrase of the key files, in one line, readable by its owner only; empty: none. `countersign key protect` puts the keys under it. Danger: on the same disk as the keys it protects nothing.",
+        unit: "",
+        set: |config, raw| {
+            let path = Path::new(raw.text()?);
+            let is_set = path != Path::new("");
+            if is_set && !path.is_absolute() {
+                return Err(ValueFault::Path);
+            }
+            config.keys.passphrase_file = is_set.then(|| path.to_owned());
+            Ok(())
+        },
+        show: |config| {
+            json!(
+                config
+                    .keys
+                    .passphrase_file
+                    .as_deref()
+                    .unwrap_or(Path::new(""))
+            )
+        },
+    },
+    Setting {
+        key: "keys.passphrase_command",
+        meaning: "In place of that file a program and its arguments, at most 32 words: the line that it prints within 30 s is the passphrase. Run without a shell, each time that keys are opened.",
+        unit: "",
+        set: |config, raw| {
+            let words: Vec<String> = raw.list(32, ValueFault::Text)?;
+            let is_set = words.iter().any(|word| !word.is_empty());
+            config.keys.passphrase_command = if is_set { words } else { Vec::new() };
+            Ok(())
+        },
+        show: |config| json!(config.keys.passphrase_command),
+    },
     Setting {
         key: "witness.serves",
         meaning: "Whose logs are cosigned here: partners (and the logs of `witness.logs`), or nobody. Danger: a stream that nobody cosigns can be shown to others in another version.",

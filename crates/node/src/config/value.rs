@@ -32,6 +32,9 @@ pub enum ValueFault {
         /// How many may be.
         max: usize,
     },
+    /// Not a path from the root.
+    #[error("must be an absolute path, or empty")]
+    Path,
     /// Not a whole number that is not negative.
     #[error("must be a whole number")]
     Number,

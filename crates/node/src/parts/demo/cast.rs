@@ -23,6 +23,7 @@ use crate::init::{InitOptions, InitReport, init};
 use crate::keys::NodeKeys;
 use crate::open::open;
 use crate::parts::serve::keep_house;
+use crate::passphrase::KeySettings;
 
 /// What lets everybody know that a stream exists: one of the examples that come with the program.
 const DISCOVERY_POLICY: &str =
@@ -55,7 +56,7 @@ impl Cast {
             partner: partner.start().await?,
             producer,
             stranger: Stranger {
-                keys: stranger.dir.load_keys()?,
+                keys: stranger.dir.load_keys(&KeySettings::default())?,
                 report: stranger.report,
             },
             auditor,
