@@ -18,7 +18,7 @@ mod sha256;
 mod timestamp;
 mod work;
 
-pub use aead::{NONCE_BYTES, OpenError, SEAL_TAG_BYTES, SealingKey, hkdf_sha256};
+pub use aead::{BulkSealingKey, NONCE_BYTES, OpenError, SEAL_TAG_BYTES, SealingKey, hkdf_sha256};
 pub use base32::base32_lower;
 pub use ecdh::{ECDH_BYTES, EcdhCurve, EcdhError, EcdhPublicKey, EcdhSecretKey, concat_kdf};
 pub use ed25519::{

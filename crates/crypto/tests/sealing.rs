@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 
-use countersign_crypto::{Entropy, HpkeSealed, SealingKey, X25519PublicKey, X25519SecretKey};
+use countersign_crypto::{
+    BulkSealingKey, Entropy, HpkeSealed, SealingKey, X25519PublicKey, X25519SecretKey,
+};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -70,6 +72,11 @@ fn aes_256_gcm_seals_and_opens_what_nist_says() {
         let mut sealed = plaintext.clone();
         key.seal(&nonce, &aad, &mut sealed, 0);
         let published = [bytes(&case, "ciphertext"), bytes(&case, "tag")].concat();
+        assert_eq!(sealed, published);
+        assert_eq!(key.open(&nonce, &aad, &published).unwrap(), plaintext);
+        let key = BulkSealingKey::from_bytes(&array(&case, "key"));
+        let mut sealed = plaintext.clone();
+        key.seal(&nonce, &aad, &mut sealed, 0);
         assert_eq!(sealed, published);
         assert_eq!(key.open(&nonce, &aad, &published).unwrap(), plaintext);
     }

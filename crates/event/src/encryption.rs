@@ -12,8 +12,8 @@
 //! restored copy, but never under the same data key.
 
 use countersign_crypto::{
-    Entropy, Fingerprint, Hash, HpkeSealed, NONCE_BYTES, OpenError, PublicKey, SEAL_TAG_BYTES,
-    SealingKey, SigningKey, WeakRecipient, hkdf_sha256, sha256_of,
+    BulkSealingKey, Entropy, Fingerprint, Hash, HpkeSealed, NONCE_BYTES, OpenError, PublicKey,
+    SEAL_TAG_BYTES, SigningKey, WeakRecipient, hkdf_sha256, sha256_of,
 };
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -229,7 +229,7 @@ impl EpochKey {
         associated.extend_from_slice(origin.as_bytes());
         associated.extend_from_slice(&epoch.to_be_bytes());
         DataKey {
-            key: SealingKey::from_bytes(&hkdf_sha256(self.0.as_ref(), draw, &info)),
+            key: BulkSealingKey::from_bytes(&hkdf_sha256(self.0.as_ref(), draw, &info)),
             key_entry,
             associated,
         }
@@ -245,7 +245,7 @@ impl std::fmt::Debug for EpochKey {
 /// Seals and opens the data of one stream under one draw.
 #[derive(Clone, Debug)]
 pub struct DataKey {
-    key: SealingKey,
+    key: BulkSealingKey,
     key_entry: u64,
     /// What stands before the sequence in the associated data.
     associated: Vec<u8>,
