@@ -77,6 +77,18 @@ pub fn whole_commitment(salt: &[u8; SALT_BYTES], data_part: &[u8]) -> Hash {
     sha256_headed(&head(DATA_WHOLE_TAG, salt), data_part)
 }
 
+/// [`whole_commitment`] of two data parts, each with its salt: side by side they cost less than one after the other.
+#[must_use]
+pub fn whole_commitments(
+    one: (&[u8; SALT_BYTES], &[u8]),
+    other: (&[u8; SALT_BYTES], &[u8]),
+) -> (Hash, Hash) {
+    sha256_headed_pair(
+        (&head(DATA_WHOLE_TAG, one.0), one.1),
+        (&head(DATA_WHOLE_TAG, other.0), other.1),
+    )
+}
+
 /// Both commitments of one event, attributes first: side by side they cost less than one after the other.
 #[must_use]
 pub fn commitments(salts: &Salts, attributes: &[u8], data_part: &[u8]) -> (Hash, Hash) {
@@ -86,6 +98,12 @@ pub fn commitments(salts: &Salts, attributes: &[u8], data_part: &[u8]) -> (Hash,
             data_commitment(&salts.data, data_part),
         );
     }
+    commitments_whole(salts, attributes, data_part)
+}
+
+/// As [`commitments`], where the data is committed to as a *whole* whatever it is: where it is encrypted, what its first byte says is chance.
+#[must_use]
+pub fn commitments_whole(salts: &Salts, attributes: &[u8], data_part: &[u8]) -> (Hash, Hash) {
     sha256_headed_pair(
         (&head(ATTRIBUTES_TAG, &salts.attributes), attributes),
         (&head(DATA_WHOLE_TAG, &salts.data), data_part),
@@ -110,6 +128,18 @@ mod tests {
         assert_ne!(
             attribute_commitment(&salt, b"x"),
             data_commitment(&salt, b"x")
+        );
+    }
+
+    #[test]
+    fn two_data_parts_at_once_have_their_own_commitments() {
+        let (one, other) = ([1; SALT_BYTES], [2; SALT_BYTES]);
+        assert_eq!(
+            whole_commitments((&one, b"data"), (&other, &[3; 200])),
+            (
+                whole_commitment(&one, b"data"),
+                whole_commitment(&other, &[3; 200])
+            )
         );
     }
 

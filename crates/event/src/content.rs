@@ -8,7 +8,7 @@
 use countersign_crypto::Hash;
 
 use crate::attributes::{ATTRIBUTE_BYTES_MAX, AttributeError, Attributes};
-use crate::commitment::{SALT_BYTES, Salts, attribute_commitment, commitments, whole_commitment};
+use crate::commitment::{SALT_BYTES, Salts, commitments, commitments_whole};
 use crate::data::{AUTHOR_MATERIAL_BYTES_MAX, DATA_BYTES_MAX, DataError, DataPart, DataState};
 use crate::encryption::{SEALED_EXTRA_BYTES, SealedRef};
 use crate::entry::{Entry, Flags, Kind};
@@ -387,11 +387,7 @@ pub fn check_content<'a>(
     let (salts, attributes, data_part) = split_content(content, attribute_bytes)?;
     let (attribute_commitment, data_commitment) = match entry.flags.encrypted {
         false => commitments(&salts, attributes, data_part),
-        // What its first byte says is chance.
-        true => (
-            attribute_commitment(&salts.attributes, attributes),
-            whole_commitment(&salts.data, data_part),
-        ),
+        true => commitments_whole(&salts, attributes, data_part),
     };
     if attribute_commitment != entry.attributes {
         return Err(ContentError::AttributeCommitment);
@@ -481,12 +477,10 @@ pub fn open_sealed_content(
 ) -> Result<(SealedRef<'_>, SealedHead), ContentError> {
     let (salts, attributes, data_part) = split_content(content, attribute_bytes)?;
     let sealed = SealedRef::check(attributes, data_part)?;
-    // What its first byte says is chance.
-    let attribute_commitment = attribute_commitment(&salts.attributes, attributes);
-    let data_commitment = whole_commitment(&salts.data, data_part);
+    let (attributes_committed, data_committed) = commitments_whole(&salts, attributes, data_part);
     let head = SealedHead {
-        attributes: attribute_commitment,
-        data: data_commitment,
+        attributes: attributes_committed,
+        data: data_committed,
         data_bytes: u32::try_from(data_part.len()).unwrap_or(u32::MAX),
         flags,
     };

@@ -33,6 +33,8 @@ pub const SEALED_EXTRA_BYTES: usize = KEY_ENTRY_BYTES + SEAL_TAG_BYTES;
 pub const WRAPPED_BYTES: usize = 32 + SEAL_TAG_BYTES;
 
 const KEY_ENTRY_BYTES: usize = 8;
+/// Bytes of what is bound that differ from event to event: sequence and attribute commitment.
+const PLACE_BYTES: usize = 8 + 32;
 const EPOCH_TAG: &[u8; 16] = b"countersign.ep.1";
 const DATA_KEY_TAG: &[u8; 16] = b"countersign.dk.1";
 const ASSOCIATED_TAG: &[u8; 16] = b"countersign.ad.1";
@@ -260,11 +262,24 @@ impl DataKey {
 
     /// Seals a data part for its place and appends it to `out`.
     pub fn seal(&self, sequence: u64, attributes: &Hash, data_part: &[u8], out: &mut Vec<u8>) {
+        let mut associated = Vec::with_capacity(self.associated.len() + PLACE_BYTES);
+        self.seal_with(sequence, attributes, data_part, out, &mut associated);
+    }
+
+    /// As [`DataKey::seal`], with the memory of the caller for what is bound: for many events, one after the other.
+    pub fn seal_with(
+        &self,
+        sequence: u64,
+        attributes: &Hash,
+        data_part: &[u8],
+        out: &mut Vec<u8>,
+        associated: &mut Vec<u8>,
+    ) {
         out.extend_from_slice(&self.key_entry.to_be_bytes());
         let start = out.len();
         out.extend_from_slice(data_part);
-        let associated = self.associated(sequence, attributes);
-        self.key.seal(&nonce(sequence), &associated, out, start);
+        self.associate(sequence, attributes, associated);
+        self.key.seal(&nonce(sequence), associated, out, start);
     }
 
     /// Opens a sealed data part that stands at `sequence`, beside attributes with this commitment.
@@ -283,16 +298,16 @@ impl DataKey {
         if u64::from_be_bytes(*key_entry) != self.key_entry {
             return Err(OpenError);
         }
-        let associated = self.associated(sequence, attributes);
+        let mut associated = Vec::with_capacity(self.associated.len() + PLACE_BYTES);
+        self.associate(sequence, attributes, &mut associated);
         self.key.open(&nonce(sequence), &associated, sealed)
     }
 
-    fn associated(&self, sequence: u64, attributes: &Hash) -> Vec<u8> {
-        let mut associated = Vec::with_capacity(self.associated.len() + 8 + attributes.len());
-        associated.extend_from_slice(&self.associated);
-        associated.extend_from_slice(&sequence.to_be_bytes());
-        associated.extend_from_slice(attributes);
-        associated
+    fn associate(&self, sequence: u64, attributes: &Hash, out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(&self.associated);
+        out.extend_from_slice(&sequence.to_be_bytes());
+        out.extend_from_slice(attributes);
     }
 }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use countersign_event::commitment::{SALT_BYTES, whole_commitment};
-use countersign_event::content::CONTENT_SALT_BYTES;
+use countersign_event::commitment::{SALT_BYTES, whole_commitment, whole_commitments};
+use countersign_event::content::{CONTENT_SALT_BYTES, SealedHead};
 use countersign_event::encryption::{DataKey, SEALED_EXTRA_BYTES};
 use countersign_protocol::delivery::Lengths;
 
@@ -102,34 +102,52 @@ fn run(job: &Job<'_>) -> SealedBatch {
     let bytes: usize = lengths.iter().map(|l| l.content_bytes() as usize).sum();
     let mut content = Vec::with_capacity(bytes + heads.len() * SEALED_EXTRA_BYTES);
     let (mut at, mut sequence) = (0, first + events.start as u64);
+    let mut associated = Vec::new();
     for (head, lengths) in heads.iter_mut().zip(&mut lengths) {
         let data_at = at + CONTENT_SALT_BYTES + lengths.attribute_bytes as usize;
         let end = data_at + lengths.data_part_bytes as usize;
-        let salts = &plain[at..data_at];
-        content.extend_from_slice(salts);
+        content.extend_from_slice(&plain[at..data_at]);
         let start = content.len();
-        key.seal(
+        key.seal_with(
             sequence,
             &head.attributes,
             &plain[data_at..end],
             &mut content,
+            &mut associated,
         );
-        let sealed = &content[start..];
-        let mut salt = [0; SALT_BYTES];
-        salt.copy_from_slice(&salts[SALT_BYTES..CONTENT_SALT_BYTES]);
-        head.data = whole_commitment(&salt, sealed);
-        *lengths = Lengths {
-            attribute_bytes: lengths.attribute_bytes,
-            data_part_bytes: sealed.len() as u32,
-        };
+        lengths.data_part_bytes = (content.len() - start) as u32;
         head.data_bytes = lengths.data_part_bytes;
         at = end;
         sequence += 1;
     }
+    commit(&mut heads, &lengths, &content);
     SealedBatch {
         kind: batch.kind,
         heads,
         lengths,
         content: content.into(),
+    }
+}
+
+/// Commits to what was sealed, two events side by side.
+fn commit(heads: &mut [SealedHead], lengths: &[Lengths], content: &[u8]) {
+    let mut rest = content;
+    let mut parts = lengths.iter().map(|lengths| {
+        let (event, behind) = rest.split_at(lengths.content_bytes() as usize);
+        rest = behind;
+        let (salts, event) = event.split_at(CONTENT_SALT_BYTES);
+        let mut salt = [0; SALT_BYTES];
+        salt.copy_from_slice(&salts[SALT_BYTES..]);
+        (salt, &event[lengths.attribute_bytes as usize..])
+    });
+    for heads in heads.chunks_mut(2) {
+        match (heads, parts.next(), parts.next()) {
+            ([one, other], Some((salt, part)), Some((other_salt, other_part))) => {
+                (one.data, other.data) =
+                    whole_commitments((&salt, part), (&other_salt, other_part));
+            }
+            ([one, ..], Some((salt, part)), _) => one.data = whole_commitment(&salt, part),
+            _ => {}
+        }
     }
 }
