@@ -77,6 +77,18 @@ pub fn whole_commitment(salt: &[u8; SALT_BYTES], data_part: &[u8]) -> Hash {
     sha256_headed(&head(DATA_WHOLE_TAG, salt), data_part)
 }
 
+/// [`attribute_commitment`] of two events: side by side they cost less than one after the other.
+#[must_use]
+pub fn attribute_commitments(
+    one: (&[u8; SALT_BYTES], &[u8]),
+    other: (&[u8; SALT_BYTES], &[u8]),
+) -> (Hash, Hash) {
+    sha256_headed_pair(
+        (&head(ATTRIBUTES_TAG, one.0), one.1),
+        (&head(ATTRIBUTES_TAG, other.0), other.1),
+    )
+}
+
 /// [`whole_commitment`] of two data parts, each with its salt: side by side they cost less than one after the other.
 #[must_use]
 pub fn whole_commitments(
@@ -132,8 +144,15 @@ mod tests {
     }
 
     #[test]
-    fn two_data_parts_at_once_have_their_own_commitments() {
+    fn two_at_once_have_their_own_commitments() {
         let (one, other) = ([1; SALT_BYTES], [2; SALT_BYTES]);
+        assert_eq!(
+            attribute_commitments((&one, b"attributes"), (&other, &[3; 200])),
+            (
+                attribute_commitment(&one, b"attributes"),
+                attribute_commitment(&other, &[3; 200])
+            )
+        );
         assert_eq!(
             whole_commitments((&one, b"data"), (&other, &[3; 200])),
             (

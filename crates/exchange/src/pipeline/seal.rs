@@ -2,13 +2,15 @@
 
 use bytes::Bytes;
 use countersign_crypto::Entropy;
-use countersign_event::commitment::{Salts, attribute_commitment, commitments};
+use countersign_event::commitment::{
+    Salts, attribute_commitment, attribute_commitments, commitments,
+};
 use countersign_event::content::{CONTENT_SALT_BYTES, SealedHead};
 use countersign_event::data::DataState;
 use countersign_event::entry::{Flags, Kind};
 use countersign_protocol::delivery::Lengths;
 
-use super::ingest::Drafts;
+use super::ingest::{Draft, Drafts};
 
 /// Events with their salts and commitments, content in the form in which it is stored and sent.
 #[derive(Clone, Debug)]
@@ -123,9 +125,8 @@ fn seal_as(kind: Kind, encrypted: bool, drafts: &Drafts, entropy: &mut dyn Entro
             data: pair[1],
         };
         let (attributes_committed, data_committed) = if encrypted {
-            // What is committed to is the ciphertext.
-            let commitment = attribute_commitment(&salts.attributes, attributes);
-            (commitment, [0; 32])
+            // Of the data, what is committed to is the ciphertext; of the attributes, see below.
+            Default::default()
         } else {
             commitments(&salts, attributes, data_part)
         };
@@ -143,10 +144,32 @@ fn seal_as(kind: Kind, encrypted: bool, drafts: &Drafts, entropy: &mut dyn Entro
             data_part_bytes: draft.span.data_part_bytes,
         });
     }
+    if encrypted {
+        commit_attributes(&mut heads, drafts, bulk, pairs);
+    }
     SealedBatch {
         kind,
         heads,
         lengths,
         content: content.into(),
+    }
+}
+
+/// Commits to the attributes of two events side by side. Of each pair of salts, the first is theirs.
+fn commit_attributes(heads: &mut [SealedHead], drafts: &[Draft], bulk: &[u8], salts: &[[u8; 32]]) {
+    let mut each = drafts
+        .iter()
+        .zip(salts.iter().step_by(2))
+        .map(|(draft, salt)| (salt, draft.span.attributes(bulk)));
+    for heads in heads.chunks_mut(2) {
+        match (heads, each.next(), each.next()) {
+            ([one, other], Some(first), Some(second)) => {
+                (one.attributes, other.attributes) = attribute_commitments(first, second);
+            }
+            ([one, ..], Some((salt, attributes)), _) => {
+                one.attributes = attribute_commitment(salt, attributes);
+            }
+            _ => {}
+        }
     }
 }
