@@ -19,9 +19,33 @@ pub struct SealedBatch {
     pub(super) heads: Vec<SealedHead>,
     pub(super) lengths: Vec<Lengths>,
     pub(super) content: Bytes,
+    /// Where each event's content begins.
+    starts: Vec<usize>,
 }
 
 impl SealedBatch {
+    pub(super) fn new(
+        kind: Kind,
+        heads: Vec<SealedHead>,
+        lengths: Vec<Lengths>,
+        content: Bytes,
+    ) -> Self {
+        let mut end = 0;
+        let start_of = |lengths: &Lengths| {
+            let start = end;
+            end += lengths.content_bytes() as usize;
+            start
+        };
+        let starts = lengths.iter().map(start_of).collect();
+        Self {
+            kind,
+            heads,
+            lengths,
+            content,
+            starts,
+        }
+    }
+
     /// How many events.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -49,12 +73,12 @@ impl SealedBatch {
 
     /// The events from `start` on.
     pub(super) fn tail(&self, start: usize) -> Self {
-        Self {
-            kind: self.kind,
-            heads: self.heads[start..].to_vec(),
-            lengths: self.lengths[start..].to_vec(),
-            content: self.content.slice(self.offset(start)..),
-        }
+        Self::new(
+            self.kind,
+            self.heads[start..].to_vec(),
+            self.lengths[start..].to_vec(),
+            self.content.slice(self.offset(start)..),
+        )
     }
 
     /// The events at these places, in this order.
@@ -65,20 +89,19 @@ impl SealedBatch {
             let end = start + self.lengths[index].content_bytes() as usize;
             content.extend_from_slice(&self.content[start..end]);
         }
-        Self {
-            kind: self.kind,
-            heads: indices.iter().map(|&index| self.heads[index]).collect(),
-            lengths: indices.iter().map(|&index| self.lengths[index]).collect(),
-            content: content.into(),
-        }
+        Self::new(
+            self.kind,
+            indices.iter().map(|&index| self.heads[index]).collect(),
+            indices.iter().map(|&index| self.lengths[index]).collect(),
+            content.into(),
+        )
     }
 
     fn offset(&self, index: usize) -> usize {
-        let before: u64 = self.lengths[..index]
-            .iter()
-            .map(Lengths::content_bytes)
-            .sum();
-        before as usize
+        self.starts
+            .get(index)
+            .copied()
+            .unwrap_or(self.content.len())
     }
 }
 
@@ -147,12 +170,7 @@ fn seal_as(kind: Kind, encrypted: bool, drafts: &Drafts, entropy: &mut dyn Entro
     if encrypted {
         commit_attributes(&mut heads, drafts, bulk, pairs);
     }
-    SealedBatch {
-        kind,
-        heads,
-        lengths,
-        content: content.into(),
-    }
+    SealedBatch::new(kind, heads, lengths, content.into())
 }
 
 /// Commits to the attributes of two events side by side. Of each pair of salts, the first is theirs.

@@ -121,12 +121,7 @@ fn run(job: &Job<'_>) -> SealedBatch {
         sequence += 1;
     }
     commit(&mut heads, &lengths, &content);
-    SealedBatch {
-        kind: batch.kind,
-        heads,
-        lengths,
-        content: content.into(),
-    }
+    SealedBatch::new(batch.kind, heads, lengths, content.into())
 }
 
 /// Commits to what was sealed, two events side by side.
