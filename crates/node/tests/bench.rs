@@ -131,6 +131,14 @@ fn catching_up_reads_every_stored_event() {
 }
 
 #[test]
+fn revoked_partners_are_told_and_take_nothing_past_their_position() {
+    let value = measure("revoke --partners 3 --rate 500 --warmup 1 --runs 1");
+    assert!((figure(&value, "revoked") - 3.0).abs() < 0.5);
+    assert!(figure(&value, "past_the_position") < 0.5);
+    positive(&value, &["told_after/p50_us", "least_taken_before"]);
+}
+
+#[test]
 fn idle_subscriptions_are_all_connected_while_they_are_measured() {
     let value =
         measure("idle --subscriptions 30 --organizations 3 --per-reader 20 --seconds 1 --warmup 0");

@@ -40,6 +40,9 @@ pub enum BenchVerb {
     /// Kill a node that holds many entries, start it again: time until it serves
     #[command(after_help = "Example:\n  countersign bench restart --events 10000000 --runs 1")]
     Restart(BenchRestartArgs),
+    /// Revoke partners one by one while they read: how long each is still delivered to
+    #[command(after_help = "Example:\n  countersign bench revoke --rate 5000 --partners 50")]
+    Revoke(BenchRevokeArgs),
     /// What disk, SHA-256 and QUIC do here by themselves, with the same bytes
     Raw(BenchRawArgs),
     /// One of the processes of a measurement; its task comes on stdin
@@ -226,6 +229,26 @@ pub struct BenchIdleArgs {
     /// Where the temporary directories are made: choose a real disk [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+/// `bench revoke`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchRevokeArgs {
+    /// Partners that read one stream, each over a connection of its own
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000), value_name = "N")]
+    pub partners: u32,
+    /// Events a second, handed in one at a time
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "EVENTS")]
+    pub rate: u32,
+    /// Seconds of reading before the first is revoked
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=600), value_name = "S")]
+    pub warmup: u64,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a help text here would become the command's")]
+    pub load: BenchLoad,
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "a help text here would become the command's")]
+    pub runs: BenchRuns,
 }
 
 /// `bench prove`.

@@ -20,8 +20,8 @@ pub use args::{
 };
 pub use bench_args::{
     BenchCatchUpArgs, BenchDeliverArgs, BenchFanOutArgs, BenchIdleArgs, BenchLoad, BenchProveArgs,
-    BenchPublishArgs, BenchRawArgs, BenchRestartArgs, BenchRuns, BenchVerb, BenchVerifyArgs,
-    BenchWindow, Consumer,
+    BenchPublishArgs, BenchRawArgs, BenchRestartArgs, BenchRevokeArgs, BenchRuns, BenchVerb,
+    BenchVerifyArgs, BenchWindow, Consumer,
 };
 pub use exit::Exit;
 pub use output::Output;

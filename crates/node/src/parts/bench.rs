@@ -7,6 +7,7 @@
 //! bench catch-up                 disk ──► node ══QUIC══► consumer          a stored stream from its start
 //! bench idle                              node ══QUIC══► N consumers       which receive nothing
 //! bench restart                  disk ──► node                             after KILL
+//! bench revoke    publisher ══QUIC══► node ══QUIC══► N consumers           until each is told that it reads no more
 //! bench verify    evidence ──► verifier                                    beside plain SHA-256 of the same bytes
 //! bench raw       disk, SHA-256, QUIC                                      without a node
 //! ```
@@ -31,6 +32,7 @@ mod publishing;
 mod raw;
 mod reader;
 mod restarting;
+mod revoking;
 mod sample;
 mod summary;
 mod verifying;
@@ -102,6 +104,7 @@ async fn measured(verb: &BenchVerb, output: &mut Output) -> Result<Value, Comman
         BenchVerb::Idle(args) => (idling::words(args), args.runs, &args.dir),
         BenchVerb::Prove(args) => (proving::words(args), args.runs.runs, &args.runs.dir),
         BenchVerb::Restart(args) => (restarting::words(args), args.runs.runs, &args.runs.dir),
+        BenchVerb::Revoke(args) => (revoking::words(args), args.runs.runs, &args.runs.dir),
         BenchVerb::Raw(args) => (raw::words(args), args.runs.runs, &args.runs.dir),
         BenchVerb::Worker => return Ok(Value::Null),
     };
@@ -143,6 +146,7 @@ async fn one_run(
         BenchVerb::Idle(args) => idling::run(args, folder, output).await,
         BenchVerb::Prove(args) => proving::run(args, folder, output).await,
         BenchVerb::Restart(args) => restarting::run(args, folder, output).await,
+        BenchVerb::Revoke(args) => revoking::run(args, folder, output).await,
         BenchVerb::Raw(args) => raw::run(args, folder, output).await,
         BenchVerb::Worker => Ok(Value::Null),
     }

@@ -69,6 +69,8 @@ pub(super) enum Until {
     Ended,
     /// When so many events of each stream are acknowledged.
     Events(u64),
+    /// When every subscription was ended by the producer.
+    Refused,
     /// After so many seconds that do not count, and so many that do.
     Seconds { warmup: u64, counted: u64 },
 }
@@ -206,7 +208,7 @@ pub(super) async fn run(
     let wait = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
     let window = async {
         match task.until {
-            Until::Ended => loop {
+            Until::Ended | Until::Refused => loop {
                 stage.told().await;
                 stage.result(&published(&tally, started.elapsed()))?;
             },

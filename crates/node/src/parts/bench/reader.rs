@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use countersign_client::join::{JoinerKeys, redeem};
 use countersign_client::profile::Profile;
 use countersign_client::subscriber::{Start, SubscribeError, SubscriberOptions, SubscriberStatus};
-use countersign_client::{Clock, Expected, SessionOptions, Subscriber};
+use countersign_client::{Clock, Expected, RefusedBy, SessionOptions, Subscriber};
 use countersign_crypto::{OsEntropy, SigningKey};
 use countersign_event::documents::{KeyStatement, Role, RoleKey};
 use countersign_event::names::Authority;
@@ -44,7 +44,7 @@ pub(super) struct ReadTask {
     pub(super) mtu: u16,
     /// The file that tells a publisher how far this process is.
     pub(super) taken: Option<PathBuf>,
-    /// Of [`Until::Events`] all streams together.
+    /// Of [`Until::Events`] all streams together; of [`Until::Refused`] all subscriptions.
     pub(super) until: Until,
 }
 
@@ -61,6 +61,24 @@ pub(super) struct Read {
     pub(super) lag_at_end: u64,
     /// Subscriptions with a session at the end.
     pub(super) connected: u64,
+    /// Of [`Until::Refused`], how each ended.
+    #[serde(default)]
+    pub(super) endings: Vec<Ending>,
+}
+
+/// How the producer ended a subscription.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Ending {
+    /// The organization that read.
+    pub(super) consumer: String,
+    /// When it was told, by the system clock.
+    pub(super) at_ns: u64,
+    /// The sequence after the last event that was handed on.
+    pub(super) next: u64,
+    /// The first sequence that is not delivered any more, as the signed notice says.
+    pub(super) position: Option<u64>,
+    /// The stable code of the notice.
+    pub(super) code: String,
 }
 
 /// What all streams count together. Locked once a batch.
@@ -75,12 +93,16 @@ struct Tally {
     /// For each stream: size of the newest head, next sequence.
     positions: Vec<(u64, u64)>,
     statuses: Vec<watch::Receiver<SubscriberStatus>>,
+    /// How subscriptions ended, where that is awaited.
+    endings: Vec<Ending>,
 }
 
 struct Shared {
     tally: Mutex<Tally>,
     reached: Notify,
     taken: Option<Taken>,
+    /// Subscriptions that are to end; zero where an end is an error.
+    to_end: usize,
 }
 
 pub(super) async fn run(task: ReadTask, stage: &mut Stage<'_>) -> Result<Read, CommandError> {
@@ -96,6 +118,10 @@ pub(super) async fn run(task: ReadTask, stage: &mut Stage<'_>) -> Result<Read, C
         tally: Mutex::default(),
         reached: Notify::new(),
         taken,
+        to_end: match task.until {
+            Until::Refused => subscriptions,
+            _ => 0,
+        },
     });
     let lasts = !matches!(task.until, Until::Seconds { .. });
     shared.locked(|tally| {
@@ -115,7 +141,7 @@ pub(super) async fn run(task: ReadTask, stage: &mut Stage<'_>) -> Result<Read, C
                 stage.told().await;
                 stage.result(&shared.locked(|tally| tally.read(started.elapsed(), 0)))?;
             },
-            Until::Events(_) => {
+            Until::Events(_) | Until::Refused => {
                 shared.reached.notified().await;
                 let read = shared.locked(|tally| tally.read(started.elapsed(), 0));
                 stage.mark(Mark::End)?;
@@ -293,18 +319,25 @@ async fn subscribe(
         while opening.len() < CONNECTING_MAX
             && let Some((index, options)) = waiting.next()
         {
-            opening.spawn(async move { (index, Subscriber::subscribe(options).await) });
+            let consumer = options.agreement.consumer.authority.to_string();
+            opening.spawn(async move { (index, consumer, Subscriber::subscribe(options).await) });
         }
         let Some(opened) = opening.join_next().await else {
             return Ok(());
         };
-        let (index, subscriber) = opened.map_err(failed)?;
+        let (index, consumer, subscriber) = opened.map_err(failed)?;
         let subscriber = subscriber.map_err(failed)?;
         shared.locked(|tally| tally.statuses.push(subscriber.status().clone()));
         let (shared, broken) = (Arc::clone(shared), broken.clone());
         tokio::spawn(async move {
-            if let Err(error) = take(subscriber, index, &shared).await {
-                let _ = broken.try_send(error);
+            match take(subscriber, index, &shared).await {
+                Err(SubscribeError::Refused(refused)) if shared.to_end > 0 => {
+                    shared.end(index, consumer, &refused);
+                }
+                Err(error) => {
+                    let _ = broken.try_send(error);
+                }
+                Ok(()) => {}
             }
         });
     }
@@ -349,6 +382,23 @@ async fn take(
 }
 
 impl Shared {
+    fn end(&self, index: usize, consumer: String, refused: &RefusedBy) {
+        let at_ns = now_ns();
+        let all = self.locked(|tally| {
+            tally.endings.push(Ending {
+                consumer,
+                at_ns,
+                next: tally.positions.get(index).map_or(0, |(_, next)| *next),
+                position: refused.position,
+                code: refused.code.clone(),
+            });
+            tally.endings.len()
+        });
+        if all >= self.to_end {
+            self.reached.notify_one();
+        }
+    }
+
     fn locked<T>(&self, act: impl FnOnce(&mut Tally) -> T) -> T {
         act(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -368,6 +418,7 @@ impl Tally {
                 .iter()
                 .filter(|status| status.borrow().connected)
                 .count() as u64,
+            endings: self.endings.clone(),
         }
     }
 
