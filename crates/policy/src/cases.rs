@@ -121,6 +121,8 @@ struct CaseContext {
 enum Expectation {
     Allow,
     Deny,
+    /// Allowed, once a person has said so.
+    Hold,
 }
 
 fn read(json: &str) -> Result<CaseFile, CaseFileError> {
@@ -165,7 +167,10 @@ impl Case {
                 purpose: self.context.purpose,
             },
         });
-        let expected_allowed = self.expect == Expectation::Allow;
+        let expected_allowed = self.expect != Expectation::Deny;
+        // Only requests wait for people.
+        let held = self.action == Action::Request && decision.hold().is_some();
+        let held_as_expected = held == (self.expect == Expectation::Hold);
         let determining_as_expected = self.determining.as_ref().is_none_or(|expected| {
             expected
                 .iter()
@@ -173,7 +178,9 @@ impl Case {
         });
         Ok(CaseResult {
             name: self.name,
-            passed: decision.allowed == expected_allowed && determining_as_expected,
+            passed: decision.allowed == expected_allowed
+                && held_as_expected
+                && determining_as_expected,
             expected_allowed,
             expected_determining: self.determining.map(|ids| ids.into_iter().collect()),
             decision,

@@ -36,6 +36,18 @@ pub struct Decision {
     pub explanation: Explanation,
 }
 
+impl Decision {
+    /// Why a request that is allowed waits for a person all the same: each policy that permits it says `@hold`. Of several, the first one's words.
+    #[must_use]
+    pub fn hold(&self) -> Option<&str> {
+        let notes = &self.explanation.policies;
+        if !self.allowed || !notes.iter().all(|note| note.hold.is_some()) {
+            return None;
+        }
+        notes.first().and_then(|note| note.hold.as_deref())
+    }
+}
+
 /// Which kind of reason an [`Explanation`] gives.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -56,6 +68,9 @@ pub struct PolicyNote {
     /// Its `@advice` annotation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
+    /// Its `@hold` annotation: what it permits to be requested waits for a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<String>,
     /// Its name.
     pub id: PolicyId,
 }

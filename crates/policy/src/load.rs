@@ -27,7 +27,7 @@ pub const OPERATORS_MAX: usize = 128;
 
 /// The longest `@id`, in characters.
 const ID_CHARS_MAX: usize = 64;
-/// The longest `@advice`, in bytes: it travels in refusals.
+/// The longest `@advice` or `@hold`, in bytes: they travel in answers.
 const ADVICE_BYTES_MAX: usize = 512;
 
 /// Domain tag of the digest of a policy set.
@@ -93,6 +93,7 @@ impl Parsed {
         Entry {
             note: PolicyNote {
                 advice: self.policy.annotation("advice").map(str::to_owned),
+                hold: self.policy.annotation("hold").map(str::to_owned),
                 id: self.id.clone(),
             },
             effect: self.policy.effect(),
@@ -210,10 +211,16 @@ fn parse_one(
             ));
         }
     };
-    let advice = policy.annotation("advice").unwrap_or_default();
-    if advice.len() > ADVICE_BYTES_MAX || advice.chars().any(char::is_control) {
-        let message = format!("the `@advice` is not one line of at most {ADVICE_BYTES_MAX} bytes");
-        return Err(fault(message, "say in one sentence what would help"));
+    for (name, help) in [
+        ("advice", "say in one sentence what would help"),
+        ("hold", "say in one sentence who decides"),
+    ] {
+        let text = policy.annotation(name).unwrap_or_default();
+        if text.len() > ADVICE_BYTES_MAX || text.chars().any(char::is_control) {
+            let message =
+                format!("the `@{name}` is not one line of at most {ADVICE_BYTES_MAX} bytes");
+            return Err(fault(message, help));
+        }
     }
     let stem = source.file.strip_suffix(".cedar").unwrap_or(source.file);
     let id = PolicyId(format!("{stem}/{name}"));

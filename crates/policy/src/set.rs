@@ -214,6 +214,7 @@ fn failed(mut determining: Vec<PolicyId>, mut errors: Vec<String>) -> Decision {
                 .iter()
                 .map(|id| PolicyNote {
                     advice: None,
+                    hold: None,
                     id: id.clone(),
                 })
                 .collect(),
