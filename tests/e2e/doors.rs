@@ -14,8 +14,9 @@ use std::fs;
 
 use countersign_crypto::{SigningKey, sha256};
 use countersign_protocol::{
-    AddCheckpoints, AskLog, AskPolicy, Ended, FetchBack, Heads, JoinQuery, Message as _, Notice,
-    Ping, PublishOpen, Refused, Request, StartAt, Subscribe, SubscribeFiltered,
+    AddCheckpoints, AskLog, AskPolicy, Ended, FetchBack, Heads, JoinQuery, ListStreams,
+    Message as _, Notice, Ping, PublishOpen, Refused, Request, StartAt, Subscribe,
+    SubscribeFiltered,
 };
 use countersign_transport::http::HttpDoor;
 use raw_peer::{RawPeer, frame};
@@ -38,6 +39,8 @@ enum No {
     Terminated,
     /// Its access as a whole was ended.
     Revoked,
+    /// Its agreement is suspended.
+    Suspended,
     /// A policy forbids what another permits.
     Denied,
     /// Its plan is used up after one event.
@@ -47,12 +50,13 @@ enum No {
 }
 
 impl No {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Stranger,
         Self::OtherStream,
         Self::Expired,
         Self::Terminated,
         Self::Revoked,
+        Self::Suspended,
         Self::Denied,
         Self::OverQuota,
         Self::BeforeHistory,
@@ -154,6 +158,7 @@ fn tries(request: Request, origin: &str, agreements: &[[u8; 16]]) -> Vec<Vec<u8>
             };
             vec![query.to_body()]
         }
+        Request::List => vec![ListStreams {}.to_body()],
         Request::Notice => {
             let envelope = b"{\"payloadType\":\"x\",\"payload\":\"\",\"signatures\":[]}".to_vec();
             vec![Notice { envelope }.to_body()]
@@ -346,7 +351,7 @@ fn no_door_gives_an_event_away_to_who_may_not_have_it() {
             No::Stranger => asker.token = entitled.token.replace(|c: char| c.is_ascii_digit(), "7"),
             No::OtherStream => asker.join(&producer, &["--stream", "other"]),
             No::Expired => asker.join(&producer, &["--stream", STREAM, "--period", "1s"]),
-            No::Terminated | No::Revoked | No::Denied => {
+            No::Terminated | No::Revoked | No::Suspended | No::Denied => {
                 asker.join(&producer, &["--stream", STREAM])
             }
             No::OverQuota => asker.join(&producer, &["--stream", STREAM, "--plan", "one"]),
@@ -357,6 +362,10 @@ fn no_door_gives_an_event_away_to_who_may_not_have_it() {
             No::Terminated => {
                 let id = hex::encode(asker.agreement);
                 producer.json(&["agreement", "terminate", &id, "--yes"]);
+            }
+            No::Suspended => {
+                let id = hex::encode(asker.agreement);
+                producer.json(&["agreement", "suspend", &id, "--reason", "dispute"]);
             }
             No::Revoked => {
                 producer.json(&["partner", "revoke", &asker.authority(), "--yes"]);

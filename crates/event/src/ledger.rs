@@ -36,6 +36,11 @@ pub enum LedgerRecord {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         invitation: Option<String>,
     },
+    /// A proposal, an agreement under one signature, or a step: the sender's or our own. Counterparty log; durable before anybody is told.
+    AgreementStep {
+        /// The DSSE envelope.
+        envelope: EnvelopeText,
+    },
     /// A part of a quota was set aside for positions that are handed out next. A later one of the same period, filter and `from` takes the place of an
     /// earlier one. Counterparty log; durable before what it is set aside for leaves.
     Allotment {
@@ -357,45 +362,59 @@ impl DomainResult {
     }
 }
 
-impl LedgerRecord {
-    /// The kind, as in the event's `type`.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Agreement { .. } => "agreement",
-            Self::Allotment { .. } => "allotment",
-            Self::App { .. } => "app",
-            Self::AuthorRule { .. } => "author-rule",
-            Self::Contradiction { .. } => "contradiction",
-            Self::Cursor { .. } => "cursor",
-            Self::Decision { .. } => "decision",
-            Self::DomainCheck { .. } => "domain-check",
-            Self::ErasureAnswer { .. } => "erasure-answer",
-            Self::ErasureRequest { .. } => "erasure-request",
-            Self::Filter { .. } => "filter",
-            Self::Hold { .. } => "hold",
-            Self::Retention { .. } => "retention",
-            Self::Invitation { .. } => "invitation",
-            Self::InvitationStep { .. } => "invitation-step",
-            Self::KeyRevocation { .. } => "key-revocation",
-            Self::KeyStatement { .. } => "key-statement",
-            Self::KeyWrap { .. } => "key-wrap",
-            Self::LogAccess { .. } => "log-access",
-            Self::Plans { .. } => "plans",
-            Self::PolicySet { .. } => "policy-set",
-            Self::Receipt { .. } => "receipt",
-            Self::Fault { .. } => "fault",
-            Self::Refusal { .. } => "refusal",
-            Self::Region { .. } => "region",
-            Self::Rejection { .. } => "rejection",
-            Self::Revocation { .. } => "revocation",
-            Self::SkipClaim { .. } => "skip-claim",
-            Self::Termination { .. } => "termination",
-            Self::Timestamp { .. } => "timestamp",
-            Self::Token { .. } => "token",
-        }
-    }
+macro_rules! kinds {
+    ($($variant:ident = $kind:literal,)*) => {
+        impl LedgerRecord {
+            /// The words of all kinds.
+            pub const KINDS: &[&str] = &[$($kind),*];
 
+            /// The kind, as in the event's `type`.
+            #[must_use]
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$variant { .. } => $kind,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    Agreement = "agreement",
+    AgreementStep = "agreement-step",
+    Allotment = "allotment",
+    App = "app",
+    AuthorRule = "author-rule",
+    Contradiction = "contradiction",
+    Cursor = "cursor",
+    Decision = "decision",
+    DomainCheck = "domain-check",
+    ErasureAnswer = "erasure-answer",
+    ErasureRequest = "erasure-request",
+    Filter = "filter",
+    Hold = "hold",
+    Retention = "retention",
+    Invitation = "invitation",
+    InvitationStep = "invitation-step",
+    KeyRevocation = "key-revocation",
+    KeyStatement = "key-statement",
+    KeyWrap = "key-wrap",
+    LogAccess = "log-access",
+    Plans = "plans",
+    PolicySet = "policy-set",
+    Receipt = "receipt",
+    Fault = "fault",
+    Refusal = "refusal",
+    Region = "region",
+    Rejection = "rejection",
+    Revocation = "revocation",
+    SkipClaim = "skip-claim",
+    Termination = "termination",
+    Timestamp = "timestamp",
+    Token = "token",
+}
+
+impl LedgerRecord {
     /// The CloudEvents `type` of its entry.
     #[must_use]
     pub fn event_type(&self) -> String {

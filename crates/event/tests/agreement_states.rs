@@ -52,14 +52,11 @@ fn stream() -> Origin {
     Origin::of_stream(&producer(), &"orders".parse().unwrap())
 }
 
-fn held<D: Document>(
+fn held<D: Document + Clone>(
     document: &D,
     signed_by: &[Authority],
     wrap: fn(D) -> AgreementDocument,
-) -> HeldDocument
-where
-    D: Clone,
-{
+) -> HeldDocument {
     HeldDocument {
         digest: sha256(&document.to_payload()),
         signed_by: signed_by.to_vec(),
@@ -68,7 +65,7 @@ where
 }
 
 fn hold_proposal(proposal: &Proposal) -> HeldDocument {
-    held(proposal, &[proposal.by.clone()], |p| {
+    held(proposal, std::slice::from_ref(&proposal.by), |p| {
         AgreementDocument::Proposal(Box::new(p))
     })
 }
@@ -80,11 +77,19 @@ fn hold_agreement(agreement: &Agreement, signed_by: &[Authority]) -> HeldDocumen
 }
 
 fn hold_step(step: &Step) -> HeldDocument {
-    held(step, &[step.by.clone()], AgreementDocument::Step)
+    held(
+        step,
+        std::slice::from_ref(&step.by),
+        AgreementDocument::Step,
+    )
 }
 
 fn hold_termination(end: &Termination) -> HeldDocument {
-    held(end, &[end.by.clone()], AgreementDocument::Termination)
+    held(
+        end,
+        std::slice::from_ref(&end.by),
+        AgreementDocument::Termination,
+    )
 }
 
 /// By the consumer, at 10, until 100.

@@ -110,7 +110,7 @@ pub enum PeerError {
 }
 
 /// What partners ask that is no request for events: what is known of a log, entries of their own back, and what nobody understands.
-const QUESTIONS: [&str; 3] = ["compare", "fetch-back", "request"];
+const QUESTIONS: [&str; 4] = ["compare", "fetch-back", "list", "request"];
 
 /// How often a refusal of one kind of question to one partner goes to the ledger.
 const QUESTION_RECORDED_EVERY: Duration = Duration::from_secs(3600);

@@ -108,6 +108,8 @@ pub struct Exchange {
     succeeding: tokio::sync::Mutex<()>,
     /// One join at a time: what an invitation still allows is judged and used up under it.
     pub(crate) joining: tokio::sync::Mutex<()>,
+    /// Held while a document about an agreement is made or judged: two at once would both find the state that each changes.
+    pub(crate) acting: tokio::sync::Mutex<()>,
     view: LedgerView,
     pub(crate) registry: RwLock<Registry>,
     policies: RwLock<Arc<PolicySet>>,
@@ -365,6 +367,7 @@ impl Exchange {
             creating: tokio::sync::Mutex::new(()),
             succeeding: tokio::sync::Mutex::new(()),
             joining: tokio::sync::Mutex::new(()),
+            acting: tokio::sync::Mutex::new(()),
             view,
             registry: RwLock::new(registry),
             policies: RwLock::new(Arc::new(policies)),
@@ -806,7 +809,9 @@ impl Exchange {
         let passed = |boundary: Timestamp| from < boundary && boundary <= to;
         let may_change = self.policies().mentions_time()
             || self.registry().agreements.values().any(|state| {
-                passed(state.agreement.from) || state.agreement.until.is_some_and(passed)
+                passed(state.agreement.from)
+                    || state.agreement.until.is_some_and(passed)
+                    || state.documents.any_between(from, to)
             });
         if may_change {
             // No other generation: nothing but the time is to be judged again.

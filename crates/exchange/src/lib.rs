@@ -8,6 +8,7 @@
 //! [`pipeline`], one file each. Sockets are in crate `transport`, files and SQL in crate `store`.
 
 mod access;
+mod agreements;
 mod authors;
 mod clock;
 mod contradictions;
@@ -33,6 +34,10 @@ mod witness;
 mod witnessed;
 
 pub use access::{Peer, PeerError};
+pub use agreements::{
+    AgreementEntry, DOCUMENTS_MAX, HeldDocuments, ListedStream, OPEN_PROPOSALS_MAX, RequestOptions,
+    Talks,
+};
 pub use authors::AuthorBook;
 pub use clock::{CLOCK_JUMP_MAX, Clock, ClockJump};
 pub use domain::{
@@ -57,8 +62,8 @@ pub use published::{
 };
 pub use refusal::Refused;
 pub use registry::{
-    AgreementState, DomainProof, EndedAgreement, GivenKey, InvitationState, LastReceipt, Partner,
-    Registry, TokenState, slug,
+    AgreementState, DomainProof, GivenKey, InvitationState, LastReceipt, Partner, Registry,
+    TokenState, slug,
 };
 pub use restored::{FetchedBack, Heard};
 pub use status::{Direction, SubscriptionStatus};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use countersign_crypto::{Fingerprint, Hash, PublicKey};
 use countersign_event::documents::{
-    Agreement, AgreementId, Document as _, ErasureAnswer, ErasureRequest, KeyRevocation,
-    KeyStatement, Offer, Party, Plan, RefusalCode, Role, Side, Termination,
+    Agreement, Document as _, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, Offer,
+    Party, Plan, RefusalCode, Role, Side,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
@@ -15,8 +15,7 @@ use countersign_event::time::Timestamp;
 use countersign_protocol::invitation::{Invitation, InvitationTerms, verify_proof};
 use countersign_protocol::{JoinAccept, JoinDone, JoinQuery, JoinTerms};
 
-use crate::pipeline::deliver::Delivery;
-use crate::registry::{AgreementState, InvitationState};
+use crate::registry::InvitationState;
 use crate::{Exchange, ExchangeError, Peer, Refused, StreamError};
 
 /// What a person decides about an invitation.
@@ -57,6 +56,16 @@ pub enum OnboardingError {
     /// The node failed.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
+    /// The agreement is in a state in which that cannot be done.
+    #[error("this side cannot {what} now: agreement {id} is {state}")]
+    NotNow {
+        /// The agreement.
+        id: String,
+        /// What was wanted, in one word.
+        what: &'static str,
+        /// Its state.
+        state: &'static str,
+    },
     /// No name of a region.
     #[error("a region has 1 to 100 characters, none of them a control character")]
     Region,
@@ -454,70 +463,6 @@ impl Exchange {
         Ok(terms)
     }
 
-    /// Ends an agreement; running subscriptions stop.
-    ///
-    /// # Errors
-    /// [`OnboardingError::Unknown`].
-    pub async fn terminate(
-        self: &Arc<Self>,
-        id: AgreementId,
-        reason: &str,
-    ) -> Result<Envelope, OnboardingError> {
-        let state = self
-            .registry()
-            .agreements
-            .get(&id)
-            .filter(|state| state.ended.is_none())
-            .cloned();
-        let unknown = OnboardingError::Unknown {
-            what: "agreement that holds",
-            name: id.to_string(),
-        };
-        let state: AgreementState = state.ok_or(unknown)?;
-        let own = self.identity().authority();
-        let outgoing = state.agreement.producer.authority == *own;
-        // Nothing leaves from here on, so that the position that is signed is the one at which delivery stops.
-        let halted = Halted::all_under(self, id);
-        let position = halted
-            .position
-            .or_else(|| self.reached_under(id))
-            .filter(|_| outgoing);
-        let termination = Termination {
-            agreement: id,
-            stream: state.agreement.stream.clone(),
-            by: own.clone(),
-            reason: reason
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(500)
-                .collect(),
-            position,
-            made: self.clock().now(),
-        };
-        let envelope = termination.sign(&self.identity().agreement_key);
-        let text = String::from_utf8(envelope.to_json()).unwrap_or_default();
-        let partner = state.counterparty(own).clone();
-        let record = LedgerRecord::Termination { envelope: text };
-        self.record_and_wait(Some(partner), record).await?;
-        self.recheck_running();
-        Ok(envelope)
-    }
-
-    /// How far was delivered under an agreement of which no subscription runs, as far as it is known.
-    fn reached_under(&self, id: AgreementId) -> Option<u64> {
-        let name = id.to_string();
-        let statuses = self.statuses().into_iter();
-        let resting = statuses
-            .filter(|status| status.agreement == name && status.direction == crate::Direction::Out)
-            .map(|status| status.position);
-        let registry = self.registry();
-        let receipts = registry.receipts.values().map(|last| &last.receipt);
-        let receipted = receipts
-            .filter(|receipt| receipt.agreement == id)
-            .map(|receipt| receipt.size);
-        resting.chain(receipted).max()
-    }
-
     /// Ends a partner's access as a whole.
     ///
     /// # Errors
@@ -594,26 +539,18 @@ impl Exchange {
         open.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Documents that a partner has to know of: the agreements that we ended, requests to erase and our answers to them, our newest key statement and what we
+    /// Documents that a partner has to know of: what we signed about agreements with it, requests to erase and our answers to them, our newest key statement and what we
     /// revoked. Told at each session; taking one twice changes nothing.
     #[must_use]
     pub fn notices_for(&self, partner: &Authority) -> Vec<Envelope> {
-        let own = self.identity().authority();
-        let registry = self.registry();
-        let with_partner = registry
-            .agreements
-            .values()
-            .filter(|state| state.counterparty(own) == partner);
-        with_partner
-            .filter_map(|state| state.ended.as_ref())
-            .filter(|ended| ended.by == *own)
-            .map(|ended| ended.envelope.clone())
+        let agreements = self.agreement_notices_for(partner).into_iter();
+        agreements
             .chain(self.erasure_notices_for(partner))
             .chain(self.key_notices())
             .collect()
     }
 
-    /// A partner tells of a termination, of an erasure, or of keys.
+    /// A partner tells of an agreement, of an erasure, or of keys.
     ///
     /// # Errors
     /// [`ExchangeError::Refused`] where it is not the partner's to say.
@@ -632,42 +569,18 @@ impl Exchange {
             )
             .into()
         };
-        let Peer::Organization { statement, .. } = peer else {
+        if !matches!(peer, Peer::Organization { .. }) {
             return Err(malformed("an application has no notices to give"));
-        };
+        }
         let envelope =
             Envelope::from_json(envelope).map_err(|_| malformed("not a signed document"))?;
         match envelope.payload_type() {
-            ErasureRequest::PAYLOAD_TYPE => {
-                return self.take_erasure_request(peer, &envelope).await;
-            }
-            ErasureAnswer::PAYLOAD_TYPE => return self.take_erasure_answer(peer, &envelope).await,
-            KeyRevocation::PAYLOAD_TYPE => return self.take_key_revocation(peer, &envelope).await,
-            KeyStatement::PAYLOAD_TYPE => return self.take_key_statement(peer, &envelope).await,
-            _ => {}
+            ErasureRequest::PAYLOAD_TYPE => self.take_erasure_request(peer, &envelope).await,
+            ErasureAnswer::PAYLOAD_TYPE => self.take_erasure_answer(peer, &envelope).await,
+            KeyRevocation::PAYLOAD_TYPE => self.take_key_revocation(peer, &envelope).await,
+            KeyStatement::PAYLOAD_TYPE => self.take_key_statement(peer, &envelope).await,
+            _ => Box::pin(self.take_agreement_document(peer, &envelope)).await,
         }
-        let end = self
-            .statement_in_force(statement)
-            .open_dated(Role::Agreement, &envelope, |end: &Termination| end.made)
-            .map_err(|_| malformed("not a termination signed by an agreement key of its sender"))?;
-        let known = self.registry().agreements.get(&end.agreement).cloned();
-        let own = self.identity().authority();
-        let theirs = known.filter(|state| {
-            end.by == statement.authority && state.counterparty(own) == &statement.authority
-        });
-        let Some(state) = theirs else {
-            return Err(malformed(
-                "the termination names no agreement of ours with its sender",
-            ));
-        };
-        if state.ended.is_none() {
-            let text = String::from_utf8(envelope.to_json()).unwrap_or_default();
-            let record = LedgerRecord::Termination { envelope: text };
-            self.record_and_wait(Some(statement.authority.clone()), record)
-                .await?;
-            self.recheck_running();
-        }
-        Ok(())
     }
 
     /// A partner that shows a newer key statement than the one held.
@@ -707,31 +620,7 @@ struct Joiner {
     addresses: Vec<String>,
 }
 
-/// Subscriptions that hand out nothing as long as this lives; those that were not ended meanwhile go on after it.
-struct Halted {
-    running: Vec<Arc<Delivery>>,
-    /// The first sequence that none of them has handed out; absent where none runs.
-    position: Option<u64>,
-}
-
-impl Halted {
-    fn all_under(exchange: &Exchange, agreement: AgreementId) -> Self {
-        let mut running = exchange.running();
-        running.retain(|delivery| delivery.agreement() == agreement);
-        let position = running.iter().map(|delivery| delivery.halt()).max();
-        Self { running, position }
-    }
-}
-
-impl Drop for Halted {
-    fn drop(&mut self) {
-        for delivery in &self.running {
-            delivery.resume();
-        }
-    }
-}
-
-fn party_of(statement: &KeyStatement) -> Party {
+pub(crate) fn party_of(statement: &KeyStatement) -> Party {
     Party {
         authority: statement.authority.clone(),
         name: statement.name.clone(),

@@ -5,10 +5,11 @@
 use std::collections::{HashMap, HashSet};
 
 use countersign_crypto::{Hash, PublicKey};
+use countersign_event::agreement_state::{AgreementDocument, HeldDocument};
 use countersign_event::control::AuthorRule;
 use countersign_event::documents::{
-    Agreement, AgreementId, Document, KeyRevocation, KeyStatement, KeyWrap, Plans, Receipt, Role,
-    SeriesId, Termination,
+    Agreement, AgreementId, Digest, Document, KeyRevocation, KeyStatement, KeyWrap, Plans, Receipt,
+    Role, SeriesId,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::{DomainResult, LedgerRecord};
@@ -16,6 +17,7 @@ use countersign_event::names::{Authority, Origin};
 use countersign_event::time::Timestamp;
 
 use crate::HeldRevocation;
+use crate::agreements::{HeldDocuments, Talks, held, read_document};
 use crate::authors::AuthorBook;
 use crate::erasure::ErasureBook;
 
@@ -54,34 +56,15 @@ pub struct AgreementState {
     pub agreement: Agreement,
     /// The envelope with both signatures.
     pub envelope: Envelope,
-    /// Why and when it was ended, if it was.
-    pub ended: Option<EndedAgreement>,
+    /// All documents about it: what its state is made of.
+    pub documents: HeldDocuments,
     /// Why it ended with the whole access of the partner, if it did. A later agreement does not bring it back.
     pub revoked: Option<String>,
     /// The invitation it came from.
     pub invitation: Option<String>,
 }
 
-/// The end of an agreement.
-#[derive(Clone, Debug)]
-pub struct EndedAgreement {
-    /// Why, for people.
-    pub why: String,
-    /// Which side ended it.
-    pub by: Authority,
-    /// When, by the signer's clock.
-    pub at: Timestamp,
-    /// The signed termination.
-    pub envelope: Envelope,
-}
-
 impl AgreementState {
-    /// Whether it covers `time` and was not ended.
-    #[must_use]
-    pub fn is_active(&self, time: Timestamp) -> bool {
-        self.ended.is_none() && self.revoked.is_none() && self.agreement.covers_time(time)
-    }
-
     /// The side that is not `own`.
     #[must_use]
     pub fn counterparty(&self, own: &Authority) -> &Authority {
@@ -160,8 +143,10 @@ pub struct Registry {
     own: Option<Authority>,
     /// Partners by authority.
     pub partners: HashMap<Authority, Partner>,
-    /// Agreements by id.
+    /// Agreements under both signatures, by id.
     pub agreements: HashMap<AgreementId, AgreementState>,
+    /// Talks about agreements that lack a signature, by the id that the agreement would have.
+    pub talks: HashMap<AgreementId, Talks>,
     /// Applications: name by key.
     pub apps: HashMap<PublicKey, String>,
     /// Invitations by hexadecimal id.
@@ -213,6 +198,9 @@ impl Registry {
                 invitation,
             } => {
                 self.apply_agreement(envelope, addresses, invitation.as_ref());
+            }
+            LedgerRecord::AgreementStep { envelope } | LedgerRecord::Termination { envelope } => {
+                self.apply_document(envelope)
             }
             LedgerRecord::App {
                 name,
@@ -299,7 +287,7 @@ impl Registry {
                 for state in self.agreements.values_mut() {
                     let terms = &state.agreement;
                     let theirs = [&terms.producer.authority, &terms.consumer.authority];
-                    if theirs.contains(&partner) && state.ended.is_none() {
+                    if theirs.contains(&partner) {
                         state.revoked.get_or_insert_with(|| reason.clone());
                     }
                 }
@@ -316,7 +304,6 @@ impl Registry {
                     partner.region.clone_from(region);
                 }
             }
-            LedgerRecord::Termination { envelope } => self.apply_termination(envelope),
             LedgerRecord::DomainCheck {
                 domain,
                 at,
@@ -408,9 +395,26 @@ impl Registry {
                 }
             }
         }
+        if self.agreements.contains_key(&agreement.id) {
+            return;
+        }
+        let talks = self.talks.remove(&agreement.id);
+        let mut documents = talks.map(|talks| talks.documents).unwrap_or_default();
+        let one = held_agreement(&agreement, &envelope);
+        documents.push(one.clone(), envelope.clone());
+        for other in self.agreements.values_mut() {
+            if agreement.supersedes == Some(Digest(other.envelope.payload_digest())) {
+                other.documents.push(one.clone(), envelope.clone());
+            }
+            // Whichever of the two was read first.
+            if other.agreement.supersedes == Some(Digest(one.digest)) {
+                let later = held_agreement(&other.agreement, &other.envelope);
+                documents.push(later, other.envelope.clone());
+            }
+        }
         let state = AgreementState {
             envelope,
-            ended: None,
+            documents,
             revoked: None,
             invitation: invitation.cloned(),
             agreement,
@@ -427,7 +431,7 @@ impl Registry {
             ];
             invitation.redeemed = parties.into_iter().find(|key| Some(*key) != inviter);
         }
-        self.agreements.entry(state.agreement.id).or_insert(state);
+        self.agreements.insert(state.agreement.id, state);
     }
 
     fn apply_statement(&mut self, envelope: &str) {
@@ -489,20 +493,38 @@ impl Registry {
         of.any(|revocation| revocation.role == role && revocation.key == *key)
     }
 
-    fn apply_termination(&mut self, envelope: &str) {
-        let Some((end, envelope)) = peek::<Termination>(envelope) else {
+    fn apply_document(&mut self, envelope: &str) {
+        let Some((document, envelope)) = read_document(envelope) else {
             return;
         };
-        if let Some(agreement) = self.agreements.get_mut(&end.agreement)
-            && agreement.ended.is_none()
+        let id = document.agreement();
+        if let AgreementDocument::Proposal(proposal) = &document
+            && !self.agreements.contains_key(&id)
         {
-            agreement.ended = Some(EndedAgreement {
-                why: end.reason,
-                by: end.by,
-                at: end.made,
-                envelope,
+            self.talks.entry(id).or_insert_with(|| Talks {
+                first: (**proposal).clone(),
+                documents: HeldDocuments::default(),
             });
         }
+        let agreed = self
+            .agreements
+            .get_mut(&id)
+            .map(|state| &mut state.documents);
+        let talks = self.talks.get_mut(&id).map(|talks| &mut talks.documents);
+        let Some(documents) = agreed.or(talks) else {
+            return;
+        };
+        let signed_by = match &document {
+            // Under one signature: that of the side which did not propose it.
+            AgreementDocument::Agreement(agreement) => {
+                let accepted = agreement.accepts;
+                let accepted = accepted.and_then(|accepts| documents.proposal(&accepts.0));
+                accepted.map(|proposal| proposal.other().clone())
+            }
+            document => document.by().cloned(),
+        };
+        let signed_by = signed_by.into_iter().collect();
+        documents.push(held(document, &envelope, signed_by), envelope);
     }
 
     fn apply_receipt(&mut self, envelope: &str) {
@@ -601,6 +623,13 @@ pub fn slug(name: &str) -> String {
         }
     }
     out.trim_end_matches('-').to_owned()
+}
+
+/// An agreement under both signatures.
+fn held_agreement(agreement: &Agreement, envelope: &Envelope) -> HeldDocument {
+    let both = [&agreement.producer.authority, &agreement.consumer.authority];
+    let document = AgreementDocument::Agreement(Box::new(agreement.clone()));
+    held(document, envelope, both.into_iter().cloned().collect())
 }
 
 fn peek<D: Document>(envelope: &str) -> Option<(D, Envelope)> {

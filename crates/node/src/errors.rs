@@ -37,6 +37,8 @@ error_codes! {
     AdminProtocol = "admin-protocol",
     /// The running node is of another version than this program.
     AdminVersion = "admin-version",
+    /// An agreement is in no state for what was asked.
+    AgreementState = "agreement-state",
     /// The content is gone already.
     AlreadyErased = "already-erased",
     /// An event is not what its author signed, or not signed as the stream wants it.
@@ -131,6 +133,8 @@ error_codes! {
     PolicyInvalid = "policy-invalid",
     /// The data of an event are sealed to others.
     Sealed = "sealed",
+    /// The agreement is suspended.
+    Suspended = "suspended",
     /// The key statement does not verify.
     StatementInvalid = "statement-invalid",
     /// The stream exists already.

@@ -448,3 +448,18 @@ pub struct Keys {
     pub envelopes: Vec<Vec<u8>>,
 }
 message!(Keys = 60);
+
+/// Which streams of yours may I know of?
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ListStreams {}
+message!(ListStreams = 72);
+
+/// The streams that the asker may know of.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StreamList {
+    /// Each as JSON: `origin`, `title`, `labels`, `encrypted`, `plans`.
+    pub streams: Vec<Vec<u8>>,
+    /// Whether there are more than fit.
+    pub more: bool,
+}
+message!(StreamList = 73);

@@ -1,7 +1,7 @@
 use crate::Message as _;
 use crate::messages::{
-    AddCheckpoints, AskLog, AskPolicy, FetchBack, JoinQuery, Notice, Ping, PublishOpen, Subscribe,
-    SubscribeFiltered,
+    AddCheckpoints, AskLog, AskPolicy, FetchBack, JoinQuery, ListStreams, Notice, Ping,
+    PublishOpen, Subscribe, SubscribeFiltered,
 };
 
 /// Each request by its name here and the message that begins it. What is dispatched and what is tried at every door is made from this one list, so that a
@@ -46,6 +46,8 @@ requests! {
     FetchBack = FetchBack,
     /// To redeem an invitation.
     Join = JoinQuery,
+    /// Which streams are there?
+    List = ListStreams,
     /// A signed document.
     Notice = Notice,
     /// Are you there?

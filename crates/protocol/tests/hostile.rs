@@ -74,6 +74,8 @@ fn read_all(body: &Bytes) {
         LogState,
         AskPolicy,
         PolicyAnswer,
+        ListStreams,
+        StreamList,
         FetchBack,
         Keys
     );

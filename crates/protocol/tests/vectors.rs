@@ -293,6 +293,23 @@ fn a_dry_run_of_the_policies_has_its_golden_bytes() {
 }
 
 #[test]
+fn a_list_of_streams_has_its_golden_bytes() {
+    let stream =
+        format!(r#"{{"origin":"{ORIGIN}","labels":["listed"],"encrypted":false,"plans":[]}}"#);
+    let frames = [
+        frame("ListStreams", &ListStreams {}),
+        frame(
+            "StreamList",
+            &StreamList {
+                streams: vec![stream.into_bytes()],
+                more: false,
+            },
+        ),
+    ];
+    check("list.json", &json!(frames.to_vec()));
+}
+
+#[test]
 fn keys_have_their_golden_bytes() {
     let envelopes = vec![b"{}".to_vec(), b"{\"payloadType\":\"x\"}".to_vec()];
     check("keys.json", &json!([frame("Keys", &Keys { envelopes })]));

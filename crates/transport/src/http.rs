@@ -287,6 +287,17 @@ async fn metrics(State(exchange): State<Arc<Exchange>>) -> impl IntoResponse {
         &[],
         exchange.refused_strangers(),
     );
+    gauge(
+        &mut out,
+        "countersign_proposals_waiting",
+        "Proposals of partners that wait for a person here.",
+    );
+    line(
+        &mut out,
+        "countersign_proposals_waiting",
+        &[],
+        exchange.waiting_proposals() as u64,
+    );
     let _ = writeln!(
         out,
         "# HELP countersign_refused_questions_total Questions of partners refused since the start without a record of their own in the ledger.\n# TYPE countersign_refused_questions_total counter"

@@ -25,5 +25,5 @@ pub use domain::{check_domain, domain_web};
 pub use frames::{FrameGone, FrameSink, FrameSource};
 pub use join::{JoinFailure, join};
 pub use publish::serve_publish;
-pub use server::{Server, ServerOptions, ask_policy, ping};
+pub use server::{Server, ServerOptions, ask_policy, list_streams, ping};
 pub use web::{Dial, Fetched, Web, WebError, WebOptions};

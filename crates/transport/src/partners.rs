@@ -73,22 +73,25 @@ fn partners_to_dial(shared: &Shared) -> Vec<Authority> {
     let own = exchange.identity().authority();
     // Looked up before the registry is held, which it reads too.
     let asked = exchange.unanswered_by();
+    // What is proposed is to be told and answered.
+    let talking = exchange.talks_with();
     // As long as a stream waits for answers, whoever may give one is dialled.
     let awaited = exchange.awaited_readers();
     let registry = exchange.registry();
     let active = |partner: &Authority| {
         let mut agreements = registry.agreements.values();
-        agreements.any(|state| state.counterparty(own) == partner && state.is_active(now))
+        agreements.any(|state| state.counterparty(own) == partner && state.lasts(now))
     };
     // Nobody else would begin a session any more.
     let asked = asked.into_iter().filter(|partner| !active(partner));
     let wanted: HashSet<_> = registry
         .agreements
         .values()
-        .filter(|state| state.is_active(now))
+        .filter(|state| state.lasts(now))
         .filter(|state| state.agreement.consumer.authority == *own || shared.advertise.is_empty())
         .map(|state| state.counterparty(own).clone())
         .chain(asked)
+        .chain(talking)
         .chain(awaited)
         .collect();
     let reachable = |partner: &Authority| {
@@ -118,7 +121,7 @@ async fn pause(exchange: &Exchange, attempt: u32) {
     sleep(wait.unwrap_or(BACKOFF.longest)).await;
 }
 
-/// Tells a partner of the agreements that we ended, of requests to erase and of our answers, and of our keys. It answers the same however often it hears it.
+/// Tells a partner of what we signed about agreements with it, of requests to erase and of our answers, and of our keys. It answers the same however often it hears it.
 pub(crate) async fn tell_notices(
     exchange: Arc<Exchange>,
     partner: Authority,

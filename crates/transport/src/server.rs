@@ -13,8 +13,8 @@ use countersign_event::dsse::Envelope;
 use countersign_event::names::Authority;
 use countersign_exchange::{Exchange, ExchangeError, Peer};
 use countersign_protocol::{
-    AskPolicy, Hello, Message as _, Notice, NoticeAck, PROTOCOL_MINOR, Ping, PolicyAnswer, Pong,
-    Refused, Request,
+    AskPolicy, Hello, ListStreams, Message as _, Notice, NoticeAck, PROTOCOL_MINOR, Ping,
+    PolicyAnswer, Pong, Refused, Request, StreamList,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -502,6 +502,15 @@ async fn dispatch(
             writer.write(kind, &body).await.map_err(gone)?;
             writer.finish().map_err(gone)
         }
+        Request::List => {
+            let ask = ListStreams::read(kind, &body).map_err(gone)?;
+            let (kind, body) = match exchange.list_streams(peer, &ask) {
+                Ok(list) => (StreamList::KIND, list.to_body()),
+                Err(refused) => (Refused::KIND, refused.message().to_body()),
+            };
+            writer.write(kind, &body).await.map_err(gone)?;
+            writer.finish().map_err(gone)
+        }
         Request::Notice => {
             let notice = Notice::read(kind, &body).map_err(gone)?;
             match Box::pin(exchange.take_notice(peer, &notice.envelope)).await {
@@ -559,6 +568,21 @@ pub async fn ask_policy(
     let session = session_with(exchange, partner).await?;
     let mut stream = session.request(ask).await?;
     let answer = stream.answer("the answer about the policies").await;
+    session.close().await;
+    answer
+}
+
+/// Asks a partner's node which streams we may know of, on a session of its own.
+///
+/// # Errors
+/// [`countersign_client::SessionError`] where it cannot be reached, is somebody else, or refuses to say.
+pub async fn list_streams(
+    exchange: &Arc<Exchange>,
+    partner: &Authority,
+) -> Result<StreamList, countersign_client::SessionError> {
+    let session = session_with(exchange, partner).await?;
+    let mut stream = session.request(&ListStreams {}).await?;
+    let answer = stream.answer("the list of streams").await;
     session.close().await;
     answer
 }

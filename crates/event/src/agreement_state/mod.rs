@@ -7,8 +7,11 @@ mod machine;
 
 use countersign_crypto::Hash;
 
-use crate::documents::{Agreement, AgreementId, Proposal, Step, StepKind, Termination};
-use crate::names::Authority;
+use crate::documents::{
+    Agreement, AgreementId, Document as _, DocumentError, Proposal, Step, StepKind, Termination,
+};
+use crate::dsse::Envelope;
+use crate::names::{Authority, Origin};
 use crate::time::Timestamp;
 
 pub use machine::state;
@@ -27,6 +30,45 @@ pub enum AgreementDocument {
 }
 
 impl AgreementDocument {
+    /// Reads the document without any verification, to learn whose signature it needs.
+    ///
+    /// # Errors
+    /// [`DocumentError`]; also where it is no document about an agreement.
+    pub fn peek(envelope: &Envelope) -> Result<Self, DocumentError> {
+        match envelope.payload_type() {
+            Agreement::PAYLOAD_TYPE => {
+                Agreement::peek(envelope).map(|document| Self::Agreement(Box::new(document)))
+            }
+            Proposal::PAYLOAD_TYPE => {
+                Proposal::peek(envelope).map(|document| Self::Proposal(Box::new(document)))
+            }
+            Termination::PAYLOAD_TYPE => Termination::peek(envelope).map(Self::Termination),
+            _ => Step::peek(envelope).map(Self::Step),
+        }
+    }
+
+    /// The log that it is about.
+    #[must_use]
+    pub fn stream(&self) -> &Origin {
+        match self {
+            Self::Agreement(agreement) => &agreement.stream,
+            Self::Proposal(proposal) => &proposal.stream,
+            Self::Step(step) => &step.stream,
+            Self::Termination(end) => &end.stream,
+        }
+    }
+
+    /// The side that says it signed; nobody in particular for an agreement.
+    #[must_use]
+    pub fn by(&self) -> Option<&Authority> {
+        match self {
+            Self::Agreement(_) => None,
+            Self::Proposal(proposal) => Some(&proposal.by),
+            Self::Step(step) => Some(&step.by),
+            Self::Termination(end) => Some(&end.by),
+        }
+    }
+
     /// When it was signed, as its signer says.
     #[must_use]
     pub fn made(&self) -> Timestamp {

@@ -61,14 +61,6 @@ impl Document for Agreement {
     const PAYLOAD_TYPE: &'static str = "application/vnd.countersign.agreement.v1+json";
 }
 
-impl Agreement {
-    /// Whether `time` lies in the agreed period.
-    #[must_use]
-    pub fn covers_time(&self, time: Timestamp) -> bool {
-        self.from <= time && self.until.is_none_or(|until| time < until)
-    }
-}
-
 /// Ends an agreement.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]

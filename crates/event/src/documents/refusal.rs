@@ -28,6 +28,8 @@ pub enum RefusalCode {
     NotPermitted,
     /// A person has to confirm first.
     Pending,
+    /// The agreement is suspended: nothing is delivered until it is resumed.
+    Suspended,
     /// The identity shown is not the one known, or is not delegated.
     WrongIdentity,
 }

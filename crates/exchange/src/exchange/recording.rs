@@ -163,6 +163,7 @@ fn changes_access(record: &LedgerRecord) -> bool {
     matches!(
         record,
         LedgerRecord::Agreement { .. }
+            | LedgerRecord::AgreementStep { .. }
             | LedgerRecord::App { .. }
             | LedgerRecord::Contradiction { .. }
             | LedgerRecord::KeyRevocation { .. }

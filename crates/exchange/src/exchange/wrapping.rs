@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use countersign_event::data::DataPart;
-use countersign_event::documents::{Document as _, KeyWrap, Role};
+use countersign_event::documents::{Document as _, KeyWrap, Role, Step, StepKind};
 use countersign_event::dsse::Envelope;
 use countersign_event::encryption::Encryption;
 use countersign_event::ledger::LedgerRecord;
@@ -64,6 +64,17 @@ impl Exchange {
                         countersign_event::documents::Termination::peek(&envelope).ok()
                     });
                 end.map(|end| end.stream).into_iter().collect()
+            }
+            LedgerRecord::AgreementStep { envelope } => {
+                let stops =
+                    |step: &Step| matches!(step.step, StepKind::Complete | StepKind::Suspend);
+                let step = Envelope::from_json(envelope.as_bytes())
+                    .ok()
+                    .and_then(|envelope| Step::peek(&envelope).ok());
+                step.filter(stops)
+                    .map(|step| step.stream)
+                    .into_iter()
+                    .collect()
             }
             LedgerRecord::Revocation { partner, .. } => {
                 let registry = self.registry();

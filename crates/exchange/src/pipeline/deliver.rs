@@ -214,11 +214,16 @@ impl Exchange {
         // A policy may permit more than the starter's; without an agreement that holds there is nothing to receipt against.
         let now = self.clock().now();
         let holds = |state: &AgreementState| decision.allowed && state.is_active(now);
+        let named = agreement.clone();
         let Some(agreement) = agreement.filter(holds) else {
             if self.registry().partners.contains_key(&consumer) {
                 self.record_lazily(Some(consumer), record);
             }
-            let (code, why) = if decision.allowed {
+            let suspended = named.and_then(|state| state.why_not(now));
+            let suspended = suspended.filter(|(code, _)| *code == RefusalCode::Suspended);
+            let (code, why) = if let Some(suspended) = suspended {
+                suspended
+            } else if decision.allowed {
                 let why = format!("no agreement that holds covers it{more}");
                 (RefusalCode::NoAgreement, why)
             } else {
@@ -1498,24 +1503,11 @@ impl Delivery {
             Some(self.agreement),
         );
         exchange.record_lazily(Some(self.consumer.clone()), record);
-        let revoked = exchange
-            .registry()
-            .partners
-            .get(&self.consumer)
-            .and_then(|partner| partner.revoked.clone());
-        let ended = agreement
-            .and_then(|state| state.ended)
-            .map(|ended| ended.why);
-        let reason = match (revoked, ended) {
-            (Some(why), _) => format!("access was revoked: {why}"),
-            (None, Some(why)) => format!("the agreement was ended: {why}"),
-            (None, None) => format!("reading is no longer permitted: {}", decision.explanation),
-        };
-        let code = if active {
-            RefusalCode::NotPermitted
-        } else {
-            RefusalCode::NoAgreement
-        };
+        let over = agreement.and_then(|state| state.why_not(now));
+        let (code, reason) = over.unwrap_or_else(|| {
+            let why = format!("reading is no longer permitted: {}", decision.explanation);
+            (RefusalCode::NotPermitted, why)
+        });
         self.end(code, reason);
     }
 
@@ -1558,7 +1550,10 @@ impl Delivery {
         let by_record = {
             let registry = self.exchange.registry();
             let state = registry.agreements.get(&self.agreement);
-            state.is_some_and(|state| state.ended.is_some() || state.revoked.is_some())
+            state.is_some_and(|state| {
+                let by = state.state(self.exchange.clock().now()).cause.by;
+                state.revoked.is_some() || by.is_some()
+            })
         };
         if !by_record {
             self.exchange.rekey(Arc::clone(&self.log));

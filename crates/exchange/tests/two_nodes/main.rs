@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod agreements;
 mod authors;
 mod deliver;
 mod disk_and_clock;

@@ -1,5 +1,5 @@
 use countersign_event::control::{AuthorRule, Retention};
-use countersign_event::documents::Plans;
+use countersign_event::documents::{Plans, StepKind};
 use countersign_event::encryption::Encryption;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -32,6 +32,68 @@ pub struct PolicyQuestion {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "name", deny_unknown_fields)]
 pub enum Command {
+    /// Proposes an agreement in the place of one.
+    AgreementAmend {
+        /// Its id.
+        agreement: String,
+        /// The plan; absent = as it is.
+        plan: Option<String>,
+        /// Seconds that it runs; absent = until it is ended.
+        period_s: Option<u64>,
+        /// Seconds that it can be accepted.
+        valid_s: u64,
+        /// Seconds to wait for the answer.
+        wait_s: u64,
+    },
+    /// Signs what a partner proposes.
+    AgreementApprove {
+        /// Its id.
+        agreement: String,
+        /// Seconds to wait for the partner's signature.
+        wait_s: u64,
+    },
+    /// Answers a proposal with other terms.
+    AgreementCounter {
+        /// Its id.
+        agreement: String,
+        /// The plan; absent = as proposed.
+        plan: Option<String>,
+        /// Seconds that it runs; absent = as proposed.
+        period_s: Option<u64>,
+        /// Seconds that it can be accepted.
+        valid_s: u64,
+    },
+    /// Asks a partner for an agreement on a stream of its own.
+    AgreementRequest {
+        /// `ORG/STREAM` or an origin.
+        stream: String,
+        /// The plan; absent = the only one.
+        plan: Option<String>,
+        /// Seconds that it runs; absent = until it is ended.
+        period_s: Option<u64>,
+        /// What for.
+        purpose: Option<String>,
+        /// Seconds that it can be accepted.
+        valid_s: u64,
+        /// Seconds to wait for the answer.
+        wait_s: u64,
+    },
+    /// Refuses or withdraws a proposal, suspends, resumes or completes an agreement.
+    AgreementStep {
+        /// Its id.
+        agreement: String,
+        /// Which of them.
+        step: StepKind,
+        /// Why deliveries stop, in one word.
+        cause: Option<String>,
+        /// Why, for the other side and the ledger.
+        reason: String,
+    },
+    /// Streams of a partner that we may know of.
+    StreamsOf {
+        /// Its name or authority.
+        partner: String,
+    },
     /// Ends an agreement at the position reached.
     AgreementTerminate {
         /// Its id.

@@ -115,7 +115,7 @@ pub(crate) enum Noun {
     /// Enroll applications that publish under a key of their own
     #[command(subcommand, arg_required_else_help = true)]
     App(AppVerb),
-    /// Look at agreements and end them
+    /// Ask for agreements, answer, suspend, amend and end them
     #[command(subcommand, arg_required_else_help = true)]
     Agreement(AgreementVerb),
     /// Look at requests to erase, decide them, set legal holds
@@ -264,9 +264,13 @@ pub(crate) enum StreamVerb {
         /// The stream's name
         stream: String,
     },
-    /// List own streams and copies
+    /// List own streams and copies, or those that a partner offers
     #[command(visible_alias = "list")]
-    Ls,
+    Ls {
+        /// A partner: list the streams and plans that it lets us know of
+        #[arg(long, value_name = "PARTNER")]
+        of: Option<String>,
+    },
     /// Show one stream: head, key, subscribers
     Info {
         /// Its name, ORG/STREAM or origin
@@ -707,6 +711,113 @@ pub(crate) enum AgreementVerb {
     Info {
         /// Its id
         agreement: String,
+    },
+    /// Ask a partner for an agreement on one of its streams
+    #[command(
+        after_help = "The partner's policies grant it at once, refuse it, or leave it to a person there; then it is `proposed` until somebody decides.\n\
+            Where an agreement on the stream holds, the new one takes its place.\n\n\
+            Example:\n  countersign agreement request acme/quakes --plan free --purpose research"
+    )]
+    Request {
+        /// ORG/STREAM or origin
+        stream: String,
+        /// The plan (`countersign stream ls --of PARTNER`) [default: the only one]
+        #[arg(long, value_name = "PLAN")]
+        plan: Option<String>,
+        /// How long the agreement runs: 90d [default: until it is ended]
+        #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+        period: Option<u64>,
+        /// What the data is wanted for
+        #[arg(long, value_name = "TEXT")]
+        purpose: Option<String>,
+        /// How long it can be accepted
+        #[arg(long, default_value = "7d", value_name = "TIME", value_parser = parse_seconds)]
+        valid: u64,
+        /// How long to wait for the answer
+        #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_seconds)]
+        wait: u64,
+    },
+    /// Accept what a partner proposes
+    Approve {
+        /// Its id
+        agreement: String,
+        /// How long to wait for the partner's signature
+        #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_seconds)]
+        wait: u64,
+    },
+    /// Say no to what a partner proposes
+    Refuse {
+        /// Its id
+        agreement: String,
+        /// Why, for the other side and the ledger
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+    },
+    /// Answer what a partner proposes with other terms
+    Counter {
+        /// Its id
+        agreement: String,
+        /// Another plan [default: as proposed]
+        #[arg(long, value_name = "PLAN")]
+        plan: Option<String>,
+        /// How long the agreement runs: 90d [default: as proposed]
+        #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+        period: Option<u64>,
+        /// How long it can be accepted
+        #[arg(long, default_value = "7d", value_name = "TIME", value_parser = parse_seconds)]
+        valid: u64,
+    },
+    /// Take back what was proposed to a partner
+    Withdraw {
+        /// Its id
+        agreement: String,
+        /// Why, for the other side and the ledger
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+    },
+    /// Stop deliveries under an agreement until it is resumed
+    Suspend {
+        /// Its id
+        agreement: String,
+        /// arrears, dispute, key-revoked or quota
+        #[arg(long, value_name = "CAUSE")]
+        reason: String,
+        /// In words, for the other side and the ledger
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        text: String,
+    },
+    /// Lift a suspension of our own; reading goes on where it stopped
+    Resume {
+        /// Its id
+        agreement: String,
+        /// Why, for the other side and the ledger
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
+    },
+    /// Propose another plan or period in the place of an agreement
+    Amend {
+        /// Its id
+        agreement: String,
+        /// Another plan [default: the same]
+        #[arg(long, value_name = "PLAN")]
+        plan: Option<String>,
+        /// How long it runs: 90d [default: until it is ended]
+        #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+        period: Option<u64>,
+        /// How long it can be accepted
+        #[arg(long, default_value = "7d", value_name = "TIME", value_parser = parse_seconds)]
+        valid: u64,
+        /// How long to wait for the answer
+        #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_seconds)]
+        wait: u64,
+    },
+    /// End an agreement whose purpose is fulfilled
+    Complete {
+        /// Its id
+        agreement: String,
+        /// Why, for the other side and the ledger
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        reason: String,
     },
     /// End an agreement at the position reached
     Terminate {

@@ -58,6 +58,7 @@ impl From<ErrorCode> for Exit {
             | C::DataDirOwner
             | C::EventInvalid
             | C::EventTooLarge
+            | C::AgreementState
             | C::Internal
             | C::Io
             | C::KeyInvalid
@@ -94,7 +95,8 @@ impl From<ErrorCode> for Exit {
             | C::LegalHold
             | C::NoAgreement
             | C::NotPermitted
-            | C::Sealed => Self::Refused,
+            | C::Sealed
+            | C::Suspended => Self::Refused,
             C::Busy
             | C::ClockJump
             | C::DataDirLocked
@@ -122,6 +124,7 @@ impl From<RefusalCode> for ErrorCode {
             RefusalCode::NotFound => Self::NotFound,
             RefusalCode::NotPermitted => Self::NotPermitted,
             RefusalCode::Pending => Self::Pending,
+            RefusalCode::Suspended => Self::Suspended,
             RefusalCode::WrongIdentity => Self::WrongIdentity,
         }
     }

@@ -8,7 +8,7 @@ use clap_complete::generate;
 use countersign_audit::{EVENT_PROOF, GROWTH_PROOF};
 use countersign_crypto::{OsEntropy, PublicKey, SigningKey};
 use countersign_event::control::{AuthorRule, Retention};
-use countersign_event::documents::{PLAN_BYTES_MAX, PLANS_MAX, Plans};
+use countersign_event::documents::{PLAN_BYTES_MAX, PLANS_MAX, Plans, StepKind};
 use countersign_event::encryption::Encryption;
 use countersign_event::jwe::JWK_BYTES_MAX;
 use countersign_exchange::Clock as _;
@@ -396,12 +396,7 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 (Command::AgreementInfo { agreement }, View::FIELDS)
             }
             AgreementVerb::Ls => (Command::AgreementLs, AGREEMENTS),
-            AgreementVerb::Terminate {
-                agreement, reason, ..
-            } => (
-                Command::AgreementTerminate { agreement, reason },
-                View::FIELDS,
-            ),
+            verb => (agreement_request(verb)?, View::FIELDS),
         },
         Noun::App(verb) => match verb {
             AppVerb::Add { app, key, key_file } => {
@@ -666,7 +661,8 @@ fn request(typed: Noun) -> Result<(Command, View), CommandError> {
                 (Command::StreamRetention { stream, set }, View::FIELDS)
             }
             StreamVerb::Info { stream } => (Command::StreamInfo { stream }, View::FIELDS),
-            StreamVerb::Ls => (Command::StreamLs, STREAMS),
+            StreamVerb::Ls { of: None } => (Command::StreamLs, STREAMS),
+            StreamVerb::Ls { of: Some(partner) } => (Command::StreamsOf { partner }, OFFERED),
             StreamVerb::Tail {
                 stream,
                 count,
@@ -993,6 +989,85 @@ fn make_key(file: &Path) -> Result<SigningKey, CommandError> {
     Ok(key)
 }
 
+/// The command behind a verb that changes an agreement.
+fn agreement_request(verb: AgreementVerb) -> Result<Command, CommandError> {
+    let step = |agreement, step, cause, reason| Command::AgreementStep {
+        agreement,
+        step,
+        cause,
+        reason,
+    };
+    Ok(match verb {
+        AgreementVerb::Amend {
+            agreement,
+            plan,
+            period,
+            valid,
+            wait,
+        } => Command::AgreementAmend {
+            agreement,
+            plan,
+            period_s: period,
+            valid_s: valid,
+            wait_s: wait,
+        },
+        AgreementVerb::Approve { agreement, wait } => Command::AgreementApprove {
+            agreement,
+            wait_s: wait,
+        },
+        AgreementVerb::Complete { agreement, reason } => {
+            step(agreement, StepKind::Complete, None, reason)
+        }
+        AgreementVerb::Counter {
+            agreement,
+            plan,
+            period,
+            valid,
+        } => Command::AgreementCounter {
+            agreement,
+            plan,
+            period_s: period,
+            valid_s: valid,
+        },
+        AgreementVerb::Info { .. } | AgreementVerb::Ls => {
+            let message = "nothing of an agreement is changed by looking at it";
+            return Err(CommandError::new(ErrorCode::Internal, message));
+        }
+        AgreementVerb::Refuse { agreement, reason } => {
+            step(agreement, StepKind::Refuse, None, reason)
+        }
+        AgreementVerb::Request {
+            stream,
+            plan,
+            period,
+            purpose,
+            valid,
+            wait,
+        } => Command::AgreementRequest {
+            stream,
+            plan,
+            period_s: period,
+            purpose,
+            valid_s: valid,
+            wait_s: wait,
+        },
+        AgreementVerb::Resume { agreement, reason } => {
+            step(agreement, StepKind::Resume, None, reason)
+        }
+        AgreementVerb::Suspend {
+            agreement,
+            reason,
+            text,
+        } => step(agreement, StepKind::Suspend, Some(reason), text),
+        AgreementVerb::Terminate {
+            agreement, reason, ..
+        } => Command::AgreementTerminate { agreement, reason },
+        AgreementVerb::Withdraw { agreement, reason } => {
+            step(agreement, StepKind::Withdraw, None, reason)
+        }
+    })
+}
+
 fn to_value(value: &impl serde::Serialize) -> Result<Value, CommandError> {
     serde_json::to_value(value).map_err(|error| CommandError::new(ErrorCode::Internal, error))
 }
@@ -1004,7 +1079,7 @@ macro_rules! table {
     };
 }
 
-const AGREEMENTS: View = table!["id" "id", "partner" "partner", "direction" "way", "stream" "stream", "state" "state", "until" "until"];
+const AGREEMENTS: View = table!["id" "id", "partner" "partner", "direction" "way", "stream" "stream", "state" "state", "cause" "cause", "until" "until", "next" "you can"];
 const CONFIG: View = table!["key" "setting", "value" "value", "unit" "unit", "from" "from"];
 const ERASURES: View = table!["id" "id", "way" "way", "partner" "partner", "stream" "stream", "sequence" "sequence", "state" "state", "answer" "answer"];
 const EVENTS: View = table!["sequence" "sequence", "time" "time", "type" "type", "source" "source", "id" "id", "data" "data"];
@@ -1012,6 +1087,8 @@ const JWES: View = table!["jwe" "jwe"];
 const KEYS: View = table!["role" "role", "key" "key", "from" "from", "until" "until", "state" "state", "file" "file"];
 const LEDGER: View =
     table!["time" "time", "kind" "kind", "partner" "partner", "stream" "stream", "summary" "what"];
+const OFFERED: View =
+    table!["stream" "stream", "title" "title", "plans" "plans", "encrypted" "encrypted"];
 const PARTNERS: View = table!["name" "name", "title" "organization", "authority" "authority", "state" "state", "fingerprint" "fingerprint"];
 const CHECKED_PLANS: View = table!["plan" "plan", "rate" "rate", "quota" "quota", "history" "history", "exposure_events" "exposure", "erasure" "erasure", "digest" "digest"];
 const PLANS: View = table!["stream" "stream", "plan" "plan", "rate" "rate", "quota" "quota", "history" "history", "exposure_events" "exposure", "erasure" "erasure", "digest" "digest"];

@@ -1,5 +1,6 @@
 //! The ledger and its receipts.
 
+use countersign_event::agreement_state::AgreementDocument;
 use countersign_event::documents::{
     Document as _, ErasureAnswer, ErasureRequest, KeyWrap, Receipt, Refusal, SkipClaim, Termination,
 };
@@ -111,6 +112,7 @@ impl LocalNode {
             "partner": self.partner_name(&partner),
             "stream": self.stream_name(&receipt.stream),
             "number": receipt.number,
+            "start": receipt.start,
             "size": receipt.size,
             "events": receipt.events,
             "data_bytes": receipt.bytes,
@@ -148,6 +150,11 @@ fn summary(record: &LedgerRecord) -> String {
     let peek = |envelope: &str| Envelope::from_json(envelope.as_bytes()).ok();
     match record {
         LedgerRecord::Agreement { .. } => "agreement under both signatures".to_owned(),
+        LedgerRecord::AgreementStep { envelope } => {
+            let document =
+                peek(envelope).and_then(|envelope| AgreementDocument::peek(&envelope).ok());
+            document.map_or_else(|| "step".to_owned(), |document| document_summary(&document))
+        }
         LedgerRecord::Allotment {
             from,
             events,
@@ -322,6 +329,21 @@ fn summary(record: &LedgerRecord) -> String {
                 false => format!("token {id} made, good until {expires}"),
             }
         }
+    }
+}
+
+fn document_summary(document: &AgreementDocument) -> String {
+    match document {
+        AgreementDocument::Agreement(_) => "proposal accepted".to_owned(),
+        AgreementDocument::Proposal(proposal) => format!(
+            "plan {} proposed by {}, round {}",
+            proposal.plan.name, proposal.by, proposal.round
+        ),
+        AgreementDocument::Step(step) => {
+            let kind = format!("{:?}", step.step).to_lowercase();
+            format!("agreement: {kind} by {}: {}", step.by, step.reason)
+        }
+        AgreementDocument::Termination(end) => format!("agreement ended by {}", end.by),
     }
 }
 

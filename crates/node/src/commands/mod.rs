@@ -1,6 +1,7 @@
 //! What commands do: one [`Handler`] over an [`Exchange`], the same in a running node and in process.
 
 mod access;
+mod agreements;
 mod erasure;
 mod explain;
 mod jwe;
@@ -183,10 +184,16 @@ impl LocalNode {
             | Command::PartnerSettle { .. }
             | Command::PartnerTerms { .. }
             | Command::PartnerToken { .. }
+            | Command::Ping { .. } => self.on_partner(command, out).await,
+            Command::AgreementAmend { .. }
+            | Command::AgreementApprove { .. }
+            | Command::AgreementCounter { .. }
             | Command::AgreementInfo { .. }
             | Command::AgreementLs
+            | Command::AgreementRequest { .. }
+            | Command::AgreementStep { .. }
             | Command::AgreementTerminate { .. }
-            | Command::Ping { .. } => self.on_partner(command, out).await,
+            | Command::StreamsOf { .. } => self.on_agreement(command, out).await,
             Command::PlanLs { .. } | Command::PlanSet { .. } => self.on_plan(command, out).await,
             Command::AppAdd { .. }
             | Command::AppLs
@@ -295,6 +302,7 @@ fn refusal_code(code: RefusalCode) -> ErrorCode {
         RefusalCode::NotFound => ErrorCode::NotFound,
         RefusalCode::NotPermitted => ErrorCode::NotPermitted,
         RefusalCode::Pending => ErrorCode::Pending,
+        RefusalCode::Suspended => ErrorCode::Suspended,
         RefusalCode::WrongIdentity => ErrorCode::WrongIdentity,
     }
 }
@@ -338,6 +346,7 @@ pub(crate) fn exchange_error(error: ExchangeError) -> CommandError {
 pub(crate) fn onboarding_error(error: OnboardingError) -> CommandError {
     match error {
         OnboardingError::Exchange(error) => exchange_error(error),
+        OnboardingError::NotNow { .. } => CommandError::new(ErrorCode::AgreementState, error),
         OnboardingError::Region => CommandError::new(ErrorCode::Usage, error),
         OnboardingError::Addresses => CommandError::new(ErrorCode::ConfigValue, error),
         OnboardingError::Agreement { .. } => {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use countersign_client::join::Terms;
 use countersign_crypto::{Hash, sha256};
-use countersign_event::documents::{Agreement, AgreementId, Erasure, Plan, Side};
+use countersign_event::documents::{Agreement, Erasure, Plan, Side};
 use countersign_event::ledger::DomainResult;
 use countersign_event::names::Authority;
 use countersign_event::time::Timestamp;
 use countersign_exchange::{
-    AgreementState, DomainProof, InviteOptions, Partner, TokenState, fingerprint_of, slug, token_id,
+    DomainProof, InviteOptions, Partner, TokenState, fingerprint_of, slug, token_id,
 };
 use countersign_protocol::invitation::Invitation;
 use countersign_transport::{JoinFailure, Web, check_domain, domain_web, join, ping};
@@ -121,8 +121,8 @@ impl LocalNode {
                     false => None,
                 };
                 let mut value = self.partner_value(&partner);
-                let agreements = self.agreements(|state| {
-                    state.counterparty(self.own()) == &partner.statement.authority
+                let agreements = self.agreements(|entry| {
+                    entry.counterparty(self.own()) == &partner.statement.authority
                 });
                 value["agreements"] = agreements.into();
                 value["addresses"] = partner.addresses.clone().into();
@@ -168,36 +168,6 @@ impl LocalNode {
                 let authority = settled.map_err(onboarding_error)?;
                 out.value(&json!({ "partner": authority, "settled": true, "reason": reason }))
                     .await
-            }
-            Command::AgreementLs => out.value(&self.agreements(|_| true)).await,
-            Command::AgreementInfo { agreement } => {
-                let id = self.agreement_id(&agreement)?;
-                let state = self.exchange.registry().agreements.get(&id).cloned();
-                let state = state.ok_or_else(|| unknown_agreement(&agreement))?;
-                let mut value = self.agreement_value(&state);
-                value["plan"] = serde_json::to_value(&state.agreement.plan).map_err(internal)?;
-                value["plan_digest"] = hex::encode(state.agreement.plan.digest()).into();
-                value["producer"] = state.agreement.producer.authority.to_string().into();
-                value["consumer"] = state.agreement.consumer.authority.to_string().into();
-                value["from"] = state.agreement.from.to_rfc3339().into();
-                value["signatures"] = state
-                    .envelope
-                    .signatures()
-                    .iter()
-                    .map(|s| s.keyid.clone())
-                    .collect();
-                let authority = state.counterparty(self.own());
-                value["partner_authority_is"] = self.authority_is(authority).into();
-                value["payload_sha256"] = hex::encode(state.envelope.payload_digest()).into();
-                out.value(&value).await
-            }
-            Command::AgreementTerminate { agreement, reason } => {
-                let id = self.agreement_id(&agreement)?;
-                self.exchange
-                    .terminate(id, &reason)
-                    .await
-                    .map_err(onboarding_error)?;
-                out.value(&json!({ "agreement": id.to_string(), "state": "terminated", "reason": reason })).await
             }
             Command::Ping { partner, count } => self.ping(&partner, count, out).await,
             _ => Err(internal("not a command about partners")),
@@ -468,7 +438,7 @@ impl LocalNode {
     }
 
     /// What the name of a partner rests on, in words.
-    fn authority_is(&self, authority: &Authority) -> String {
+    pub(super) fn authority_is(&self, authority: &Authority) -> String {
         if authority.is_fingerprint() {
             return "the fingerprint of its key".to_owned();
         }
@@ -498,67 +468,6 @@ impl LocalNode {
         let checked = check_domain(&self.exchange, &web, authority).await;
         checked.map_err(exchange_error)
     }
-
-    pub(super) fn agreements(&self, wanted: impl Fn(&AgreementState) -> bool) -> Vec<Value> {
-        let mut states: Vec<_> = self
-            .exchange
-            .registry()
-            .agreements
-            .values()
-            .filter(|state| wanted(state))
-            .cloned()
-            .collect();
-        states.sort_by_key(|state| (state.agreement.made, state.agreement.id));
-        states
-            .iter()
-            .map(|state| self.agreement_value(state))
-            .collect()
-    }
-
-    fn agreement_value(&self, state: &AgreementState) -> Value {
-        let now = self.exchange.clock().now();
-        let agreement = &state.agreement;
-        let word = match &state.ended {
-            Some(_) => "terminated",
-            None if state.revoked.is_some() => "revoked",
-            None if agreement.covers_time(now) => "active",
-            None if now < agreement.from => "not yet",
-            None => "expired",
-        };
-        json!({
-            "id": agreement.id.to_string(),
-            "partner": self.partner_name(state.counterparty(self.own())),
-            "direction": if agreement.consumer.authority == *self.own() { "in" } else { "out" },
-            "stream": self.stream_name(&agreement.stream),
-            "state": word,
-            "until": agreement.until.map(Timestamp::to_rfc3339),
-            "ended_because": state.ended.as_ref().map(|ended| ended.why.clone()),
-        })
-    }
-
-    /// An agreement's id, or its beginning where that is only one.
-    fn agreement_id(&self, text: &str) -> Result<AgreementId, CommandError> {
-        if let Ok(id) = text.parse() {
-            return Ok(id);
-        }
-        let registry = self.exchange.registry();
-        let mut fitting = registry
-            .agreements
-            .keys()
-            .filter(|id| text.len() >= 4 && id.to_string().starts_with(text));
-        match (fitting.next(), fitting.next()) {
-            (Some(id), None) => Ok(*id),
-            _ => Err(unknown_agreement(text)),
-        }
-    }
-}
-
-fn unknown_agreement(text: &str) -> CommandError {
-    CommandError::new(
-        ErrorCode::NotFound,
-        format_args!("there is no agreement `{text}`"),
-    )
-    .advise("`countersign agreement ls` lists them")
 }
 
 fn parse_link(link: &str) -> Result<Invitation, CommandError> {

@@ -60,6 +60,7 @@ impl LocalNode {
             "entries": entries,
             "partners": partners,
             "agreements_active": active,
+            "proposals_waiting": exchange.waiting_proposals(),
             "connections": self.server.as_ref().map(|facts| facts.server.open_connections()),
             "strangers_refused": exchange.refused_strangers(),
             "appending": exchange.appending_stopped().map_or_else(|| "ok".to_owned(), |why| format!("stopped: {why}")),
@@ -114,12 +115,7 @@ impl LocalNode {
         let now = self.exchange.clock().now();
         let registry = self.exchange.registry();
         let state = registry.agreements.get(&id)?;
-        match &state.ended {
-            Some(ended) => Some(format!("the agreement was ended: {}", ended.why)),
-            None if state.agreement.covers_time(now) => None,
-            None if now < state.agreement.from => Some("the agreement has not begun".to_owned()),
-            None => Some("the agreement has expired".to_owned()),
-        }
+        state.why_not(now).map(|(_, why)| why)
     }
 
     pub(super) async fn doctor(

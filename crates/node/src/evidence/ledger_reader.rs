@@ -152,7 +152,9 @@ pub(super) fn about(stream: &Origin, record: LedgerRecord) -> Option<About> {
                 (ending.stream == *stream).then_some(ending.position.unwrap_or(0))
             })
         }
-        LedgerRecord::Allotment { .. }
+        // What is agreed is in the agreement; the talks about it are no evidence of the stream.
+        LedgerRecord::AgreementStep { .. }
+        | LedgerRecord::Allotment { .. }
         | LedgerRecord::App { .. }
         | LedgerRecord::AuthorRule { .. }
         | LedgerRecord::Contradiction { .. }

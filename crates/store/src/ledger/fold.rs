@@ -1,6 +1,7 @@
 //! From records to rows. What a record does depends only on itself and on earlier records of the *same* log, so that the rows
 //! are the same in whatever order several logs are read.
 
+use countersign_event::agreement_state::AgreementDocument;
 use countersign_event::documents::{
     Agreement, Document, ErasureAnswer, ErasureRequest, KeyRevocation, KeyStatement, KeyWrap,
     Receipt, Refusal, Rejection, SkipClaim, Termination,
@@ -325,6 +326,14 @@ impl Fold<'_> {
                 for number in [events, bytes, from] {
                     int(number)?;
                 }
+                Ok(())
+            }
+            LedgerRecord::AgreementStep { envelope } => {
+                let envelope = Envelope::from_json(envelope.as_bytes());
+                let envelope = envelope.map_err(|_| Skip::Envelope)?;
+                let document = AgreementDocument::peek(&envelope).map_err(|_| Skip::Envelope)?;
+                *stream = Some(document.stream().clone());
+                self.counterparty()?;
                 Ok(())
             }
             LedgerRecord::ErasureRequest { envelope } => {
