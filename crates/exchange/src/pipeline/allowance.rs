@@ -15,7 +15,7 @@
 //!
 //! A *view* is what a filter leaves of a log (all of it: zeros). Positions are charged for one view: what another one shows of them was not sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_crypto::Hash;
 use countersign_event::documents::{Plan, Quota, Rate};
@@ -174,16 +174,23 @@ impl Allowance {
         self.book.as_mut()?.give_back((view, position))
     }
 
-    /// Takes over what the ledger says of the running period. `count` gives, for a view and positions from one on and not beyond another, how far an
-    /// amount reaches and how much that is.
-    pub(crate) fn restore<E>(
+    /// Takes over what the ledger says of the running period. All of it is taken for used until [`Allowance::resolve`].
+    pub(crate) fn restore(&mut self, allotments: &[Allotment]) {
+        if let Some(book) = &mut self.book {
+            book.restore(allotments);
+        }
+    }
+
+    /// Finds how far what was restored of a view reaches. `count` gives, for positions from one on and not beyond another, how far an amount reaches and
+    /// how much that is.
+    pub(crate) fn resolve<E>(
         &mut self,
-        allotments: &[Allotment],
-        count: impl FnMut(Hash, (u64, u64), Amount) -> Result<(u64, Amount), E>,
+        view: Hash,
+        count: impl FnMut((u64, u64), Amount) -> Result<(u64, Amount), E>,
     ) -> Result<(), E> {
         match &mut self.book {
             None => Ok(()),
-            Some(book) => book.restore(allotments, count),
+            Some(book) => book.resolve(view, count),
         }
     }
 }
@@ -274,6 +281,8 @@ struct Book {
     limit: Amount,
     period: (Timestamp, Timestamp),
     lots: BTreeMap<Place, Lot>,
+    /// Views of which it is not known how far their lots reach: they were restored, and nobody has looked through them since.
+    unread: BTreeSet<Hash>,
 }
 
 impl Book {
@@ -282,6 +291,7 @@ impl Book {
             limit: [quota.events, quota.bytes].map(|limit| limit.unwrap_or(u64::MAX)),
             period: quota.period.around(now),
             lots: BTreeMap::new(),
+            unread: BTreeSet::new(),
             quota,
         }
     }
@@ -291,6 +301,7 @@ impl Book {
         if now >= self.period.1 {
             self.period = self.quota.period.around(now);
             self.lots.clear();
+            self.unread.clear();
         }
     }
 
@@ -527,35 +538,47 @@ impl Book {
         })
     }
 
-    fn restore<E>(
-        &mut self,
-        allotments: &[Allotment],
-        mut count: impl FnMut(Hash, (u64, u64), Amount) -> Result<(u64, Amount), E>,
-    ) -> Result<(), E> {
+    fn restore(&mut self, allotments: &[Allotment]) {
         for allotment in allotments {
             // A period that is ahead of a clock that fell back goes on.
             if allotment.period > self.period.0 {
                 self.period = self.quota.period.around(allotment.period);
                 self.lots.clear();
+                self.unread.clear();
             }
             if allotment.period == self.period.0 {
                 let lot = Lot {
                     amount: allotment.amount,
-                    used: [0, 0],
+                    used: allotment.amount,
                     asked: None,
                     to: allotment.from,
                     added: [0, 0],
                     since: Timestamp(0),
                 };
                 self.lots.insert((allotment.view, allotment.from), lot);
+                self.unread.insert(allotment.view);
             }
         }
-        let starts: Vec<Place> = self.lots.keys().copied().collect();
-        for (at, from) in starts.iter().enumerate() {
-            let next = starts.get(at + 1).filter(|next| next.0 == from.0);
-            let bound = next.map_or(u64::MAX, |next| next.1);
+    }
+
+    fn resolve<E>(
+        &mut self,
+        view: Hash,
+        mut count: impl FnMut((u64, u64), Amount) -> Result<(u64, Amount), E>,
+    ) -> Result<(), E> {
+        if !self.unread.contains(&view) {
+            return Ok(());
+        }
+        let of_view = (view, 0)..=(view, u64::MAX);
+        let starts: Vec<u64> = self
+            .lots
+            .range(of_view)
+            .map(|((_, from), _)| *from)
+            .collect();
+        let bounds = starts.iter().copied().skip(1).chain([u64::MAX]);
+        for (from, bound) in starts.iter().copied().zip(bounds) {
             let limit = self.limit;
-            let Some(lot) = self.lots.get_mut(from) else {
+            let Some(lot) = self.lots.get_mut(&(view, from)) else {
                 continue;
             };
             let amount = [0, 1].map(|of| {
@@ -565,7 +588,7 @@ impl Book {
                     lot.amount[of]
                 }
             });
-            let (to, used) = count(from.0, (from.1, bound), amount)?;
+            let (to, used) = count((from, bound), amount)?;
             lot.to = to;
             lot.used = [0, 1].map(|of| {
                 if limit[of] == u64::MAX {
@@ -575,6 +598,7 @@ impl Book {
                 }
             });
         }
+        self.unread.remove(&view);
         Ok(())
     }
 }

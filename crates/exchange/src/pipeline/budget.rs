@@ -4,25 +4,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_crypto::Hash;
 use countersign_event::documents::{AgreementId, Digest};
-use countersign_event::entry::ENTRY_BYTES;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::{Authority, Origin};
 use countersign_event::time::Timestamp;
-use countersign_store::journal::Run;
+use countersign_filter::Filter;
+use countersign_store::journal::StoredEntry;
 use countersign_store::ledger::EntryFilter;
 use tokio::sync::watch;
 
 use super::allowance::{Allotment, Allowance, Amount};
+use super::deliver::{Passes, of_entry, passes};
 use crate::{AgreementState, Exchange, ExchangeError, Log};
 
 /// The view without a filter.
-pub(super) const ALL: Hash = [0; 32];
+const ALL: Hash = [0; 32];
+
+/// What is charged for itself: what one filter leaves of a log, or all of it.
+pub(super) fn view_of(filter: Option<&Filter>) -> Hash {
+    filter.map_or(ALL, Filter::digest)
+}
 
 /// How long before a period its first entries are looked for: an entry has the log's time, which does not fall back with the clock. In microseconds.
 const SLACK_US: u64 = 3_600_000_000;
 
 /// Entries of the ledger read at a time.
 const PAGE: u32 = 1_000;
+
+/// Entries of the log read at first, where the next one may be the last that is looked at.
+const READ_FIRST: u64 = 16;
 
 /// Entries of the log read at a time, and bytes of their content.
 const READ: (u64, u64) = (4_096, 8 << 20);
@@ -38,7 +47,7 @@ pub(crate) struct Budget {
 }
 
 impl Exchange {
-    /// The budget of an agreement; `None` where its plan limits neither rate nor quota.
+    /// The budget of an agreement, for a session under a filter or none; `None` where its plan limits neither rate nor quota.
     ///
     /// # Errors
     /// Where the ledger or the log cannot be read.
@@ -46,6 +55,7 @@ impl Exchange {
         &self,
         state: &AgreementState,
         log: &Log,
+        filter: Option<&Filter>,
     ) -> Result<Option<Arc<Budget>>, ExchangeError> {
         let terms = &state.agreement;
         let now = self.clock().now();
@@ -54,16 +64,23 @@ impl Exchange {
         };
         // One at a time: two that are made of the ledger at once would each count for itself.
         let mut budgets = self.budgets.lock().await;
+        // What a filter's readers had set aside before this node was started is only understood with their filter.
+        let resolve = |allowance: &mut Allowance| {
+            allowance.resolve(view_of(filter), |range, amount| {
+                let charged = filter.map_or(Charged::All, Charged::PassingOrErased);
+                self.reach(log, range, amount, charged)
+            })
+        };
         if let Some(budget) = budgets.get(&terms.id) {
+            resolve(&mut budget.allowance())?;
             return Ok(Some(Arc::clone(budget)));
         }
         if let Some(period) = allowance.period() {
-            let allotments = self.allotments(state, period).await?;
-            allowance.restore(&allotments, |view, range, amount| match view {
-                ALL => self.reach(log, range, amount),
-                // How far it reached is not counted again: all of it is taken for used.
-                _ => Ok((range.0, amount)),
+            allowance.restore(&self.allotments(state, period).await?);
+            allowance.resolve(ALL, |range, amount| {
+                self.reach(log, range, amount, Charged::All)
             })?;
+            resolve(&mut allowance)?;
         }
         let budget = Arc::new(Budget {
             agreement: terms.id,
@@ -127,16 +144,17 @@ impl Exchange {
         log: &Log,
         (from, to): (u64, u64),
         amount: Amount,
+        charged: Charged<'_>,
     ) -> Result<(u64, Amount), ExchangeError> {
         let to = to.min(log.size());
-        let (mut next, mut used) = (from, [0, 0]);
+        let (mut next, mut used, mut count) = (from, [0, 0], READ_FIRST);
         while next < to {
             let before = next;
-            let count = (to - next).min(READ.0);
-            for run in self.reader().read(log.number(), next, count, READ.1)? {
-                for bytes in data_bytes(&run) {
-                    let event = bytes.map_or([0, 0], |bytes| [1, bytes]);
-                    let more = [0, 1].map(|of| used[of] + event[of]);
+            let count_now = (to - next).min(count);
+            for run in self.reader().read(log.number(), next, count_now, READ.1)? {
+                for stored in run.iter() {
+                    let costs = charged.costs(&stored);
+                    let more = [0, 1].map(|of| used[of] + costs[of]);
                     if more[0] > amount[0] || more[1] > amount[1] {
                         return Ok((next, used));
                     }
@@ -147,17 +165,39 @@ impl Exchange {
             if next == before {
                 return Err(super::deliver::unreadable(log, next));
             }
+            count = (count * 4).min(READ.0);
         }
         Ok((next, used))
     }
 }
 
-/// Data bytes of each entry; `None` for control entries, which nothing is charged for.
-fn data_bytes(run: &Run) -> impl Iterator<Item = Option<u64>> {
-    run.entries.chunks_exact(ENTRY_BYTES).map(|entry| {
-        let data = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
-        (entry[1] & 0x0f == 0).then_some(u64::from(data))
-    })
+/// Which events are charged. Control entries never are.
+#[derive(Clone, Copy)]
+pub(super) enum Charged<'a> {
+    /// All.
+    All,
+    /// What passes a filter.
+    Passing(&'a Filter),
+    /// The same and those whose content is gone: they may have passed, and were charged then.
+    PassingOrErased(&'a Filter),
+}
+
+impl Charged<'_> {
+    /// What is charged for an entry.
+    fn costs(self, stored: &StoredEntry<'_>) -> Amount {
+        let is_charged = match self {
+            Self::All => stored.entry[1] & 0x0f == 0,
+            Self::Passing(filter) => matches!(passes(filter, stored), Passes::Whole),
+            Self::PassingOrErased(filter) => {
+                matches!(passes(filter, stored), Passes::Whole | Passes::Unknown)
+            }
+        };
+        if is_charged {
+            of_entry(stored.entry).into()
+        } else {
+            [0, 0]
+        }
+    }
 }
 
 impl Budget {

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 
 use super::allowance::{Amount, Limit, Room};
 use super::append::AppendError;
-use super::budget::{ALL, Budget};
+use super::budget::{Budget, Charged, view_of};
 use super::consume::plan_filter;
 use super::receipt::{DeliveredRange, ReceiptFault, check_counts, check_follows};
 use crate::keyring::{has_control, read_key_entry};
@@ -299,12 +299,7 @@ impl Exchange {
             }
             _ => start.max(floor),
         };
-        let budget = self.budget(&agreement, &log).await?;
-        if filter.is_some() && budget.is_some() {
-            // What a part of the quota reaches is counted over all events.
-            let reason = "a plan with a rate or quota is not read under a filter";
-            return Err(refuse(RefusalCode::NotPermitted, reason));
-        }
+        let budget = self.budget(&agreement, &log, filter.as_ref()).await?;
         let series = SeriesId(request.series);
         let last = self.last_receipt(&(agreement_id, series));
         let exposure = agreement.agreement.plan.exposure_events.max(1);
@@ -593,7 +588,7 @@ impl Totals {
 }
 
 /// What a filter makes of a stored entry.
-enum Passes {
+pub(super) enum Passes {
     /// A control entry, which always goes, and is never counted.
     Control,
     /// It does not pass.
@@ -605,7 +600,7 @@ enum Passes {
 }
 
 #[inline]
-fn passes(filter: &Filter, stored: &StoredEntry<'_>) -> Passes {
+pub(super) fn passes(filter: &Filter, stored: &StoredEntry<'_>) -> Passes {
     if stored.entry[1] & 0x0f != 0 {
         Passes::Control
     } else if stored.erased_by.is_some() {
@@ -617,7 +612,8 @@ fn passes(filter: &Filter, stored: &StoredEntry<'_>) -> Passes {
     }
 }
 
-fn of_entry(entry: &[u8]) -> (u64, u64) {
+/// One event, and its data bytes.
+pub(super) fn of_entry(entry: &[u8]) -> (u64, u64) {
     let data = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
     (1, u64::from(data))
 }
@@ -698,15 +694,19 @@ pub(crate) fn gather(
     batch.seal(exchange, log, first, head, total)
 }
 
+/// What costs nothing, and whatever it costs.
+const NOTHING: Amount = [0, 0];
+const ALL_THERE_IS: Amount = [u64::MAX; 2];
+
 /// Bytes that are read for a batch under a filter: most of them may be left out of it.
 const FILTERED_BYTES: u64 = 4 << 20;
 
-/// As [`gather`], of what passes a filter. The batch ends where it has `bytes_max` of content.
+/// As [`gather`], of what passes a filter: at most `amount` of that. The batch ends where it has enough content.
 fn gather_passing(
     exchange: &Exchange,
     log: &Log,
     (first, count): (u64, u64),
-    bytes_max: u64,
+    amount: Amount,
     head: &SignedHead,
     sees: Option<&[String]>,
     filter: &Filter,
@@ -722,18 +722,26 @@ fn gather_passing(
         for stored in run.iter() {
             let start = offset;
             offset += stored.content.len();
-            if taken > 0 && taken + stored.content.len() as u64 > bytes_max {
+            if taken > 0 && taken + stored.content.len() as u64 > BATCH_BYTES_MAX {
                 break 'runs;
             }
-            batch.entries.extend_from_slice(stored.entry);
             match passes(filter, &stored) {
                 Passes::Not => {
+                    batch.entries.extend_from_slice(stored.entry);
                     batch.skip(stored.sequence);
                     continue;
                 }
-                Passes::Whole => total.add(of_entry(stored.entry)),
+                Passes::Whole => {
+                    let before = total;
+                    total.add(of_entry(stored.entry));
+                    if total.events > amount[0] || total.bytes > amount[1] {
+                        total = before;
+                        break 'runs;
+                    }
+                }
                 Passes::Control | Passes::Unknown => {}
             }
+            batch.entries.extend_from_slice(stored.entry);
             let view = batch.show(&stored)?;
             let content = view.map_or_else(|| run.content.slice(start..offset), Bytes::from);
             batch.bulk.push(content);
@@ -936,7 +944,7 @@ impl Delivery {
         let end = head.size.min(room);
         if state.position < end {
             let next = match &self.budget {
-                None => self.batch(&mut state, head, end)?.0,
+                None => self.batch(&mut state, head, end, ALL_THERE_IS)?.0,
                 Some(budget) => match self.metered(&mut state, budget, head, end)? {
                     Metered::Batch(next) => next,
                     Metered::Held { limit, until } => {
@@ -979,39 +987,53 @@ impl Delivery {
         let mut allowance = budget.allowance();
         // As far as one batch may go: what lies behind it costs nothing to look at later.
         let end = end.min(first.saturating_add(BATCH_ENTRIES));
+        let charged = self.filter.as_ref().map_or(Charged::All, Charged::Passing);
+        let reach = |range, amount| self.exchange.reach(&self.log, range, amount, charged);
         let next_bytes = if allowance.counts_bytes() {
-            let one = (first, first + 1);
-            self.exchange.reach(&self.log, one, [u64::MAX; 2])?.1[1]
+            let next = reach((first, end), NOTHING)?.0;
+            reach((next, end.min(next + 1)), ALL_THERE_IS)?.1[1]
         } else {
             0
         };
-        let to = match allowance.room(view, (first, end), next_bytes, now) {
+        let mut asked = Vec::new();
+        let (to, amount) = match allowance.room(view, (first, end), next_bytes, now) {
+            // Under a filter it is known while the batch is put together.
+            Room::Go { end, amount } if self.filter.is_some() => (end, amount),
             Room::Go { end, amount } if amount[1] == u64::MAX => {
-                end.min(first.saturating_add(amount[0]))
+                (end.min(first.saturating_add(amount[0])), ALL_THERE_IS)
             }
-            Room::Go { end, amount } => self.exchange.reach(&self.log, (first, end), amount)?.0,
-            Room::Ask(allotments) => {
-                drop(allowance);
-                budget.write(&self.exchange, allotments);
-                return Ok(Metered::Soon);
-            }
-            Room::Pending => return Ok(Metered::Soon),
-            Room::Others(until) => return Ok(Metered::Held { limit: None, until }),
-            Room::Held { limit, until } => {
-                let limit = Some((limit, next_bytes));
-                return Ok(Metered::Held { limit, until });
+            Room::Go { end, amount } => (reach((first, end), amount)?.0, ALL_THERE_IS),
+            stopped => {
+                // What costs nothing goes all the same: control entries, and what a filter leaves out.
+                let free = reach((first, end), NOTHING)?.0;
+                match stopped {
+                    Room::Ask(allotments) => asked = allotments,
+                    _ if free > first => {}
+                    Room::Others(until) => return Ok(Metered::Held { limit: None, until }),
+                    Room::Held { limit, until } => {
+                        let limit = Some((limit, next_bytes));
+                        return Ok(Metered::Held { limit, until });
+                    }
+                    Room::Go { .. } | Room::Pending => return Ok(Metered::Soon),
+                }
+                if free == first {
+                    drop(allowance);
+                    budget.write(&self.exchange, asked);
+                    return Ok(Metered::Soon);
+                }
+                (free, NOTHING)
             }
         };
-        let (next, used) = self.batch(state, head, to)?;
-        let ahead = allowance.hand_out(view, (first, state.position), used);
+        let (next, used) = self.batch(state, head, to, amount)?;
+        asked.extend(allowance.hand_out(view, (first, state.position), used));
         drop(allowance);
-        budget.write(&self.exchange, ahead.into_iter().collect());
+        budget.write(&self.exchange, asked);
         Ok(Metered::Batch(next))
     }
 
-    /// What the subscription shows of the log: all of it, since nothing is metered under a filter.
+    /// What the subscription shows of the log, as far as rate and quota go.
     fn view(&self) -> Hash {
-        ALL
+        view_of(self.filter.as_ref())
     }
 
     /// Says once what holds it up and when that lifts, and remembers the time.
@@ -1101,11 +1123,13 @@ impl Delivery {
         Some(wait.clamp(Duration::from_millis(1), HELD_LOOK))
     }
 
+    /// The batch from the reader's position on: not beyond `end`, and under a filter not more than `amount`.
     fn batch(
         &self,
         state: &mut State,
         head: &LogHead,
         end: u64,
+        amount: Amount,
     ) -> Result<(Next, Amount), ExchangeError> {
         let first = state.position;
         // A reader that starts again earlier gets what is counted already, and then a batch that begins where counting goes on.
@@ -1117,7 +1141,7 @@ impl Delivery {
         };
         let count = (end - first).min(BATCH_ENTRIES);
         let head = head_of(head)?;
-        let (exchange, log, limit) = (&self.exchange, &self.log, BATCH_BYTES_MAX);
+        let (exchange, log, range) = (&self.exchange, &self.log, (first, count));
         let sees = self.sees.as_deref();
         let Gathered {
             message,
@@ -1127,10 +1151,8 @@ impl Delivery {
             skipped,
             epochs,
         } = match &self.filter {
-            None => gather(exchange, log, (first, count), limit, &head, sees)?,
-            Some(filter) => {
-                gather_passing(exchange, log, (first, count), limit, &head, sees, filter)?
-            }
+            None => gather(exchange, log, range, BATCH_BYTES_MAX, &head, sees)?,
+            Some(filter) => gather_passing(exchange, log, range, amount, &head, sees, filter)?,
         };
         let claim = self.claim(first, u64::from(message.count), &skipped)?;
         let batch_end = first + u64::from(message.count);

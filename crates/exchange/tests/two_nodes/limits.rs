@@ -365,18 +365,154 @@ async fn a_publisher_that_is_too_fast_is_told_when_to_go_on_and_others_are_not_h
     producer.publish("s", number, 1_000).await.unwrap();
 }
 
+/// Every tenth event of the tests' numbering, by its position: the genesis entry lies before the first.
+const TENTH: &str = r#"[{"suffix":{"id":"0"}}]"#;
+
+fn tenths(out: &BTreeSet<u64>) -> Vec<u64> {
+    let passing = |position: &&u64| **position > 0 && position.is_multiple_of(10);
+    out.iter().filter(passing).copied().collect()
+}
+
+/// As [`reader`], under a filter of its own.
+async fn filtered_reader(
+    producer: &Node,
+    consumer: &Node,
+    agreement: AgreementId,
+    (series, start): (u8, u64),
+    filter: &str,
+) -> Arc<Delivery> {
+    let mut request = subscribe_at(producer, "s", agreement, StartAt::Sequence(start));
+    request.series = [series; 16];
+    let (peer, filter) = (consumer.at(producer), Some(filter));
+    let exchange = &producer.exchange;
+    exchange
+        .open_filtered(&peer, &request, filter)
+        .await
+        .unwrap()
+        .1
+}
+
 #[tokio::test]
-async fn nothing_is_metered_under_a_filter() {
+async fn under_a_filter_only_what_is_delivered_is_of_the_quota() {
     let plan = Plan {
-        filter: Some(r#"[{"suffix":{"id":"0"}}]"#.to_owned()),
-        ..quota(Some(5), None)
+        filter: Some(TENTH.to_owned()),
+        ..quota(Some(7), None)
     };
     let (producer, consumer, agreement) = under(360, plan).await;
-    let request = subscribe_at(&producer, "s", agreement, StartAt::Sequence(0));
-    let peer = consumer.at(&producer);
-    let opened = producer.exchange.open_delivery(&peer, &request).await;
-    let Err(countersign_exchange::ExchangeError::Refused(refused)) = opened.map(drop) else {
-        panic!("a metered plan has a filter");
+    next_period(&producer);
+    producer.publish("s", 1, 300).await.unwrap();
+    let delivery = reader(&producer, &consumer, agreement, (1, 0)).await;
+    let mut out = BTreeSet::new();
+    let said = drain(&delivery, &mut out).await.unwrap();
+    assert!(said.contains("quota of 7 events"), "{said}");
+    // Up to the event that is too much: what is left out before it costs nothing.
+    assert_eq!(tenths(&out), [10, 20, 30, 40, 50, 60, 70]);
+    assert_eq!(out, (0..80).collect());
+    // Nor does it in another series, nor what was sent.
+    let again = reader(&producer, &consumer, agreement, (2, 35)).await;
+    let mut other = BTreeSet::new();
+    drain(&again, &mut other).await;
+    assert_eq!(other, (35..80).collect());
+    next_period(&producer);
+    drain(&delivery, &mut out).await;
+    assert_eq!(out, (0..150).collect());
+}
+
+#[tokio::test]
+async fn what_each_filter_shows_is_charged_and_all_of_it_together_is_the_quota() {
+    let each = events("n", 1, 1)[0].as_ref().data().data.len() as u64;
+    for plan in [quota(Some(9), None), quota(None, Some(each * 9 + each - 1))] {
+        let (producer, consumer, agreement) = under(361, plan).await;
+        next_period(&producer);
+        producer.publish("s", 1, 9).await.unwrap();
+        let whole = reader(&producer, &consumer, agreement, (1, 5)).await;
+        let (mut out, mut passed) = (BTreeSet::new(), BTreeSet::new());
+        while out.last() != Some(&9) {
+            let Next::Batch { message, .. } = whole.next().await.unwrap() else {
+                panic!("five events are within the quota");
+            };
+            out.extend(message.first..message.first + u64::from(message.count));
+        }
+        assert_eq!(out, (5..10).collect());
+        // What the other session set aside and does not use is free a second later.
+        wait(&producer, 1);
+        for batch in 1..10 {
+            producer.publish("s", batch * 10, 10).await.unwrap();
+        }
+        let open = filtered_reader(&producer, &consumer, agreement, (2, 6), TENTH);
+        let delivery = open.await;
+        drop(whole);
+        for _ in 0..3 {
+            drain(&delivery, &mut passed).await;
+            wait(&producer, 1);
+        }
+        assert_eq!(tenths(&passed), [10, 20, 30, 40], "{passed:?}");
+        assert_eq!(passed, (6..50).collect());
+    }
+}
+
+#[tokio::test]
+async fn the_quota_under_a_filter_is_exact_after_a_restart_and_after_a_crash() {
+    for how in 0..3 {
+        let (mut producer, consumer, agreement) = under(364 + how, quota(Some(20), None)).await;
+        next_period(&producer);
+        producer.publish("s", 1, 400).await.unwrap();
+        let (mut out, mut position) = (BTreeSet::new(), 0);
+        for round in 0..6 {
+            let open = (round, position);
+            let delivery = filtered_reader(&producer, &consumer, agreement, open, TENTH).await;
+            // Three batches at most, and the last one is lost on the way.
+            for _ in 0..3 {
+                match delivery.next().await.unwrap() {
+                    Next::Batch { message, .. } => {
+                        out.extend(message.first..message.first + u64::from(message.count));
+                        position = message.first;
+                    }
+                    Next::Heads(_) | Next::Wait => break,
+                    Next::Ended(refused) => panic!("{refused:?}"),
+                }
+            }
+            delivery.disconnected();
+            drop(delivery);
+            match how {
+                0 => producer.restart().await,
+                1 => producer.kill().await,
+                _ => producer.lose_power(u64::from(round)).await,
+            }
+        }
+        let open = (50, position);
+        let delivery = filtered_reader(&producer, &consumer, agreement, open, TENTH).await;
+        drain(&delivery, &mut out).await;
+        assert_eq!(out, (0..210).collect(), "how {how}");
+        // Who begins elsewhere gets nothing more either, but what costs nothing.
+        let open = (51, 300);
+        let elsewhere = filtered_reader(&producer, &consumer, agreement, open, TENTH).await;
+        let mut other = BTreeSet::new();
+        drain(&elsewhere, &mut other).await;
+        assert!(other.is_empty(), "how {how}: {other:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_rate_under_a_filter_counts_what_is_delivered() {
+    let plan = Plan {
+        rate: Some(Rate {
+            events_per_second: number(20),
+            burst_events: Some(number(5)),
+        }),
+        filter: Some(TENTH.to_owned()),
+        ..Plan::default()
     };
-    assert!(refused.refusal.reason.contains("rate or quota"));
+    let (producer, consumer, agreement) = under(370, plan).await;
+    producer.publish("s", 1, 3_000).await.unwrap();
+    let delivery = reader(&producer, &consumer, agreement, (1, 0)).await;
+    let mut out = BTreeSet::new();
+    for _ in 0..50 {
+        drain(&delivery, &mut out).await;
+        producer.clock.advance(Duration::from_millis(100));
+    }
+    // Five seconds, less the last step's tenth.
+    let passed = tenths(&out).len();
+    assert!((97..=98).contains(&passed), "{passed}");
+    assert_eq!(out, (0..(passed as u64 + 1) * 10).collect());
 }

@@ -63,8 +63,13 @@ impl World {
     fn crash(&mut self) {
         self.writing.clear();
         self.allowance = Allowance::new(&self.plan, self.now).unwrap();
+        self.allowance.restore(&self.ledger);
+    }
+
+    /// As a session does when it is opened.
+    fn open(&mut self) {
         let sizes = &self.sizes;
-        let count = |_: Hash, (from, bound): (u64, u64), amount: Amount| {
+        let count = |(from, bound): (u64, u64), amount: Amount| {
             let (mut to, mut used) = (from, [0, 0]);
             while let Some(size) = sizes.get(to as usize).filter(|_| to < bound) {
                 if used[0] + 1 > amount[0] || used[1] + size > amount[1] {
@@ -75,7 +80,7 @@ impl World {
             }
             Ok::<_, ()>((to, used))
         };
-        self.allowance.restore(&self.ledger, count).unwrap();
+        self.allowance.resolve(self.view, count).unwrap();
     }
 
     /// One step of a reader; `false` where it is held up.
@@ -84,6 +89,7 @@ impl World {
         if *position >= end {
             return false;
         }
+        self.open();
         let next = self.sizes[*position as usize];
         match self
             .allowance
