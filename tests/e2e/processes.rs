@@ -42,7 +42,7 @@ fn an_agreement_that_runs_out_ends_a_quiet_subscription() {
     consumer.json(&["partner", "join", link, "--yes"]);
     wait_until("what runs is ended", || {
         let refusals = producer.lines(&["ledger", "ls", "--kind", "refusal"]);
-        let ended = |line: &String| line.contains("no longer permitted");
+        let ended = |line: &String| line.contains("the agreement has expired");
         refusals.iter().any(ended).then_some(())
     });
 }
