@@ -332,6 +332,10 @@ one_of = lambda *words: text("|".join(words))
 PARTY = {"authority": authority, "name": anything, "organization": public_key}
 ENVELOPE = {"payloadType": anything, "payload": binary(), "signatures": many({"keyid": (anything, ""), "sig": binary(64)})}
 NO_REJECTIONS = {"count": 0, "digest": bytes(32)}
+PLAN = {
+        "name": anything, "exposure_events": number, "erasure": one_of("ask", "obey"), "rate": ({"events_per_second": limit,
+        "burst_events": (limit, None)}, None), "quota": ({"period": text("day|month|[1-9][0-9]{0,8}s"), "events": (number, None),
+        "bytes": (number, None)}, None), "history": ({"events": (number, None), "seconds": (number, None)}, None), "fields": (many(anything), None), "filter": (anything, None)}
 PAYLOADS = {
     "key-statement": {"authority": authority, "name": name, "organization": public_key, "number": number, "made": time, "keys": many(
         {"role": one_of("agreement", "encryption", "log", "node", "receipt", "witness"), "key": public_key, "from": time,
@@ -340,10 +344,12 @@ PAYLOADS = {
     "key-revocation": {"authority": authority, "organization": public_key, "key": public_key, "role": one_of(
         "agreement", "encryption", "log", "node", "receipt", "witness"), "reason": anything, "made": time, "heads": many(
         {"origin": origin, "size": number, "root": digest}, 1024), "succession": (many(lambda item, where: item, 16), [])},
-    "agreement": {"id": ident, "producer": PARTY, "consumer": PARTY, "stream": origin, "plan": {
-        "name": anything, "exposure_events": number, "erasure": one_of("ask", "obey"), "rate": ({"events_per_second": limit,
-        "burst_events": (limit, None)}, None), "quota": ({"period": text("day|month|[1-9][0-9]{0,8}s"), "events": (number, None),
-        "bytes": (number, None)}, None), "history": ({"events": (number, None), "seconds": (number, None)}, None), "fields": (many(anything), None), "filter": (anything, None)}, "from": time, "until": (time, None), "made": time},
+    "agreement": {"id": ident, "producer": PARTY, "consumer": PARTY, "stream": origin, "plan": PLAN, "from": time, "until": (time, None), "made": time,
+                  "accepts": (digest, None), "supersedes": (digest, None)},
+    "proposal": {"agreement": ident, "round": number, "answers": (digest, None), "by": authority, "producer": PARTY, "consumer": PARTY, "stream": origin, "plan": PLAN,
+                 "from": (time, None), "until": (time, None), "supersedes": (digest, None), "purpose": (anything, None), "valid_until": time, "made": time},
+    "step": {"agreement": ident, "stream": origin, "step": one_of("complete", "refuse", "resume", "suspend", "withdraw"), "on": digest, "by": authority,
+             "cause": (one_of("arrears", "dispute", "key-revoked", "quota"), None), "reason": anything, "position": (number, None), "made": time},
     "receipt": {"agreement": ident, "stream": origin, "consumer": authority, "series": ident, "number": number, "previous": (digest, None),
                 "start": number, "filter": (digest, None), "size": number, "root": digest, "events": number, "bytes": number,
                 "level": one_of("received", "verified", "applied"), "applied": number,
@@ -351,7 +357,7 @@ PAYLOADS = {
     "rejection": {"agreement": ident, "stream": origin, "sequence": number, "leaf": digest, "reason": anything, "made": time},
     "refusal": {"asked": anything, "principal": (authority, None), "about": anything, "code": one_of(
         "author-signature", "busy", "cursor-mismatch", "invitation-expired", "invitation-used", "malformed", "no-agreement", "not-found", "not-permitted",
-        "pending", "wrong-identity"), "reason": anything, "policies": (many(anything), []), "advice": (many(anything), []),
+        "pending", "suspended", "wrong-identity"), "reason": anything, "policies": (many(anything), []), "advice": (many(anything), []),
         "position": (number, None), "made": time},
     "erasure-request": {"id": ident, "agreement": ident, "stream": origin, "sequence": number, "tombstone": number, "by": authority, "reason": anything, "made": time},
     "erasure-answer": {"request": ident, "digest": digest, "stream": origin, "sequence": number, "by": authority, "outcome": one_of("done", "held", "refused"), "reason": anything, "made": time},
