@@ -193,6 +193,21 @@ fn a_consumer_helps_itself_and_is_granted_held_or_refused() {
     wait_for_state(&consumer, &asked, "refused");
     assert_eq!(state(&consumer, &asked)["because"], "not this year");
     assert_eq!(state(&consumer, &free)["state"], "active");
+
+    // What was agreed and replaced that way is evidence like any other.
+    for (node, stream) in [(&producer, STREAM), (&consumer, "producer/orders")] {
+        let out = root.path().join(format!("bundle-of-{}", node.fingerprint));
+        let out = out.to_str().unwrap();
+        node.json(&["evidence", "export", stream, "--out", out]);
+        let trust = [
+            "--trust",
+            &producer.fingerprint,
+            "--trust",
+            &consumer.fingerprint,
+        ];
+        let verified = node.json(&[&["evidence", "verify", out][..], &trust].concat());
+        assert_eq!(verified["verdict"], "whole", "{verified}");
+    }
 }
 
 #[test]
