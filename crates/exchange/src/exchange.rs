@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::thread::JoinHandle;
 
-use countersign_crypto::{Entropy, Hash, sha256_of};
+use countersign_crypto::{Entropy, Hash};
 use countersign_event::content::Limits;
 use countersign_event::control::{AuthorRule, GENESIS};
 use countersign_event::documents::{AgreementId, Digest, Receipt, Role, SeriesId};
@@ -145,8 +145,8 @@ pub struct Exchange {
     judged: Mutex<HashMap<JudgedKey, Judged>>,
     witness: Witness,
     submissions: Mutex<Submissions>,
-    /// Series of receipts that take the place of ones that this directory has lost the end of.
-    lost_series: Mutex<HashMap<AgreementId, SeriesId>>,
+    /// Series of receipts that take the place of ones that must not be gone on with.
+    pub(crate) begun_series: Mutex<HashMap<AgreementId, SeriesId>>,
     /// Whether this directory may be older than what others know.
     pub(crate) away: AtomicBool,
     /// Whether a stream waits for somebody's answer.
@@ -393,7 +393,7 @@ impl Exchange {
             judged: Mutex::new(HashMap::new()),
             witness,
             submissions: Mutex::new(Submissions::default()),
-            lost_series: Mutex::new(HashMap::new()),
+            begun_series: Mutex::new(HashMap::new()),
             away: AtomicBool::new(false),
             frozen: watch::Sender::new(false),
             unsettle,
@@ -1054,26 +1054,6 @@ impl Exchange {
         };
         self.record_lazily(Some(partner.clone()), record);
         evidence
-    }
-
-    /// The series that takes the place of a lost one, until its first receipt is in the ledger.
-    pub(crate) fn lost_series(&self, agreement: AgreementId) -> Option<SeriesId> {
-        let lost = self.lost_series.lock();
-        lost.unwrap_or_else(PoisonError::into_inner)
-            .get(&agreement)
-            .copied()
-    }
-
-    /// Begins another series of receipts: of `series` the producer holds `number`, more than are known here.
-    pub(crate) fn begin_lost_series(&self, agreement: AgreementId, series: SeriesId, number: u64) {
-        let digest = sha256_of(&[b"countersign.ser2", &series.0, &number.to_be_bytes()]);
-        let mut id = [0; 16];
-        id.copy_from_slice(&digest[..16]);
-        let mut lost = self
-            .lost_series
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        lost.insert(agreement, SeriesId(id));
     }
 
     pub(crate) fn witness(&self) -> &Witness {

@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use countersign_crypto::{Hash, PublicKey, sha256_of};
+use countersign_crypto::Hash;
 use countersign_event::control::Allows;
 use countersign_event::documents::{
-    AgreementId, Digest, Erasure as Term, KeyWrap, LogKeys, Plan, Role, SeriesId,
+    AgreementId, Digest, Erasure as Term, KeyWrap, LogKeys, Plan, Receipt, Role,
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::encryption::UnwrapError;
@@ -47,6 +47,8 @@ pub struct Consumption {
     copy: Option<Arc<Log>>,
     reader: LogReader,
     series: ReceiptSeries,
+    /// The successor that the series is bound to.
+    restored: Option<Origin>,
     exposure: u64,
     /// What the plan lets through: the producer leaves out the rest.
     filter: Option<Arc<Filter>>,
@@ -157,21 +159,18 @@ impl Consumption {
         let exposure = state.agreement.plan.exposure_events.max(1);
         let shows = state.agreement.plan.fields.is_some();
         let filter = plan_filter(&state.agreement.plan)?.map(Arc::new);
-        let first = series_id(agreement, &exchange.identity().node_key.public());
-        // Of several, the one that was begun last: an older copy of this directory begins another.
+        let restored = exchange.restored_ledger(&producer);
+        // Of several, the one that was begun last.
         let own = registry.receipts.values().map(|last| &last.receipt);
         let of_agreement = own.filter(|receipt| {
             receipt.agreement == agreement
                 && receipt.consumer == *exchange.identity().authority()
                 && receipt.stream == stream
         });
-        let last_series = of_agreement
-            .max_by_key(|receipt| (receipt.made, receipt.number))
-            .map(|receipt| receipt.series);
-        let series = exchange
-            .lost_series(agreement)
-            .or(last_series)
-            .unwrap_or(first);
+        let mut of_agreement: Vec<&Receipt> = of_agreement.collect();
+        of_agreement.sort_by_key(|receipt| (receipt.made, receipt.number));
+        let last = of_agreement.iter().map(|receipt| receipt.series);
+        let series = exchange.series_of(agreement, restored.as_ref(), last);
         // What was receipted under another agreement is not receipted again; all that was copied since is.
         let consumer = exchange.identity().authority();
         let receipted = registry.receipts.values().map(|last| &last.receipt);
@@ -225,6 +224,7 @@ impl Consumption {
             producer,
             copy,
             series,
+            restored,
             exposure,
             filter,
             claim: None,
@@ -297,11 +297,8 @@ impl Consumption {
         if ready.receipt_number > self.series.number() {
             // We have signed receipts that we do not know of: this directory is an older copy. What follows must not contradict them, so that it goes into
             // a series of its own.
-            self.exchange.begin_lost_series(
-                self.agreement,
-                self.series.series,
-                ready.receipt_number,
-            );
+            self.exchange
+                .begin_series(self.agreement, self.restored.as_ref());
             let lost = ExchangeError::Proof(format!(
                 "the producer holds {} receipts of ours and {} are known here: this directory is an older copy, and a new series begins",
                 ready.receipt_number,
@@ -323,9 +320,8 @@ impl Consumption {
             .await?;
         if lacking.iter().any(|receipt| self.exchange.is_void(receipt)) {
             // What the producer lacks was signed by a key that we have revoked since, and what follows would name it.
-            let number = self.series.number();
             self.exchange
-                .begin_lost_series(self.agreement, series, number);
+                .begin_series(self.agreement, self.restored.as_ref());
             let void = "receipts that the producer does not hold were signed by a receipt key that is revoked: a new series begins";
             return Err(ExchangeError::Proof(void.to_owned()).into());
         }
@@ -604,6 +600,11 @@ impl Consumption {
             let forked = "the log has signed two histories: nothing more is receipted";
             return Err(ExchangeError::Proof(forked.to_owned()).into());
         }
+        // Others know more than this directory does: another copy of it may have signed what would come next in this series.
+        if self.exchange.restored_ledger(&self.producer) != self.restored {
+            let older = "this directory turned out to be an older copy: a new series begins";
+            return Err(ExchangeError::Proof(older.to_owned()).into());
+        }
         let from = self.series.size();
         let identity = self.exchange.identity();
         // A clock behind the key's own beginning would date the receipt before it, and nobody would accept it.
@@ -805,13 +806,4 @@ fn reader_of(exchange: &Exchange, stream: &Origin, keys: LogKeys, copy: Option<&
         newest,
     )
     .with_claims(claims)
-}
-
-/// A series for each receiver: one node, one agreement.
-#[must_use]
-pub fn series_id(agreement: AgreementId, node: &PublicKey) -> SeriesId {
-    let digest = sha256_of(&[b"countersign.ser1", &agreement.0, node.as_bytes()]);
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest[..16]);
-    SeriesId(id)
 }

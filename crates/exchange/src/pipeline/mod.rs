@@ -15,3 +15,4 @@ pub mod ingest;
 pub mod ledger;
 pub mod receipt;
 pub mod seal;
+pub mod series;

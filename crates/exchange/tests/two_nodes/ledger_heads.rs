@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use countersign_event::documents::{Plan, Side};
 use countersign_event::names::Origin;
+use countersign_exchange::pipeline::consume::Consumption;
 use countersign_exchange::{
     ADD_CHECKPOINTS_MAX, Heard, OutsideWitness, Said, Submission, WitnessId, WitnessSettings,
 };
@@ -271,4 +272,50 @@ async fn what_the_start_did_not_notice_the_partner_does() {
     // After a restart it is the same one that is written.
     producer.restart().await;
     assert_eq!(current(&producer, &consumer), now);
+}
+
+/// A consumer that finds out while it reads signs nothing more into the series that it went on with: another copy of it may have.
+#[tokio::test]
+async fn a_series_ends_where_the_directory_turns_out_to_be_older() {
+    let (producer, mut consumer, agreement) = partners(630, STREAM, 1000).await;
+    producer.publish(STREAM, 1, 3).await.unwrap();
+    let older = consumer.disk.after_kill();
+    read_all(&producer, &consumer, agreement).await;
+    show(&consumer, &producer, false).await;
+    consumer.go_back_to(older).await;
+    // The producer keeps to itself which receipts it holds.
+    let mut consumption = Consumption::open(&consumer.exchange, agreement).unwrap();
+    let request = consumption.request();
+    let peer = consumer.at(&producer);
+    let opened = producer.exchange.open_delivery(&peer, &request).await;
+    let (mut ready, delivery) = opened.unwrap();
+    assert_eq!(std::mem::take(&mut ready.receipt_number), 1);
+    let resent = consumption.begin(&ready).await.unwrap();
+    let mut wire = Wire {
+        delivery,
+        consumption,
+        resent,
+        paused: None,
+        ended: None,
+    };
+    wire.flow().await;
+    let before = current(&consumer, &producer);
+    let mut moved = consumer.exchange.ledger_moved();
+    for question in consumer.exchange.questions_for(producer.authority()) {
+        let origin = question.origin.parse().unwrap();
+        let peer = consumer.at(&producer);
+        let state = producer.exchange.log_state(&peer, &question).await.unwrap();
+        let heard = consumer
+            .exchange
+            .hear(producer.authority(), &origin, &state);
+        heard.unwrap();
+    }
+    while current(&consumer, &producer) == before {
+        moved.changed().await.unwrap();
+    }
+    let refused = wire.consumption.sign_receipt().await.unwrap_err();
+    assert!(refused.to_string().contains("new series"), "{refused}");
+    drop(wire);
+    read_all(&producer, &consumer, agreement).await;
+    assert_eq!(producer.records("fault").await, []);
 }

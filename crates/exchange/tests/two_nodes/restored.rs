@@ -4,9 +4,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use countersign_event::documents::{AgreementId, Plan, Side};
+use countersign_event::documents::{AgreementId, Plan, ReceiptFork, SeriesId, Side};
+use countersign_event::dsse::Envelope;
+use countersign_event::ledger::LedgerRecord;
 use countersign_event::names::Origin;
 use countersign_exchange::pipeline::append::AppendError;
+use countersign_exchange::pipeline::consume::Consumption;
 use countersign_exchange::{ADD_CHECKPOINTS_MAX, ExchangeError, Heard, StreamOptions, WitnessId};
 use countersign_protocol::{AskLog, FetchBack, LogState};
 
@@ -366,11 +369,7 @@ async fn a_restored_consumer_contradicts_no_receipt() {
         consumer.clock.advance(Duration::from_secs(5));
         // The producer shows that it holds receipts which are not known here: the session ends, and the next one is of another series.
         let peer = consumer.at(&producer);
-        let mut consumption = countersign_exchange::pipeline::consume::Consumption::open(
-            &consumer.exchange,
-            agreement,
-        )
-        .unwrap();
+        let mut consumption = Consumption::open(&consumer.exchange, agreement).unwrap();
         let request = consumption.request();
         let (ready, _) = producer
             .exchange
@@ -392,17 +391,104 @@ async fn a_restored_consumer_contradicts_no_receipt() {
         let series: std::collections::BTreeSet<String> = receipts
             .iter()
             .map(|record| {
-                let countersign_event::ledger::LedgerRecord::Receipt { envelope, .. } = record
-                else {
+                let LedgerRecord::Receipt { envelope, .. } = record else {
                     panic!("{record:?}");
                 };
-                let envelope = countersign_event::dsse::Envelope::from_json(envelope.as_bytes());
+                let envelope = Envelope::from_json(envelope.as_bytes());
                 let receipt: countersign_event::documents::Receipt =
                     countersign_event::documents::Document::peek(&envelope.unwrap()).unwrap();
                 hex::encode(receipt.series.0)
             })
             .collect();
         assert_eq!(series.len(), 2, "{seed}");
+    }
+}
+
+/// A session with a producer that says to hold no more receipts than the consumer knows, or `more`; gives the receipt that it gets by that.
+async fn receipt_for_a_liar(
+    producer: &Node,
+    consumer: &Node,
+    agreement: AgreementId,
+    more: u64,
+) -> Option<Envelope> {
+    let mut consumption = Consumption::open(&consumer.exchange, agreement).unwrap();
+    let request = consumption.request();
+    let peer = consumer.at(producer);
+    let opened = producer.exchange.open_delivery(&peer, &request).await;
+    let (mut ready, delivery) = opened.unwrap();
+    let series = (agreement, SeriesId(request.series));
+    let known = consumer.exchange.registry().receipts.get(&series).cloned();
+    ready.receipt_number = known.map_or(0, |last| last.receipt.number) + more;
+    let begun = consumption.begin(&ready).await;
+    assert_eq!(begun.is_err(), more > 0);
+    begun.ok()?;
+    let mut wire = Wire {
+        delivery,
+        consumption,
+        resent: Vec::new(),
+        paused: None,
+        ended: None,
+    };
+    wire.flow().await;
+    wire.sign().await
+}
+
+/// However often a backup of a consumer is restored, and whatever its producer says of the receipts that it holds: nobody ever has two that contradict
+/// each other.
+#[tokio::test]
+async fn a_restored_consumer_contradicts_itself_for_no_liar() {
+    for seed in 0..6u64 {
+        let (producer, mut consumer, agreement) = partners(920 + seed, STREAM, 1000).await;
+        let mut number = 1;
+        for _ in 0..=seed {
+            producer.publish(STREAM, number, 1).await.unwrap();
+            number += 1;
+            read_all(&producer, &consumer, agreement).await;
+        }
+        let older = consumer.disk.after_kill();
+        for _ in 0..3 {
+            producer.publish(STREAM, number, 2).await.unwrap();
+            number += 2;
+            read_all(&producer, &consumer, agreement).await;
+        }
+        let mut signed: Vec<Envelope> = Vec::new();
+        for record in producer.records("receipt").await {
+            let LedgerRecord::Receipt { envelope, .. } = record else {
+                panic!("{record:?}");
+            };
+            signed.push(Envelope::from_json(envelope.as_bytes()).unwrap());
+        }
+        for _ in 0..2 {
+            consumer.options.elsewhere = true;
+            consumer.go_back_to(older.after_kill()).await;
+            // Home again, before anything was signed here.
+            consumer.options.elsewhere = false;
+            consumer.restart().await;
+            consumer.clock.advance(Duration::from_secs(5));
+            signed.extend(receipt_for_a_liar(&producer, &consumer, agreement, 0).await);
+            consumer.restart().await;
+            // A series that is lost again has a successor that nobody can foresee.
+            let copy = consumer.disk.after_kill();
+            for _ in 0..2 {
+                let none = receipt_for_a_liar(&producer, &consumer, agreement, 3).await;
+                assert_eq!(none, None);
+                producer.publish(STREAM, number, 1).await.unwrap();
+                number += 1;
+                signed.extend(receipt_for_a_liar(&producer, &consumer, agreement, 0).await);
+                consumer.go_back_to(copy.after_kill()).await;
+            }
+        }
+        assert_eq!(signed.len() as u64, seed + 1 + 3 + 6, "{seed}");
+        for (at, one) in signed.iter().enumerate() {
+            for other in &signed[at + 1..] {
+                let fork = ReceiptFork::between(one, other);
+                assert!(
+                    fork.is_none(),
+                    "{seed}: {:?}",
+                    fork.unwrap().contradiction()
+                );
+            }
+        }
     }
 }
 
