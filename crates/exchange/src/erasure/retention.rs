@@ -84,7 +84,8 @@ impl Exchange {
         retention: Retention,
     ) -> Result<Option<u64>, ExchangeError> {
         let _one = self.erasing().one.lock().await;
-        if retention.keeps_all() || self.not_held(log.origin()).is_err() {
+        // A frozen stream takes no expiry: what is due now is due when it goes on.
+        if retention.keeps_all() || self.not_held(log.origin()).is_err() || log.is_frozen() {
             return Ok(None);
         }
         let mut kept = {

@@ -9,6 +9,7 @@ use countersign_event::documents::{
 };
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
+use countersign_exchange::pipeline::append::AppendError;
 use countersign_exchange::pipeline::consume::Consumption;
 use countersign_exchange::{EraseFault, Exchange, ExchangeError, Peer};
 use countersign_protocol::PublishOpen;
@@ -337,6 +338,29 @@ async fn requests_that_a_crash_left_unmade_are_made_after_it() {
     tell(&producer, &consumer).await;
     tell(&producer, &consumer).await;
     assert_eq!(outcome(&producer.exchange), Some(Outcome::Done));
+}
+
+/// A restored directory that wrote a tombstone or an expiry before its readers have answered would fork its own stream.
+#[tokio::test]
+async fn a_frozen_stream_takes_no_tombstone_and_no_expiry() {
+    let (producer, _consumer, _) = partners_under(52, Erasure::Obey).await;
+    let exchange = &producer.exchange;
+    let by_count = Retention {
+        count: Some(5),
+        ..Retention::default()
+    };
+    exchange.set_retention("s", by_count).await.unwrap();
+    producer.publish("s", 10, 3).await.unwrap();
+    exchange.freeze_streams();
+    let log = producer.log("s");
+    let before = log.size();
+    assert_eq!(exchange.apply_retention().await.unwrap(), []);
+    let erased = exchange.erase_event("s", 9, "a person asked").await;
+    assert!(matches!(
+        erased,
+        Err(ExchangeError::Append(AppendError::Frozen))
+    ));
+    assert_eq!(log.size(), before);
 }
 
 #[tokio::test]

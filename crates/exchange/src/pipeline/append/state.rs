@@ -315,6 +315,10 @@ impl State {
                 (log.number(), done, permit, staged, count)
             }
             Work::Erase { log, erase, done } => {
+                // An expiry or a tombstone is an entry like any other. What erases in a copy is its producer's.
+                let is_entry = erase.sealed.is_some();
+                let stopped = stopped
+                    .or_else(|| (is_entry && log.is_frozen()).then_some(AppendError::Frozen));
                 let staged = match (stopped, now) {
                     (Some(error), _) => Err(error),
                     (None, Err(jump)) => Err((*jump).into()),
