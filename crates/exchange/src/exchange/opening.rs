@@ -1,5 +1,6 @@
 //! From what is stored to what is held in memory.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use countersign_event::documents::Digest;
@@ -71,7 +72,7 @@ fn read_elsewhere(kind: &str) -> bool {
     ELSEWHERE.contains(&kind)
 }
 
-/// The records that the registry is made of, in the order in which they were written.
+/// The records that the registry is made of, in the order in which they were written: within a ledger log and its successors for certain, among them by time.
 pub(super) async fn load_registry(
     view: &LedgerView,
     own: &Authority,
@@ -96,9 +97,19 @@ pub(super) async fn load_registry(
             }
         }
     }
-    rows.sort_by(|a, b| (a.time, &a.log, a.sequence).cmp(&(b.time, &b.log, b.sequence)));
-    let mut registry = Registry::of(own.clone());
+    // A generation comes behind the one that it succeeds, whatever the clock said: a restored directory may live on a machine whose clock is behind.
+    rows.sort_by(|a, b| (&a.log, a.sequence).cmp(&(&b.log, b.sequence)));
+    let mut latest: HashMap<Origin, Timestamp> = HashMap::new();
+    let mut timed = Vec::with_capacity(rows.len());
     for row in rows {
+        let first = row.log.first_generation();
+        let reached = latest.entry(first).or_insert(row.time);
+        *reached = row.time.max(*reached);
+        timed.push((*reached, row));
+    }
+    timed.sort_by(|(at, a), (bt, b)| (at, &a.log, a.sequence).cmp(&(bt, &b.log, b.sequence)));
+    let mut registry = Registry::of(own.clone());
+    for (_, row) in timed {
         if let Some(record) = row.record()? {
             registry.apply(&record);
         }

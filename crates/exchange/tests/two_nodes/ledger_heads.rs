@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use countersign_event::documents::{Plan, Side};
 use countersign_event::names::Origin;
+use countersign_event::time::Timestamp;
 use countersign_exchange::pipeline::consume::Consumption;
 use countersign_exchange::{
     ADD_CHECKPOINTS_MAX, Heard, OutsideWitness, Said, Submission, WitnessId, WitnessSettings,
@@ -147,6 +148,29 @@ async fn outside_witnesses_see_ledger_logs_only_where_the_owner_says_so() {
         };
         assert_eq!(ledgers_for(&producer, &outside.id()), expected);
     }
+}
+
+/// The machine that a backup is restored on has a clock behind the first one's: what is decided there came later all the same.
+#[tokio::test]
+async fn a_revocation_after_a_restore_holds_though_the_clock_fell_back() {
+    let options = NodeOptions {
+        elsewhere: true,
+        ..NodeOptions::default()
+    };
+    let (mut producer, consumer, agreement) = partners_with(680, STREAM, 1000, options).await;
+    producer.publish(STREAM, 1, 3).await.unwrap();
+    read_all(&producer, &consumer, agreement).await;
+    let backup = producer.disk.after_kill();
+    let now = producer.exchange.clock().now();
+    producer.clock.set(Timestamp(now.0 - 3_600_000_000));
+    producer.go_back_to(backup).await;
+    let partner = consumer.authority().to_string();
+    producer.exchange.revoke(&partner, "left").await.unwrap();
+    producer.exchange.refresh_view().await.unwrap();
+    producer.clock.set(now);
+    producer.restart().await;
+    let opened = Wire::try_open(&producer, &consumer, agreement).await;
+    assert!(opened.is_err(), "the revocation is undone by a restart");
 }
 
 /// Whatever the backup lacks, and however often it is restored: no ledger log has two histories for whoever has cosigned it, everything goes on, and the view is
