@@ -126,6 +126,8 @@ pub struct Exchange {
     refused_questions: Mutex<RefusedQuestions>,
     /// Agreements that partners have named and that are not held here.
     pub(crate) unknown_agreements: Mutex<BTreeSet<(Authority, AgreementId)>>,
+    /// Records that the ledger did not take yet.
+    owed: Mutex<Vec<(Option<Authority>, LedgerRecord)>>,
     /// Logs whose entries are being given back to their owners.
     pub(crate) giving_back: Arc<Mutex<HashSet<Origin>>>,
     /// Receipts on their way to the ledger, given and got: what follows in a series follows them.
@@ -382,6 +384,7 @@ impl Exchange {
             refused_strangers: AtomicU64::new(0),
             refused_questions: Mutex::default(),
             unknown_agreements: Mutex::default(),
+            owed: Mutex::default(),
             giving_back: Arc::default(),
             receipts_under_way: Mutex::new(HashMap::new()),
             exposures: Mutex::new(HashMap::new()),

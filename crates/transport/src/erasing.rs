@@ -1,4 +1,4 @@
-//! What retention and erasure make due while the node runs.
+//! What retention and erasure make due while the node runs, and what the ledger did not take.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ pub(crate) async fn work_on_erasures(shared: Arc<Shared>) {
             _ = tick.tick() => {}
             changed = moved.changed() => if changed.is_err() { return },
         }
+        shared.exchange.record_owed();
         let worked = shared.exchange.work_on_erasures().await;
         if let Err(error) = &worked
             && !said

@@ -12,20 +12,52 @@ use crate::log::{Log, LogSettings};
 use crate::pipeline::append::{AppendError, Appended, Done, answer};
 use crate::pipeline::ledger::seal_record;
 
+/// Records that wait for their ledger log to take them.
+const OWED_MAX: usize = 1_000;
+
 impl Exchange {
-    /// Appends a record to the ledger log of a counterparty (or the node's own) with the next commit.
+    /// Appends a record to the ledger log of a counterparty (or the node's own) with the next commit. What says that somebody lied is tried again where that fails
+    /// ([`Exchange::record_owed`]): what is held in memory by then is met no second time as news.
     pub(crate) fn record_lazily(self: &Arc<Self>, about: Option<Authority>, record: LedgerRecord) {
         let exchange = Arc::clone(self);
+        let again = is_owed(&record).then(|| (about.clone(), record.clone()));
         let ready = exchange.ledger_log(about.as_ref());
         match ready {
-            Some(log) => exchange.append_record(log, record, Box::new(|_| ())),
+            Some(log) => {
+                let owing = Arc::clone(self);
+                let done: Done = Box::new(move |result| {
+                    if let Err(error) = result {
+                        owing.owe(again, &error.into());
+                    }
+                });
+                exchange.append_record(log, record, done);
+            }
             None => {
                 tokio::spawn(async move {
                     if let Err(error) = exchange.record_and_wait(about, record).await {
-                        tracing::warn!(%error, "a ledger record could not be written");
+                        exchange.owe(again, &error);
                     }
                 });
             }
+        }
+    }
+
+    fn owe(&self, again: Option<(Option<Authority>, LedgerRecord)>, error: &ExchangeError) {
+        tracing::warn!(%error, again = again.is_some(), "a ledger record could not be written");
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        if owed.len() < OWED_MAX {
+            owed.extend(again);
+        }
+    }
+
+    /// Tries again to write what the ledger did not take: a log that has a successor since, a disk that was full. Called once a second.
+    pub fn record_owed(self: &Arc<Self>) {
+        let owed = {
+            let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *owed)
+        };
+        for (about, record) in owed {
+            self.record_lazily(about, record);
         }
     }
 
@@ -157,6 +189,14 @@ impl Exchange {
         });
         self.writer.append_lazily(log, sealed, then);
     }
+}
+
+/// Whether a record is tried again until the ledger has it.
+fn is_owed(record: &LedgerRecord) -> bool {
+    matches!(
+        record,
+        LedgerRecord::Contradiction { .. } | LedgerRecord::Fault { .. }
+    )
 }
 
 fn changes_access(record: &LedgerRecord) -> bool {

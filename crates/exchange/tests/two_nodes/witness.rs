@@ -7,6 +7,7 @@ use std::time::Duration;
 use countersign_crypto::{Entropy as _, Hash, SeededEntropy, sha256};
 use countersign_event::documents::{Plan, Side};
 use countersign_event::names::Origin;
+use countersign_event::time::Timestamp;
 use countersign_exchange::{
     ADD_CHECKPOINTS_MAX, Examined, Said, Submission, WitnessAnswer, WitnessId, WitnessSettings,
     witness_name,
@@ -325,6 +326,30 @@ async fn a_restarted_witness_knows_what_it_cosigned() {
     assert!(witness.exchange.has_forked(&origin.parse().unwrap()));
     // And that it forked.
     witness.exchange.refresh_view().await.unwrap();
+    witness.restart().await;
+    assert!(witness.exchange.has_forked(&origin.parse().unwrap()));
+}
+
+/// The ledger takes nothing while the clock is far ahead of what is known; what says that a log forked is written when it does again.
+#[tokio::test]
+async fn a_fork_that_the_ledger_did_not_take_is_recorded_later() {
+    let (mut witness, partner) = witness_and_partner(7).await;
+    let origin = partner.origin("quakes").to_string();
+    let log = History::new(&origin, 30, 30, 0);
+    let other = History::new(&origin, 30, 3, 1);
+    let request = log.request(&partner.org, 0, 20);
+    assert_eq!(ask(&witness, &request).await.status(), 200);
+    let now = witness.exchange.clock().now();
+    witness.clock.set(Timestamp(now.0 + 86_400_000_000));
+    let fork = ask(&witness, &other.request(&partner.org, 0, 20)).await;
+    assert_eq!(fork.status(), 422);
+    // Behind it in the queue: the ledger has refused it by then.
+    witness.exchange.writer().flush().await;
+    witness.clock.set(now);
+    assert_eq!(witness.records("fault").await.len(), 0);
+    witness.exchange.record_owed();
+    witness.exchange.writer().flush().await;
+    assert_eq!(witness.records("fault").await.len(), 1);
     witness.restart().await;
     assert!(witness.exchange.has_forked(&origin.parse().unwrap()));
 }
