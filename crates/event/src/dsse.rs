@@ -168,6 +168,12 @@ impl Envelope {
         &self.signatures
     }
 
+    /// Bytes of the payload.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        self.payload.len()
+    }
+
     /// SHA-256 of the payload: how other documents name this one, whoever signed it how often.
     #[must_use]
     pub fn payload_digest(&self) -> Hash {

@@ -86,7 +86,9 @@ pub(crate) const PURPOSE_CHARS_MAX: usize = 200;
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PeerError {
     /// Addresses or texts beyond their limits.
-    #[error("the greeting exceeds a limit: at most 8 addresses of 255 characters")]
+    #[error(
+        "the greeting exceeds a limit: at most 8 addresses of 255 characters, and a key statement of {STATEMENT_BYTES_MAX} bytes"
+    )]
     Limit,
     /// Another organization key is pinned for this name, or a newer statement is known.
     #[error(
@@ -99,6 +101,14 @@ pub enum PeerError {
     /// Its key statement is not in order.
     #[error(transparent)]
     Statement(#[from] StatementError),
+    /// It has shown more key statements than are kept of one organization.
+    #[error(
+        "`{authority}` has changed its keys {STATEMENTS_MAX} times: no more key statements of it are taken"
+    )]
+    Statements {
+        /// The name.
+        authority: Authority,
+    },
     /// No application with this key is enrolled here.
     #[error(
         "no application with the key {key} is enrolled at this node: `countersign app add NAME --key KEY` does that"
@@ -121,6 +131,12 @@ pub(crate) struct RefusedQuestions {
     last: HashMap<(Authority, &'static str), Duration>,
     pub(crate) unrecorded: u64,
 }
+
+/// Key statements that are kept of one organization: a change of one key a week for ten years.
+pub(crate) const STATEMENTS_MAX: usize = 512;
+
+/// Bytes of a partner's key statement: some hundred keys.
+pub(crate) const STATEMENT_BYTES_MAX: usize = 64 << 10;
 
 impl Exchange {
     /// Judges a greeting: who is it, given the key that TLS has proven?
@@ -146,6 +162,9 @@ impl Exchange {
         }
         let envelope = Envelope::from_json(&hello.key_statement)
             .map_err(|error| StatementError::Document(error.into()))?;
+        if envelope.payload_bytes() > STATEMENT_BYTES_MAX {
+            return Err(PeerError::Limit);
+        }
         let statement = KeyStatement::verify(&envelope)?;
         let now = self.clock().now();
         statement.check_delegated(Role::Node, tls_key, now)?;
@@ -176,7 +195,8 @@ impl Exchange {
                 statement.descends_from(&own.organization) && statement.number >= own.number;
             return if current { Ok(()) } else { Err(other_key()) };
         }
-        match self.registry().partners.get(&statement.authority) {
+        let registry = self.registry();
+        match registry.partners.get(&statement.authority) {
             Some(known) if !statement.descends_from(&known.statement.organization) => {
                 Err(other_key())
             }
@@ -186,6 +206,15 @@ impl Exchange {
                 if known.statement.number == statement.number && known.statement != *statement =>
             {
                 Err(other_key())
+            }
+            // Each is kept for good, since what it delegated signed something: a new one every second would fill memory.
+            Some(known)
+                if known.statement.number < statement.number
+                    && registry.statements_of(&statement.authority).len() >= STATEMENTS_MAX =>
+            {
+                Err(PeerError::Statements {
+                    authority: statement.authority.clone(),
+                })
             }
             _ => Ok(()),
         }

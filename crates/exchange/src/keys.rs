@@ -20,6 +20,7 @@ use countersign_event::time::Timestamp;
 use countersign_store::journal::LogKind;
 use countersign_tlog::{Checkpoint, Note, NoteSignature, Vkey};
 
+use crate::access::{PeerError, STATEMENT_BYTES_MAX};
 use crate::pipeline::append::AppendError;
 use crate::pipeline::ledger::seal_control_entry;
 use crate::refusal::Refused;
@@ -232,7 +233,7 @@ impl Exchange {
         let own = self.identity();
         let newest = (authority == own.authority()).then(|| own.envelope.clone());
         let registry = self.registry();
-        let stated = registry.statements.get(authority).into_iter().flatten();
+        let stated = registry.statements_of(authority).iter();
         let revoked = registry.revocations.get(authority).into_iter().flatten();
         let revoked = revoked.map(|held| held.envelope.clone());
         let all = stated.cloned().chain(newest).chain(revoked);
@@ -260,6 +261,12 @@ impl Exchange {
         if known.number > shown.number {
             // Overtaken on the way: the newer one is held.
             return Ok(());
+        }
+        if envelope.payload_bytes() > STATEMENT_BYTES_MAX {
+            return Err(self.bad_notice(peer, "the key statement is too large"));
+        }
+        if let Err(error @ PeerError::Statements { .. }) = self.check_pinned(&shown) {
+            return Err(self.bad_notice(peer, &error.to_string()));
         }
         if self.check_pinned(&shown).is_err() {
             return Err(self.bad_notice(

@@ -174,12 +174,26 @@ pub struct Registry {
     /// Whose signatures the events of streams bear.
     pub authors: AuthorBook,
     /// Every key statement that was ever held, our own and partners', in the order in which they came.
-    pub statements: HashMap<Authority, Vec<Envelope>>,
+    statements: HashMap<Authority, Statements>,
     /// Key revocations, our own and partners'.
     pub revocations: HashMap<Authority, Vec<HeldRevocation>>,
 }
 
+/// The key statements of one organization, each once.
+#[derive(Clone, Debug, Default)]
+struct Statements {
+    envelopes: Vec<Envelope>,
+    digests: HashSet<Hash>,
+}
+
 impl Registry {
+    /// Every key statement of an organization that was ever held, in the order in which they came.
+    #[must_use]
+    pub fn statements_of(&self, authority: &Authority) -> &[Envelope] {
+        let held = self.statements.get(authority);
+        held.map_or(&[], |held| &held.envelopes)
+    }
+
     /// The registry of the organization `own` before anything was recorded.
     #[must_use]
     pub fn of(own: Authority) -> Self {
@@ -440,9 +454,8 @@ impl Registry {
         };
         let held = self.statements.entry(statement.authority.clone());
         let held = held.or_default();
-        let digest = envelope.payload_digest();
-        if held.iter().all(|one| one.payload_digest() != digest) {
-            held.push(envelope.clone());
+        if held.digests.insert(envelope.payload_digest()) {
+            held.envelopes.push(envelope.clone());
         }
         if self.own.as_ref() == Some(&statement.authority) {
             return;

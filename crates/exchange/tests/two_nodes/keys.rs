@@ -11,7 +11,7 @@ use countersign_event::ledger::LedgerRecord;
 use countersign_event::time::Timestamp;
 use countersign_exchange::pipeline::consume::{ConsumeError, Consumption};
 use countersign_exchange::pipeline::receipt::ReceiptFault;
-use countersign_exchange::{Direction, ExchangeError, Identity};
+use countersign_exchange::{Direction, ExchangeError, Identity, PeerError};
 use countersign_protocol::delivery::BatchFault;
 use countersign_protocol::{Heads, SignedHead};
 use countersign_tlog::add_checkpoint::AddCheckpoint;
@@ -465,4 +465,49 @@ async fn a_publisher_on_this_machine_is_recognised_whatever_becomes_of_the_node_
     assert_eq!((again.duplicates, again.count), (5, 5));
     node.restart().await;
     assert_eq!(node.publish("s", 6, 2).await.unwrap().duplicates, 0);
+}
+
+/// Each statement is kept for good: a partner that shows a new one all the time would fill memory.
+#[tokio::test]
+async fn a_partner_changes_its_keys_so_often_and_no_more() {
+    let (producer, consumer, _) = partners(3_070, "s", 100).await;
+    let shown = |number: u64| {
+        let statement = KeyStatement {
+            number,
+            ..consumer.org.identity.statement.clone()
+        };
+        let mut hello = consumer.hello();
+        hello.key_statement = statement.sign_with(&consumer.org.key).to_json();
+        hello
+    };
+    let key = consumer.org.identity.node_key.public();
+    let mut refused = 0;
+    for number in 2..=520 {
+        match producer.exchange.identify(&shown(number), &key) {
+            Ok(peer) => producer.exchange.note_partner(&peer).await.unwrap(),
+            Err(error) => {
+                assert!(matches!(error, PeerError::Statements { .. }), "{error}");
+                refused = number;
+                break;
+            }
+        }
+    }
+    // The first one came with the agreement.
+    assert_eq!(refused, 513);
+    // The newest that is held goes on.
+    assert!(producer.exchange.identify(&shown(512), &key).is_ok());
+    let mut padded = consumer.hello();
+    let statement = consumer.org.identity.statement.clone();
+    let mut text = serde_json::to_string(&statement).unwrap();
+    text.push_str(&" ".repeat(64 << 10));
+    let envelope = Envelope::sign(
+        KeyStatement::PAYLOAD_TYPE,
+        text.into_bytes(),
+        &consumer.org.key,
+    );
+    padded.key_statement = envelope.to_json();
+    assert!(matches!(
+        producer.exchange.identify(&padded, &key),
+        Err(PeerError::Limit)
+    ));
 }

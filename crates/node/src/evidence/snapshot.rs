@@ -346,8 +346,8 @@ fn statements(exchange: &Exchange, stream: &Origin) -> (Vec<Stated>, BTreeSet<Au
 fn stated_of(exchange: &Exchange, authority: &Authority) -> Vec<Stated> {
     let own = exchange.identity();
     let newest = (authority == own.authority()).then(|| own.envelope.clone());
-    let held = exchange.registry().statements.get(authority).cloned();
-    let envelopes = held.unwrap_or_default().into_iter().chain(newest);
+    let held = exchange.registry().statements_of(authority).to_vec();
+    let envelopes = held.into_iter().chain(newest);
     let verified = envelopes.filter_map(|envelope| {
         let statement = KeyStatement::verify(&envelope).ok()?;
         Some(Stated {
