@@ -339,6 +339,13 @@ impl LocalNode {
         let _one = self.exchange.changing_keys().await;
         let organization = self.organization_key(change).await?;
         let (role, key) = self.find_key(text)?;
+        if role == Role::Log && self.exchange.asks_readers() {
+            // The heads named would be those of the backup, and what partners hold beyond them could not be judged or fetched back any more.
+            let message = "a log key is not revoked while a stream waits for what others know of it: the revocation would disown what was signed since the backup";
+            return Err(CommandError::new(ErrorCode::StreamFrozen, message).advise(
+                "`countersign stream info STREAM` says who is waited for; revoke a partner that does not answer, or begin a new stream with `stream create NEW --cites STREAM`",
+            ));
+        }
         let is_current = {
             let identity = self.exchange.identity();
             let of_role = identity.statement.keys_for(role);
