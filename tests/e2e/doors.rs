@@ -14,8 +14,8 @@ use std::fs;
 
 use countersign_crypto::{SigningKey, sha256};
 use countersign_protocol::{
-    AddCheckpoints, AskLog, AskPolicy, Ended, FetchBack, Heads, JoinQuery, ListStreams,
-    Message as _, Notice, Ping, PublishOpen, Refused, Request, StartAt, Subscribe,
+    AddCheckpoints, AskLog, AskPolicy, AskWitnessed, Ended, FetchBack, Heads, JoinQuery,
+    ListStreams, Message as _, Notice, Ping, PublishOpen, Refused, Request, StartAt, Subscribe,
     SubscribeFiltered,
 };
 use countersign_transport::http::HttpDoor;
@@ -143,6 +143,12 @@ fn tries(request: Request, origin: &str, agreements: &[[u8; 16]]) -> Vec<Vec<u8>
                     plan: String::new(),
                 };
                 ask.to_body()
+            })
+            .to_vec(),
+        Request::AskWitnessed => [0, 1, 2]
+            .map(|size| {
+                let origin = origin.to_owned();
+                AskWitnessed { origin, size }.to_body()
             })
             .to_vec(),
         Request::FetchBack => [0, 1]

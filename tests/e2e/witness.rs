@@ -525,9 +525,50 @@ fn a_reader_may_ask_for_what_others_have_cosigned() {
         .unwrap()
         .to_owned();
     assert!(assurance.contains(&name), "{assurance}");
+    // A reader without a node verifies the same word itself, by its own policy.
+    let at = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+    let (profile, good, bad) = (at("reader.json"), at("good"), at("bad"));
+    let invitation = producer.json(&["partner", "invite", "--stream", STREAM]);
+    let link = invitation["link"].as_str().unwrap();
+    two.json(&["partner", "join", link, "--yes", "--profile", &profile]);
+    let stranger = SigningKey::from_seed(&[8; 32]).public();
+    let stranger = Vkey::new(
+        "w.example",
+        countersign_tlog::Algorithm::CosignatureV1,
+        stranger,
+    );
+    for (path, vkey) in [(&good, &vkey), (&bad, &stranger.unwrap())] {
+        fs::write(path, format!("witness W {vkey}\nquorum W\n")).unwrap();
+    }
+    let origin = info(&producer, STREAM)["origin"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let light = ["subscribe", origin.as_str(), "--profile", &profile];
+    let witnessed = ["--assurance", "witnessed", "--trust"];
+    let reading = |policy: &str, more: &[&str]| {
+        two.lines(&[&light[..], &witnessed[..], &[policy], more].concat())
+    };
+    assert_eq!(
+        two.run(&[&light[..], &witnessed[..2]].concat())
+            .status
+            .code(),
+        Some(2)
+    );
+    assert!(reading(&bad, &["--from", "start"]).is_empty());
+    assert_eq!(
+        reading(&good, &["--from", "start", "--count", "4", "--follow"]).len(),
+        4
+    );
     // The other one goes away: what comes now is integrated, and no more.
     one.terminate();
     assert_eq!(hand_in(&root, &producer, 4, 6), Some(0));
+    assert!(reading(&good, &[]).is_empty());
+    assert_eq!(
+        two.lines(&light).len(),
+        2,
+        "it is kept for who asks for less"
+    );
     holds(&two, &stream, 7);
     let words = ["subscribe", stream.as_str(), "--assurance", "witnessed"];
     assert_eq!(two.lines(&words).len(), 4);

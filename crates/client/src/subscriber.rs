@@ -11,6 +11,7 @@
 
 mod receipts;
 mod state;
+mod witnessed;
 mod worker;
 
 use std::time::Duration;
@@ -24,6 +25,7 @@ use countersign_event::entry::{ENTRY_BYTES, Entry, Kind};
 use countersign_event::time::Timestamp;
 use countersign_filter::{Filter, FilterError};
 use countersign_protocol::delivery::{BatchFault, Claim, VerifiedBatch};
+use countersign_tlog::policy::Policy;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -64,7 +66,7 @@ pub struct SubscriberOptions {
     /// Where to begin. Default [`Start::Resume`].
     pub start: Start,
     /// Go on with new events after the newest one. Default yes; otherwise [`Subscriber::next`] ends at the head that was the newest at the
-    /// beginning.
+    /// beginning; with [`SubscriberOptions::witnessed`] at what is witnessed of that after five seconds more.
     pub follow: bool,
     /// What the reading is for, as the producer's policy may ask. Default empty.
     pub purpose: String,
@@ -74,6 +76,9 @@ pub struct SubscriberOptions {
     pub receipt_delay: Duration,
     /// How to connect again.
     pub backoff: Backoff,
+    /// Hand on only what enough witnesses of this policy have cosigned; the producer's word on who they are does not count. Receipts say *verified* for what
+    /// waits. Default none: what the log's key signed.
+    pub witnessed: Option<Policy>,
     /// Randomness for it, and for new series.
     pub entropy: Box<dyn Entropy>,
 }
@@ -102,6 +107,7 @@ impl SubscriberOptions {
             filter: None,
             receipt_delay: Duration::from_secs(1),
             backoff: Backoff::default(),
+            witnessed: None,
             entropy,
         }
     }
@@ -273,6 +279,10 @@ pub struct SubscriberStatus {
     pub receipt_number: u64,
     /// Why the producer sends nothing though there is something; empty otherwise.
     pub paused_because: String,
+    /// Everything below this is witnessed; 0 where that was not asked for.
+    pub witnessed: u64,
+    /// Why what was verified is not handed on though more may be read; empty otherwise.
+    pub unwitnessed_because: String,
 }
 
 /// A running subscription.

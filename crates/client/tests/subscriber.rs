@@ -13,6 +13,7 @@ use countersign_client::session::{Backoff, is_bulk};
 use countersign_client::subscriber::{
     EventBatch, KeepState, Start, SubscribeError, Subscriber, SubscriberOptions, SubscriptionState,
 };
+use countersign_crypto::SigningKey;
 use countersign_event::documents::{
     Agreement, AgreementId, Digest, Document, Erasure, Level, Plan, Receipt, Refusal, RefusalCode,
 };
@@ -22,7 +23,13 @@ use countersign_event::names::Origin;
 use countersign_event::time::Timestamp;
 use countersign_protocol::delivery::{BatchFault, BatchMessage};
 use countersign_protocol::{
-    CONTROL_FRAME_BYTES_MAX, Ended, Message, ReceiptAck, ReceiptMessage, Refused, Subscribe,
+    AskWitnessed, CONTROL_FRAME_BYTES_MAX, Ended, Message, ReceiptAck, ReceiptMessage, Refused,
+    Subscribe, WitnessedState,
+};
+use countersign_tlog::checkpoint::sign_checkpoint;
+use countersign_tlog::policy::Policy;
+use countersign_tlog::{
+    Algorithm, Checkpoint, NoteSignature, Vkey, consistency_proof, cosignature_v1,
 };
 use node::{Log, NOW, Org, entropy};
 use tokio::sync::watch;
@@ -58,7 +65,64 @@ struct Producer {
     /// What comes instead of an answer, or after the log.
     refusal: Option<Envelope>,
     end: Option<Envelope>,
+    /// What is answered, one after the other, to the question how far the log is witnessed; the last one for ever.
+    witnessed: Vec<Witnessed>,
     seen: watch::Sender<Seen>,
+}
+
+impl Witnessed {
+    fn state(&self, asked: u64) -> WitnessedState {
+        let checkpoint = Checkpoint {
+            origin: self.log.origin.clone(),
+            size: self.size,
+            root: self.log.root(self.size),
+        };
+        let mut note = sign_checkpoint(&checkpoint, &self.key).note_text;
+        for (at, key) in self.cosigners.iter().enumerate() {
+            let name = format!("w{at}.example/witness");
+            let mut line = cosignature_v1::sign(&checkpoint.to_text(), &name, key, 1).unwrap();
+            if key.public() != witness(at).public() {
+                // In the name and with the key id of the witness, by somebody else.
+                let id = witness_vkey(at).id();
+                line = NoteSignature::new(name, id, line.signature().to_vec()).unwrap();
+            }
+            note.push_str(&line.encode());
+        }
+        let (small, large) = (asked.min(self.size), asked.max(self.size));
+        WitnessedState {
+            note: note.into_bytes(),
+            proof: consistency_proof(&self.log.tree, small, large).unwrap(),
+        }
+    }
+}
+
+fn witness(at: usize) -> SigningKey {
+    SigningKey::from_seed(&[100 + at as u8; 32])
+}
+
+fn witness_vkey(at: usize) -> Vkey {
+    let name = format!("w{at}.example/witness");
+    Vkey::new(&name, Algorithm::CosignatureV1, witness(at).public()).unwrap()
+}
+
+/// Both of two witnesses have to have cosigned.
+fn both() -> Policy {
+    let witnesses: String = (0..2)
+        .map(|at| format!("witness W{at} {}\n", witness_vkey(at)))
+        .collect();
+    Policy::parse(format!("{witnesses}group both all W0 W1\nquorum both\n").as_bytes()).unwrap()
+}
+
+/// What a producer shows as witnessed.
+#[derive(Clone)]
+struct Witnessed {
+    size: u64,
+    /// Whose tree it is: the log that is read, or another one under the same name.
+    log: Arc<Log>,
+    /// Who signs as the log.
+    key: SigningKey,
+    /// Who signs in the names of the witnesses 0, 1, …
+    cosigners: Vec<SigningKey>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -67,6 +131,8 @@ struct Seen {
     receipts: Vec<(Receipt, Envelope)>,
     /// The last frame with a batch, as it was sent.
     frame: Bytes,
+    /// How often it was asked how far the log is witnessed.
+    asked: usize,
 }
 
 impl Producer {
@@ -100,6 +166,7 @@ impl Producer {
             cuts: Vec::new(),
             refusal: None,
             end: None,
+            witnessed: Vec::new(),
             seen: watch::Sender::new(Seen::default()),
         }
     }
@@ -132,6 +199,7 @@ impl Producer {
 
     async fn session(&self, connection: &Connection) -> Option<()> {
         let (mut writer, mut reader) = connection.accept_bi().await.ok()?;
+        tokio::spawn(self.clone().answer_witnessed(connection.clone()));
         let frame = reader
             .next(CONTROL_FRAME_BYTES_MAX, 0, is_bulk)
             .await
@@ -217,6 +285,32 @@ impl Producer {
                 number: receipt.number,
             };
             writer.write(ReceiptAck::KIND, &ack.to_body()).await.ok()?;
+        }
+    }
+
+    async fn answer_witnessed(self, connection: Connection) -> Option<()> {
+        loop {
+            let (mut writer, mut reader) = connection.accept_bi().await.ok()?;
+            let frame = reader
+                .next(CONTROL_FRAME_BYTES_MAX, 0, is_bulk)
+                .await
+                .ok()??;
+            let ask = AskWitnessed::read(frame.kind, &frame.body).unwrap();
+            assert_eq!(ask.origin, self.log.origin);
+            let asked = self.seen.borrow().asked;
+            self.seen.send_modify(|seen| seen.asked += 1);
+            let last = self.witnessed.len().checked_sub(1);
+            let shown = last.map(|last| &self.witnessed[asked.min(last)]);
+            let state = shown.map_or_else(
+                || WitnessedState {
+                    note: Vec::new(),
+                    proof: Vec::new(),
+                },
+                |shown| shown.state(ask.size),
+            );
+            let (kind, body) = (WitnessedState::KIND, state.to_body());
+            writer.write(kind, &body).await.ok()?;
+            writer.finish().ok()?;
         }
     }
 
@@ -742,4 +836,143 @@ async fn a_revocation_ends_a_running_subscription_after_what_was_delivered() {
         matches!(&error, SubscribeError::Refused(refused) if refused.position == Some(8)),
         "{error}"
     );
+}
+
+/// What a producer shows.
+type Shows = fn(&Producer) -> Vec<Witnessed>;
+
+/// A producer of so many entries whose witnesses are what `shown` says, and a reader that wants the word of both.
+fn witnessed(
+    size: u64,
+    shown: impl FnOnce(&Producer) -> Vec<Witnessed>,
+) -> (Producer, SubscriberOptions) {
+    let mut producer = Producer::new(size, 1_000);
+    producer.witnessed = shown(&producer);
+    let options = SubscriberOptions {
+        witnessed: Some(both()),
+        ..producer.start()
+    };
+    (producer, options)
+}
+
+impl Producer {
+    fn cosigned(&self, size: u64, cosigners: usize) -> Witnessed {
+        Witnessed {
+            size,
+            log: Arc::clone(&self.log),
+            key: self.org.log.clone(),
+            cosigners: (0..cosigners).map(witness).collect(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_what_enough_witnesses_have_cosigned_is_handed_on() {
+    // One witness is no quorum; five entries end in the middle of the third batch.
+    let (producer, options) = witnessed(9, |producer| {
+        vec![
+            producer.cosigned(9, 1),
+            producer.cosigned(5, 2),
+            producer.cosigned(9, 2),
+        ]
+    });
+    let mut subscriber = Subscriber::subscribe(options).await.unwrap();
+    let mut status = subscriber.status().clone();
+    let said = status
+        .wait_for(|status| !status.unwitnessed_because.is_empty())
+        .await;
+    let said = said.unwrap().unwitnessed_because.clone();
+    assert!(said.starts_with("1 of the witnesses"), "{said}");
+    for (end, asked) in [(2, 2), (4, 2), (6, 3), (8, 3), (9, 3)] {
+        let batch = subscriber.next().await.unwrap().unwrap();
+        assert_eq!(batch.end(), end);
+        assert!(
+            producer.seen.borrow().asked >= asked,
+            "{end} was handed on too early"
+        );
+    }
+    assert!(subscriber.next().await.unwrap().is_none());
+    assert_eq!(subscriber.status().borrow().witnessed, 9);
+}
+
+#[tokio::test]
+async fn a_long_history_that_is_witnessed_is_read_without_waiting() {
+    // Far more than may wait at once. The witnessed checkpoint is neither the beginning nor the end of what is read.
+    let (producer, options) = witnessed(200, |producer| vec![producer.cosigned(200, 2)]);
+    let mut subscriber = Subscriber::subscribe(options).await.unwrap();
+    let all: Vec<_> = (0..200).collect();
+    assert_eq!(read_all(&mut subscriber, true).await, all);
+    subscriber.close().await.unwrap();
+    assert_eq!(producer.receipts().last().unwrap().applied, 200);
+}
+
+#[tokio::test]
+async fn what_is_not_witnessed_waits_for_the_next_run_and_is_receipted_as_verified_only() {
+    let nobody = |_: &Producer| Vec::new();
+    let one = |producer: &Producer| vec![producer.cosigned(5, 1)];
+    let other_log_key = |producer: &Producer| {
+        let key = producer.org.receipt.clone();
+        let cosigned = producer.cosigned(5, 2);
+        vec![Witnessed { key, ..cosigned }]
+    };
+    let false_line = |producer: &Producer| {
+        let cosigners = vec![witness(0), witness(7)];
+        let cosigned = producer.cosigned(5, 2);
+        vec![Witnessed {
+            cosigners,
+            ..cosigned
+        }]
+    };
+    let one_twice = |producer: &Producer| {
+        let cosigners = vec![witness(0), witness(0)];
+        let cosigned = producer.cosigned(5, 2);
+        vec![Witnessed {
+            cosigners,
+            ..cosigned
+        }]
+    };
+    let cases: [(Shows, &str); 5] = [
+        (nobody, "no checkpoint of the stream has enough"),
+        (one, "1 of the witnesses"),
+        (other_log_key, "is not signed by a key of the stream"),
+        (false_line, "is in the name of the witness"),
+        (one_twice, "is in the name of the witness"),
+    ];
+    let runs = cases.map(|(shown, why)| async move {
+        let (producer, options) = witnessed(5, shown);
+        let mut subscriber = Subscriber::subscribe(options).await.unwrap();
+        let read = read_all(&mut subscriber, true).await;
+        assert!(read.is_empty(), "{why}: {read:?}");
+        let said = subscriber.status().borrow().unwitnessed_because.clone();
+        assert!(said.contains(why), "{why}: {said}");
+        subscriber.close().await.unwrap();
+        let last = producer.receipts().pop().unwrap();
+        assert_eq!(
+            (last.size, last.applied, last.level),
+            (5, 0, Level::Verified)
+        );
+    });
+    for run in runs.map(tokio::spawn) {
+        run.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn witnesses_of_another_history_are_evidence_against_the_producer() {
+    for size in [3, 5] {
+        let (_, options) = witnessed(5, |producer| {
+            let key = producer.org.log.clone();
+            let log = Arc::new(Log::new(&producer.log.origin, &key, 5, 2));
+            let cosigned = producer.cosigned(size, 2);
+            vec![Witnessed { log, ..cosigned }]
+        });
+        let mut subscriber = Subscriber::subscribe(options).await.unwrap();
+        let error = subscriber.next().await.unwrap_err();
+        let SubscribeError::Fault { fault, frame, .. } = error else {
+            panic!("{error}");
+        };
+        assert!(matches!(fault, BatchFault::Tree { .. }), "{fault}");
+        let state = WitnessedState::read(WitnessedState::KIND, &frame).unwrap();
+        assert!(!state.note.is_empty(), "what it showed is kept");
+    }
 }

@@ -5,9 +5,9 @@ use std::sync::{Arc, PoisonError};
 use countersign_crypto::{Hash, PublicKey};
 use countersign_event::documents::{RefusalCode, Role};
 use countersign_event::ledger::LedgerRecord;
-use countersign_event::names::Origin;
+use countersign_event::names::{Authority, Origin};
 use countersign_policy::Action;
-use countersign_protocol::{AskLog, LogState, SignedHead};
+use countersign_protocol::{AskLog, AskWitnessed, LogState, SignedHead, WitnessedState};
 use countersign_store::journal::LogKind;
 use countersign_tlog::checkpoint::note_from_signature;
 use countersign_tlog::fork_proof::{ForkProof, STATEMENTS_MAX};
@@ -90,44 +90,13 @@ impl Exchange {
         peer: &Peer,
         ask: &AskLog,
     ) -> Result<LogState, ExchangeError> {
-        let Some(authority) = peer.authority() else {
-            let reason = "only nodes compare logs".to_owned();
-            return Err(self
-                .refuse(
-                    peer,
-                    "compare",
-                    &ask.origin,
-                    RefusalCode::WrongIdentity,
-                    reason,
-                )
-                .into());
-        };
+        let authority = self.comparing(peer, &ask.origin)?;
         let parsed: Option<Origin> = ask.origin.parse().ok();
         let of_asker = parsed.filter(|origin| origin.authority() == *authority);
         if let Some(origin) = of_asker.filter(|_| !self.is_own(peer)) {
             return self.state_of_others_log(&origin, ask.size).await;
         }
-        let agreement = {
-            let registry = self.registry();
-            let origin: Option<Origin> = ask.origin.parse().ok();
-            origin.and_then(|origin| {
-                registry
-                    .active_agreement(authority, &origin, self.clock().now())
-                    .cloned()
-            })
-        };
-        let log = self.discover(peer, "compare", &ask.origin, agreement.as_ref())?;
-        // Sizes and hashes are the log: they are for who may read it, as over HTTP.
-        let open = self.registry().open_logs.contains(log.origin());
-        let request =
-            self.policy_request(peer, Action::Read, log.described(), agreement.as_ref(), "");
-        if !open && !self.decide(&request).0.allowed {
-            let reason = "how far a log has come is told to who may read it".to_owned();
-            let code = RefusalCode::NotPermitted;
-            return Err(self
-                .refuse(peer, "compare", &ask.origin, code, reason)
-                .into());
-        }
+        let log = self.own_log_for(peer, authority, &ask.origin)?;
         let head = log.head();
         let Some(note) = head.note(log.origin()) else {
             return Err(ExchangeError::Proof(
@@ -145,6 +114,77 @@ impl Exchange {
                 .map(|witnessed| witnessed.note.clone().into_bytes())
                 .unwrap_or_default(),
         })
+    }
+
+    /// Up to where a log of ours is witnessed, and how that goes together with the tree that the asker holds; to whoever may read it.
+    ///
+    /// # Errors
+    /// As [`Exchange::log_state`].
+    pub fn witnessed_state(
+        self: &Arc<Self>,
+        peer: &Peer,
+        ask: &AskWitnessed,
+    ) -> Result<WitnessedState, ExchangeError> {
+        let authority = self.comparing(peer, &ask.origin)?;
+        let log = self.own_log_for(peer, authority, &ask.origin)?;
+        let Some(witnessed) = log.witnessed() else {
+            return Ok(WitnessedState {
+                note: Vec::new(),
+                proof: Vec::new(),
+            });
+        };
+        let (small, large) = (ask.size.min(witnessed.size), ask.size.max(witnessed.size));
+        let proof = match large <= log.size() {
+            true => self.growth(&log, small, large)?.1,
+            // Who holds more than there is learns of that when it reads.
+            false => Vec::new(),
+        };
+        Ok(WitnessedState {
+            note: witnessed.note.clone().into_bytes(),
+            proof,
+        })
+    }
+
+    /// Who compares logs; applications do not.
+    fn comparing<'p>(
+        self: &Arc<Self>,
+        peer: &'p Peer,
+        origin: &str,
+    ) -> Result<&'p Authority, ExchangeError> {
+        peer.authority().ok_or_else(|| {
+            let reason = "only nodes compare logs".to_owned();
+            let code = RefusalCode::WrongIdentity;
+            self.refuse(peer, "compare", origin, code, reason).into()
+        })
+    }
+
+    /// A log of ours, for a node that may read it.
+    fn own_log_for(
+        self: &Arc<Self>,
+        peer: &Peer,
+        authority: &Authority,
+        origin: &str,
+    ) -> Result<Arc<Log>, ExchangeError> {
+        let agreement = {
+            let registry = self.registry();
+            let named: Option<Origin> = origin.parse().ok();
+            named.and_then(|origin| {
+                registry
+                    .active_agreement(authority, &origin, self.clock().now())
+                    .cloned()
+            })
+        };
+        let log = self.discover(peer, "compare", origin, agreement.as_ref())?;
+        // Sizes and hashes are the log: they are for who may read it, as over HTTP.
+        let open = self.registry().open_logs.contains(log.origin());
+        let request =
+            self.policy_request(peer, Action::Read, log.described(), agreement.as_ref(), "");
+        if !open && !self.decide(&request).0.allowed {
+            let reason = "how far a log has come is told to who may read it".to_owned();
+            let code = RefusalCode::NotPermitted;
+            return Err(self.refuse(peer, "compare", origin, code, reason).into());
+        }
+        Ok(log)
     }
 
     /// The root of the tree of `size`, and the proof from there to that of `to`; zeros and nothing where the tree is not so large.

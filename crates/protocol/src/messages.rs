@@ -401,6 +401,26 @@ pub struct LogState {
 }
 message!(LogState = 53);
 
+/// Up to where is your log witnessed, and how does that go together with the tree that I hold?
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AskWitnessed {
+    /// Its origin.
+    pub origin: String,
+    /// The size of the tree that the asker holds.
+    pub size: u64,
+}
+message!(AskWitnessed = 55);
+
+/// The newest note of a log of one's own with enough cosignatures.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct WitnessedState {
+    /// The note; empty where there is none.
+    pub note: Vec<u8>,
+    /// The consistency proof between the size asked about and that of the note, from the smaller one to the larger; empty where they are the same, or one is 0.
+    pub proof: Vec<Hash>,
+}
+message!(WitnessedState = 56);
+
 /// How would you decide about me?
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct AskPolicy {

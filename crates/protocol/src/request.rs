@@ -1,7 +1,7 @@
 use crate::Message as _;
 use crate::messages::{
-    AddCheckpoints, AskLog, AskPolicy, FetchBack, JoinQuery, ListStreams, Notice, Ping,
-    PublishOpen, Subscribe, SubscribeFiltered,
+    AddCheckpoints, AskLog, AskPolicy, AskWitnessed, FetchBack, JoinQuery, ListStreams, Notice,
+    Ping, PublishOpen, Subscribe, SubscribeFiltered,
 };
 
 /// Each request by its name here and the message that begins it. What is dispatched and what is tried at every door is made from this one list, so that a
@@ -42,6 +42,8 @@ requests! {
     AskLog = AskLog,
     /// How would be decided?
     AskPolicy = AskPolicy,
+    /// Up to where is a log witnessed?
+    AskWitnessed = AskWitnessed,
     /// Entries that their producer has lost.
     FetchBack = FetchBack,
     /// To redeem an invitation.

@@ -72,6 +72,8 @@ fn read_all(body: &Bytes) {
         Cosigned,
         AskLog,
         LogState,
+        AskWitnessed,
+        WitnessedState,
         AskPolicy,
         PolicyAnswer,
         ListStreams,

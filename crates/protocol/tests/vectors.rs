@@ -310,6 +310,27 @@ fn a_list_of_streams_has_its_golden_bytes() {
 }
 
 #[test]
+fn the_question_how_far_a_log_is_witnessed_has_its_golden_bytes() {
+    let frames = [
+        frame(
+            "AskWitnessed",
+            &AskWitnessed {
+                origin: ORIGIN.to_owned(),
+                size: 128,
+            },
+        ),
+        frame(
+            "WitnessedState",
+            &WitnessedState {
+                note: b"note".to_vec(),
+                proof: vec![[7; 32]],
+            },
+        ),
+    ];
+    check("witnessed.json", &json!(frames.to_vec()));
+}
+
+#[test]
 fn keys_have_their_golden_bytes() {
     let envelopes = vec![b"{}".to_vec(), b"{\"payloadType\":\"x\"}".to_vec()];
     check("keys.json", &json!([frame("Keys", &Keys { envelopes })]));

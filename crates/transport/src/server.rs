@@ -13,8 +13,8 @@ use countersign_event::dsse::Envelope;
 use countersign_event::names::Authority;
 use countersign_exchange::{Exchange, ExchangeError, Peer};
 use countersign_protocol::{
-    AskPolicy, Hello, ListStreams, Message as _, Notice, NoticeAck, PROTOCOL_MINOR, Ping,
-    PolicyAnswer, Pong, Refused, Request, StreamList,
+    AskPolicy, AskWitnessed, Hello, ListStreams, Message as _, Notice, NoticeAck, PROTOCOL_MINOR,
+    Ping, PolicyAnswer, Pong, Refused, Request, StreamList, WitnessedState,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -491,6 +491,18 @@ async fn dispatch(
         Request::AskLog => {
             let served = witness::serve_ask_log(&exchange, peer, (kind, &body), &mut writer);
             Box::pin(served).await?;
+            writer.finish().map_err(gone)
+        }
+        Request::AskWitnessed => {
+            let ask = AskWitnessed::read(kind, &body).map_err(gone)?;
+            let (kind, body) = match exchange.witnessed_state(peer, &ask) {
+                Ok(state) => (WitnessedState::KIND, state.to_body()),
+                Err(ExchangeError::Refused(refused)) => {
+                    (Refused::KIND, refused.message().to_body())
+                }
+                Err(error) => return Err(gone(error)),
+            };
+            writer.write(kind, &body).await.map_err(gone)?;
             writer.finish().map_err(gone)
         }
         Request::AskPolicy => {

@@ -12,12 +12,13 @@ use countersign_protocol::delivery::{
 };
 use countersign_protocol::{
     Ended, Heads, Keys, Message, ReceiptAck, ReceiptMessage, Skipped, StartAt, Subscribe,
-    SubscribeFiltered, SubscribeReady,
+    SubscribeFiltered, SubscribeReady, WitnessedState,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::receipts::Receipts;
+use super::witnessed::{Answer, Witnessing};
 use super::{
     Cursor, EventBatch, KeepState, Start, SubscribeError, SubscriberOptions, SubscriberStatus,
     SubscriptionState, log_keys,
@@ -81,6 +82,8 @@ pub(super) struct Worker {
     end: Option<u64>,
     /// A verified batch (or the end) that waits for the application.
     outbox: Option<Option<EventBatch>>,
+    /// Where verified batches wait for witnesses, if that was asked for.
+    witnessing: Option<Witnessing>,
     end_was_told: bool,
     /// What is asked for beside what the plan lets through.
     own: Option<String>,
@@ -122,6 +125,7 @@ impl Worker {
             cursor: options.state.cursor,
             end: None,
             outbox: None,
+            witnessing: options.witnessed.take().map(Witnessing::new),
             end_was_told: false,
             own,
             filter,
@@ -238,6 +242,10 @@ impl Worker {
             link.stream.send(&ReceiptMessage { envelope }).await?;
         }
         let (next, receipted) = (self.start(), self.receipts.size());
+        let witnessed = self.witnessing.as_mut().map_or(0, |witnessing| {
+            witnessing.restart();
+            witnessing.size()
+        });
         self.note(|status| {
             *status = SubscriberStatus {
                 connected: true,
@@ -250,6 +258,8 @@ impl Worker {
                 },
                 receipt_number: ready.receipt_number,
                 paused_because: String::new(),
+                witnessed,
+                unwitnessed_because: String::new(),
             };
         });
         Ok(link)
@@ -391,14 +401,18 @@ impl Worker {
     async fn serve(&mut self, link: &mut Link) -> Result<Turn, SubscribeError> {
         let batches = self.channels.batches.clone();
         loop {
+            self.release();
             self.tell_the_end();
             let due = self.receipts.due();
             if due.is_some_and(|due| due <= Instant::now()) {
                 self.send_receipt(link).await?;
                 continue;
             }
+            let due = due.into_iter().chain(self.ask(link)).min();
+            let held = self.witnessing.as_ref();
+            let has_room = self.outbox.is_none() && held.is_none_or(Witnessing::has_room);
             tokio::select! {
-                frame = link.stream.reader.next(), if self.outbox.is_none() => {
+                frame = link.stream.reader.next(), if has_room => {
                     let frame = frame?.ok_or(SessionError::StreamEnded { awaited: "more of the log" })?;
                     self.take_frame(frame)?;
                 }
@@ -408,6 +422,7 @@ impl Worker {
                         permit.send(Ok(item));
                     }
                 }
+                answer = answered(self.witnessing.as_mut()) => self.take_answer(answer)?,
                 changed = self.channels.applied.changed() => {
                     if changed.is_err() { return Ok(Turn::Stopped) }
                     self.take_applied();
@@ -421,10 +436,65 @@ impl Worker {
 
     fn tell_the_end(&mut self) {
         let is_reached = self.end.is_some_and(|end| self.start() >= end);
-        if is_reached && !self.end_was_told && self.outbox.is_none() {
+        if is_reached
+            && !self.end_was_told
+            && self.outbox.is_none()
+            && self.witnessing.as_mut().is_none_or(Witnessing::is_done)
+        {
             self.end_was_told = true;
             self.outbox = Some(None);
         }
+    }
+
+    /// What has been witnessed since is for the application.
+    fn release(&mut self) {
+        if self.outbox.is_none()
+            && !self.end_was_told
+            && let Some(batch) = self.witnessing.as_mut().and_then(Witnessing::release)
+        {
+            self.outbox = Some(Some(batch));
+        }
+    }
+
+    /// Asks up to where the stream is witnessed, where something waits for that. When there is something to do again.
+    fn ask(&mut self, link: &Link) -> Option<Instant> {
+        let (Some(witnessing), Some(reader), false) =
+            (&mut self.witnessing, &self.reader, self.end_was_told)
+        else {
+            return None;
+        };
+        let tree = (reader.next(), reader.root());
+        witnessing.ask(&link.session, self.options.agreement.stream.as_str(), tree);
+        witnessing.due()
+    }
+
+    fn take_answer(&mut self, answer: Answer) -> Result<(), SubscribeError> {
+        let frame = match answer.frame {
+            Ok(frame) => frame,
+            Err(error) if error.is_lasting() => return Err(error.into()),
+            Err(error) => {
+                tracing::debug!(%error, "the producer did not say up to where its stream is witnessed");
+                return Ok(());
+            }
+        };
+        let state: WitnessedState = self.read(&frame)?;
+        self.keep_keys_current()?;
+        let (Some(witnessing), Some(reader)) = (&mut self.witnessing, &self.reader) else {
+            return Ok(());
+        };
+        let stream = &self.options.agreement.stream;
+        let waits = match witnessing.take(stream, reader.keys(), answer.asked, &state) {
+            Ok(waits) => waits.unwrap_or_default(),
+            Err(fault) => return Err(self.fault(fault, &frame)),
+        };
+        let witnessed = witnessing.size();
+        self.channels.status.send_if_modified(|status| {
+            let is_new = status.witnessed != witnessed || status.unwitnessed_because != waits;
+            status.witnessed = witnessed;
+            status.unwitnessed_because = waits;
+            is_new
+        });
+        Ok(())
     }
 
     fn take_frame(&mut self, frame: RawFrame) -> Result<(), SubscribeError> {
@@ -483,7 +553,11 @@ impl Worker {
             status.head = head;
             status.paused_because.clear();
         });
-        self.outbox = Some(Some(EventBatch(batch)));
+        let batch = EventBatch(batch);
+        match &mut self.witnessing {
+            Some(witnessing) => witnessing.hold(batch),
+            None => self.outbox = Some(Some(batch)),
+        }
         Ok(())
     }
 
@@ -639,5 +713,13 @@ impl Worker {
 
     fn note(&self, change: impl FnOnce(&mut SubscriberStatus)) {
         self.channels.status.send_modify(change);
+    }
+}
+
+/// What the producer says of its witnesses; never, where nobody asked.
+async fn answered(witnessing: Option<&mut Witnessing>) -> Answer {
+    match witnessing {
+        Some(witnessing) => witnessing.answered().await,
+        None => std::future::pending().await,
     }
 }

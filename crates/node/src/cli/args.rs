@@ -513,11 +513,14 @@ pub struct SubscribeArgs {
     #[arg(long, value_name = "FILE")]
     pub filter_json: Option<PathBuf>,
     /// Hand on an event once it is integrated, or only once enough witnesses have cosigned it
-    #[arg(long, value_enum, default_value_t = Assurance::Integrated, conflicts_with = "profile")]
+    #[arg(long, value_enum, default_value_t = Assurance::Integrated)]
     pub assurance: Assurance,
     /// Read without a node, by the profile that `partner join --profile` made
     #[arg(long, value_name = "FILE", conflicts_with = "name")]
     pub profile: Option<PathBuf>,
+    /// With --profile and --assurance witnessed: the witness policy (C2SP tlog-policy) that says whose cosignatures count, and how many of them
+    #[arg(long, value_name = "FILE", requires = "profile")]
+    pub trust: Option<PathBuf>,
 }
 
 /// What an event has to be before it is handed on.
@@ -525,7 +528,7 @@ pub struct SubscribeArgs {
 pub enum Assurance {
     /// Durable and under a checkpoint that the log's key signed
     Integrated,
-    /// Under a checkpoint that enough witnesses whose word counts here have cosigned (`witness.quorum`, `witness.trusted`)
+    /// Under a checkpoint that enough witnesses whose word counts here have cosigned (`witness.quorum`, `witness.trusted`; with --profile those of --trust)
     Witnessed,
 }
 

@@ -15,8 +15,8 @@ mod render;
 mod run;
 
 pub use args::{
-    Cli, Color, DemoArgs, Global, InitArgs, JoinArgs, PublishArgs, ServeArgs, SubscribeArgs,
-    VerifyArgs,
+    Assurance, Cli, Color, DemoArgs, Global, InitArgs, JoinArgs, PublishArgs, ServeArgs,
+    SubscribeArgs, VerifyArgs,
 };
 pub use bench_args::{
     BenchCatchUpArgs, BenchDeliverArgs, BenchFanOutArgs, BenchIdleArgs, BenchLoad, BenchProveArgs,

@@ -19,11 +19,15 @@ use countersign_event::names::Origin;
 use countersign_event::time::Timestamp;
 use countersign_exchange::Clock as _;
 use countersign_protocol::invitation::Invitation;
+use countersign_tlog::policy::{POLICY_BYTES_MAX, Policy};
 use serde_json::{Value, json};
 
 use self::errors::{of_profile, of_subscription};
+use super::verify::read_bounded;
 use crate::admin::StartAt;
-use crate::cli::{Column, CommandResult, Exit, JoinArgs, Output, Shape, SubscribeArgs, View};
+use crate::cli::{
+    Assurance, Column, CommandResult, Exit, JoinArgs, Output, Shape, SubscribeArgs, View,
+};
 use crate::clock::SystemClock;
 use crate::commands::{gap_line, gap_note};
 use crate::errors::{CommandError, ErrorCode};
@@ -105,6 +109,7 @@ pub(crate) async fn subscribe_profile(args: &SubscribeArgs, output: &mut Output)
         start: start(args.from),
         follow: args.follow,
         filter,
+        witnessed: witnesses(args, &stream)?,
         ..options
     };
     let failed = |error: SubscribeError| {
@@ -271,6 +276,46 @@ fn start(from: Option<StartAt>) -> Start {
     }
 }
 
+/// Whose cosignatures an event needs before it is shown; nobody's, where only the log's own signature is asked for.
+fn witnesses(args: &SubscribeArgs, stream: &Origin) -> Result<Option<Policy>, CommandError> {
+    let usage = |message: String| {
+        CommandError::new(ErrorCode::Usage, message).advise(
+            "`--assurance witnessed --trust FILE` takes a witness policy (C2SP tlog-policy); get the witnesses' keys from them, not from the producer",
+        )
+    };
+    let path = match (args.assurance, &args.trust) {
+        (Assurance::Integrated, None) => return Ok(None),
+        (Assurance::Integrated, Some(_)) => {
+            return Err(usage(
+                "`--trust` says whose cosignatures count, and none were asked for".to_owned(),
+            ));
+        }
+        (Assurance::Witnessed, None) => {
+            return Err(usage(
+                "a reader without a node has to say whose cosignatures count".to_owned(),
+            ));
+        }
+        (Assurance::Witnessed, Some(path)) => path,
+    };
+    let shown = path.display();
+    let bytes = read_bounded(path, POLICY_BYTES_MAX as u64)
+        .map_err(|error| usage(format!("`--trust {shown}`: {error}")))?;
+    let policy =
+        Policy::parse(&bytes).map_err(|error| usage(format!("`--trust {shown}`: {error}")))?;
+    if !policy.asks_for_witnesses() {
+        return Err(usage(format!(
+            "`--trust {shown}`: the policy asks for no witness"
+        )));
+    }
+    let logs = policy.logs();
+    if !logs.is_empty() && !logs.iter().any(|log| log.name() == stream.as_str()) {
+        return Err(usage(format!(
+            "`--trust {shown}`: the policy lists logs, and `{stream}` is none of them"
+        )));
+    }
+    Ok(Some(policy))
+}
+
 /// Why reading ended before its end.
 enum ReadEnd {
     Command(CommandError),
@@ -287,15 +332,18 @@ async fn read(
     let mut is_watched = true;
     // A reader without a node keeps no log: it knows the author keys that the entries of this session name.
     let mut rules = Vec::new();
+    let mut told = [String::new(), String::new()];
     loop {
         let batch = tokio::select! {
             batch = subscriber.next() => batch.map_err(ReadEnd::Subscription)?,
             changed = status.changed(), if is_watched => {
                 is_watched = changed.is_ok();
-                let why = status.borrow_and_update().paused_because.clone();
-                if !why.is_empty() {
-                    output.note(&format!("the producer waits: {why}"));
-                }
+                let (paused, unwitnessed) = {
+                    let status = status.borrow_and_update();
+                    (status.paused_because.clone(), status.unwitnessed_because.clone())
+                };
+                tell(&mut told[0], paused, "the producer waits", output);
+                tell(&mut told[1], unwitnessed, "waiting for witnesses", output);
                 continue;
             }
         };
@@ -308,6 +356,16 @@ async fn read(
         if left == 0 {
             return Ok(());
         }
+    }
+}
+
+/// Tells why nothing comes, once.
+fn tell(told: &mut String, why: String, what: &str, output: &mut Output) {
+    if *told != why {
+        if !why.is_empty() {
+            output.note(&format!("{what}: {why}"));
+        }
+        *told = why;
     }
 }
 

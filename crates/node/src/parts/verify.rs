@@ -106,10 +106,13 @@ fn trust_of(text: &str) -> Result<Trust, CommandError> {
         CommandError::new(ErrorCode::Usage, format_args!("`--trust {text}`: {error}"))
             .advise("give the fingerprint `key-…` as the organization told it by another way, or a file that holds it, its key statement or a witness policy")
     };
-    let bytes = read_bounded(Path::new(text)).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => usage(&"this is neither a fingerprint nor a file that is here"),
-        _ => usage(&error),
-    })?;
+    let bytes =
+        read_bounded(Path::new(text), TRUST_BYTES_MAX).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                usage(&"this is neither a fingerprint nor a file that is here")
+            }
+            _ => usage(&error),
+        })?;
     Trust::from_file(&bytes).map_err(|error| usage(&error))
 }
 
@@ -122,17 +125,18 @@ fn tsa_roots_of(path: &Path) -> Result<TsaRoots, CommandError> {
         )
         .advise("give a file with the certificates, in PEM, of the time-stamping authorities that you trust")
     };
-    let bytes = read_bounded(path).map_err(|error| usage(&error))?;
+    let bytes = read_bounded(path, TRUST_BYTES_MAX).map_err(|error| usage(&error))?;
     TsaRoots::from_pem(&bytes).map_err(|error| usage(&error))
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+/// A file that somebody names, of so many bytes at most.
+pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?
-        .take(TRUST_BYTES_MAX + 1)
+        .take(bytes_max + 1)
         .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > TRUST_BYTES_MAX {
-        let message = format!("the file is larger than the {TRUST_BYTES_MAX} bytes that are read");
+    if bytes.len() as u64 > bytes_max {
+        let message = format!("the file is larger than the {bytes_max} bytes that are read");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(bytes)
