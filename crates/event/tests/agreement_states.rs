@@ -519,6 +519,98 @@ fn what_supersedes_takes_over_when_it_begins() {
     assert_eq!(now(&alone, 300).name, Name::Active);
 }
 
+/// Documents of the talks by one side, dated before both signed, at that time and after it.
+fn talk_beside(agreed: &Agreement, by: &Authority) -> Vec<(String, HeldDocument)> {
+    let on = agreed.accepts.unwrap_or(proposal().digest());
+    let mut all = Vec::new();
+    for made in [1, 9, 10, 11, 29, 30, 31] {
+        let first = Proposal {
+            by: by.clone(),
+            valid_until: Timestamp(made + 1),
+            made: Timestamp(made),
+            ..proposal()
+        };
+        let answer = Proposal {
+            by: by.clone(),
+            ..counter(&proposal(), made)
+        };
+        let acceptance = Agreement {
+            until: Some(Timestamp(900)),
+            ..proposal().agreement(proposal().digest(), Timestamp(made))
+        };
+        let kinds = [
+            ("proposal", hold_proposal(&first)),
+            ("counter", hold_proposal(&answer)),
+            (
+                "acceptance",
+                hold_agreement(&acceptance, std::slice::from_ref(by)),
+            ),
+            ("refuse", hold_step(&step(StepKind::Refuse, by, on, made))),
+            (
+                "withdraw",
+                hold_step(&step(StepKind::Withdraw, by, on, made)),
+            ),
+        ];
+        all.extend(kinds.map(|(kind, document)| (format!("{kind} of {made} by {by}"), document)));
+    }
+    all
+}
+
+#[test]
+fn no_side_undoes_what_both_have_signed_by_a_document_dated_back() {
+    let negotiated = proposal().agreement(proposal().digest(), Timestamp(30));
+    let with_talks = vec![
+        hold_proposal(&proposal()),
+        hold_agreement(&negotiated, &both()),
+    ];
+    let from_an_invitation = vec![hold_agreement(&invited(), &both())];
+    for (agreed, documents) in [(negotiated, with_talks), (invited(), from_an_invitation)] {
+        let expected = now(&documents, 50);
+        assert_eq!(expected.name, Name::Active);
+        assert!(expected.not_obeyed.is_empty());
+        for (told, document) in both().iter().flat_map(|by| talk_beside(&agreed, by)) {
+            for first in [true, false] {
+                let mut more = documents.clone();
+                more.insert(if first { 0 } else { more.len() }, document.clone());
+                let mut found = now(&more, 50);
+                assert!(found.disobeys(&document.digest).is_some(), "{told}");
+                found.not_obeyed.clear();
+                assert_eq!(found, expected, "{told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_both_have_signed_stands_whatever_was_said_before() {
+    let first = proposal();
+    let withdrawn = step(StepKind::Withdraw, &consumer(), first.digest(), 20);
+    let late = first.agreement(first.digest(), Timestamp(100));
+    let documents = [
+        hold_proposal(&first),
+        hold_step(&withdrawn),
+        hold_agreement(&late, &both()),
+    ];
+    // Before they signed, the talks were what they were.
+    assert_eq!(now(&documents, 15).name, Name::Proposed);
+    assert_eq!(now(&documents, 99).name, Name::Ended(End::Withdrawn));
+    let agreed = now(&documents, 100);
+    assert_eq!((agreed.name, agreed.since), (Name::Active, Timestamp(100)));
+    let withdrawn = documents[1].digest;
+    assert_eq!(agreed.not_obeyed, [(withdrawn, Disobeyed::OutOfPlace)]);
+    // Both signatures of one side are one.
+    let alone = Agreement {
+        consumer: party(1),
+        made: Timestamp(5),
+        ..invited()
+    };
+    let alone = hold_agreement(&alone, &[producer()]);
+    let with = [documents.as_slice(), std::slice::from_ref(&alone)].concat();
+    let found = now(&with, 150);
+    assert_eq!(found.disobeys(&alone.digest), Some(Disobeyed::OutOfPlace));
+    assert_eq!(found.acts_on, agreed.acts_on);
+}
+
 /// One document of a made-up history.
 #[derive(Clone, Debug)]
 struct Move {
@@ -635,6 +727,19 @@ fn history(moves: &[Move]) -> Vec<HeldDocument> {
     all
 }
 
+/// Whether both have signed an agreement by then.
+fn is_agreed(documents: &[HeldDocument], at: u64) -> bool {
+    documents.iter().any(|one| {
+        let AgreementDocument::Agreement(agreement) = &one.document else {
+            return false;
+        };
+        agreement.id == ID
+            && agreement.made <= Timestamp(at)
+            && agreement.until.is_none_or(|until| agreement.from < until)
+            && both().iter().all(|side| one.signed_by.contains(side))
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -665,18 +770,53 @@ proptest! {
     #[test]
     fn an_ended_agreement_stays_ended(moves in moves()) {
         let documents = history(&moves);
-        let mut ended: Option<State> = None;
-        for at in (0..170).step_by(3) {
+        let mut ended: Option<(State, bool)> = None;
+        for at in 0..170 {
             let state = now(&documents, at);
-            if let Some(ended) = &ended {
+            let agreed = is_agreed(&documents, at);
+            // Talks that are over give way to what both sign after all, and to nothing else.
+            if let Some((ended, _)) = ended.as_ref().filter(|(_, before)| *before == agreed) {
                 prop_assert_eq!(ended.name, state.name);
                 prop_assert_eq!(ended.since, state.since);
                 prop_assert_eq!(&ended.cause, &state.cause);
             }
-            if state.name.is_end() {
-                prop_assert!(state.next.is_empty());
-                ended = Some(state);
+            let is_end = state.name.is_end();
+            prop_assert!(!is_end || state.next.is_empty());
+            ended = is_end.then_some((state, agreed));
+        }
+    }
+
+    #[test]
+    fn what_both_have_signed_stands_whatever_one_side_says(
+        moves in moves(),
+        more in moves(),
+        made in 0..100u64,
+        by_producer in any::<bool>(),
+    ) {
+        let by = if by_producer { producer() } else { consumer() };
+        let mut documents = history(&moves);
+        let agreement = Agreement { made: Timestamp(made), ..invited() };
+        documents.push(hold_agreement(&agreement, &both()));
+        let expected: Vec<State> = (made..170).map(|at| now(&documents, at)).collect();
+        let talk = history(&more).into_iter().filter(|one| match &one.document {
+            AgreementDocument::Agreement(agreement) => agreement.id == ID,
+            AgreementDocument::Proposal(_) => true,
+            AgreementDocument::Step(step) => {
+                matches!(step.step, StepKind::Refuse | StepKind::Withdraw)
             }
+            AgreementDocument::Termination(_) => false,
+        });
+        // Where it was held before, this is a signature more, and then it may be one of both.
+        let talk: Vec<_> = talk
+            .filter(|one| documents.iter().all(|held| held.digest != one.digest))
+            .map(|one| HeldDocument { signed_by: vec![by.clone()], ..one })
+            .collect();
+        documents.extend(talk);
+        for (at, expected) in (made..170).zip(expected) {
+            let found = now(&documents, at);
+            let not_obeyed = expected.not_obeyed.clone();
+            prop_assert!(not_obeyed.iter().all(|(digest, _)| found.disobeys(digest).is_some()));
+            prop_assert_eq!(State { not_obeyed, ..found }, expected);
         }
     }
 

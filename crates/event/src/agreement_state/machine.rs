@@ -39,10 +39,19 @@ pub fn state(id: AgreementId, documents: &[HeldDocument], at: Timestamp) -> Stat
         .collect();
     // Of one date: what something acts on comes before it, and of the rest the digest decides.
     ordered.sort_by_key(|one| (one.document.made(), rank(one), one.digest));
+    // What both have signed stands, and of the talks only what led to it is left: else one side could undo it by a document of its own that it dates back.
+    let agreed = ordered.iter().find_map(|one| one.agreed(id));
+    let led = agreed.map(|agreed| led_to(agreed, &ordered));
     let mut machine = Machine::new(id);
     for one in &ordered {
         machine.time_passes(one.document.made());
-        if let Err(why) = machine.take(one) {
+        let taken = match &led {
+            Some(led) if one.is_talk(id) => {
+                machine.beside_the_agreement(one, led.contains(&one.digest))
+            }
+            _ => machine.take(one),
+        };
+        if let Err(why) = taken {
             machine.not_obeyed.push((one.digest, why));
         }
     }
@@ -56,15 +65,65 @@ struct Dated<'a> {
     signers: Vec<&'a Authority>,
 }
 
-impl Dated<'_> {
+impl<'a> Dated<'a> {
     fn is_signed_by(&self, authority: &Authority) -> bool {
         self.signers.contains(&authority)
     }
 
     fn is_signed_by_both(&self, agreement: &Agreement) -> bool {
-        self.is_signed_by(&agreement.producer.authority)
-            && self.is_signed_by(&agreement.consumer.authority)
+        let (producer, consumer) = (&agreement.producer, &agreement.consumer);
+        producer.authority != consumer.authority
+            && self.is_signed_by(&producer.authority)
+            && self.is_signed_by(&consumer.authority)
     }
+
+    /// The agreement `id` that this is, under both signatures.
+    fn agreed(&self, id: AgreementId) -> Option<&'a Agreement> {
+        match self.document {
+            AgreementDocument::Agreement(agreement) => {
+                let stands = agreement.id == id && has_time(agreement);
+                (stands && self.is_signed_by_both(agreement)).then_some(&**agreement)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it belongs to the talks about `id`: what one side can say alone before both have signed.
+    fn is_talk(&self, id: AgreementId) -> bool {
+        self.document.agreement() == id
+            && match self.document {
+                AgreementDocument::Agreement(agreement) => !self.is_signed_by_both(agreement),
+                AgreementDocument::Proposal(_) => true,
+                AgreementDocument::Step(step) => {
+                    matches!(step.step, StepKind::Refuse | StepKind::Withdraw)
+                }
+                AgreementDocument::Termination(_) => false,
+            }
+    }
+}
+
+fn has_time(agreement: &Agreement) -> bool {
+    agreement.until.is_none_or(|until| agreement.from < until)
+}
+
+/// The proposals that led to an agreement: the one that it accepts, the one that this answers, and so on. Both sides have signed for them, since each names the one
+/// before by its digest.
+fn led_to(agreed: &Agreement, documents: &[Dated<'_>]) -> Vec<Hash> {
+    let mut led = Vec::new();
+    let mut before = agreed.accepts;
+    while let Some(Digest(digest)) = before.filter(|Digest(digest)| !led.contains(digest)) {
+        let mut all = documents.iter();
+        before = all.find_map(|one| match one.document {
+            AgreementDocument::Proposal(proposal)
+                if one.digest == digest && proposal.agreement == agreed.id =>
+            {
+                led.push(digest);
+                proposal.answers
+            }
+            _ => None,
+        });
+    }
+    led
 }
 
 fn rank(one: &Dated<'_>) -> (u8, u32) {
@@ -211,42 +270,58 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    /// A document of the talks, where both have signed: nothing comes of it, whatever its date.
+    fn beside_the_agreement(&mut self, one: &Dated<'a>, led: bool) -> Result<(), Disobeyed> {
+        match self.phase {
+            _ if led => Ok(()),
+            Phase::Nothing => Err(Disobeyed::OutOfPlace),
+            _ => self.take(one),
+        }
+    }
+
     fn agreement(&mut self, one: &Dated<'a>, agreement: &'a Agreement) -> Result<(), Disobeyed> {
-        let both = one.is_signed_by_both(agreement);
-        let accepts = match (&mut self.phase, agreement.accepts) {
-            // From an invitation; or the talks are not known here, and both have signed what came of them.
-            (Phase::Nothing, _) if both => None,
-            (Phase::Nothing, None) => return Err(Disobeyed::WrongSigner),
-            (Phase::Nothing, Some(_)) => return Err(Disobeyed::NotOpen),
-            (Phase::Talks(_), None) => return Err(Disobeyed::NotOpen),
-            (Phase::Talks(talks), Some(accepts)) => Some((talks, accepts)),
-            (Phase::Held(_), _) => return Err(Disobeyed::OutOfPlace),
-            (Phase::Ended { end, since, .. }, Some(_))
-                if *end == End::Expired && *since <= agreement.made =>
+        if one.is_signed_by_both(agreement) {
+            return self.hold(one, agreement);
+        }
+        let talks = match &mut self.phase {
+            Phase::Nothing if agreement.accepts.is_none() => return Err(Disobeyed::WrongSigner),
+            Phase::Nothing => return Err(Disobeyed::NotOpen),
+            Phase::Talks(talks) => talks,
+            Phase::Held(_) => return Err(Disobeyed::OutOfPlace),
+            Phase::Ended { end, since, .. }
+                if agreement.accepts.is_some()
+                    && *end == End::Expired
+                    && *since <= agreement.made =>
             {
                 return Err(Disobeyed::AfterTheDeadline);
             }
-            (Phase::Ended { .. }, _) => return Err(Disobeyed::AfterTheEnd),
+            Phase::Ended { .. } => return Err(Disobeyed::AfterTheEnd),
         };
-        if let Some((talks, accepts)) = accepts {
-            if accepts.0 != talks.digest {
-                return Err(Disobeyed::NotOpen);
-            }
-            if *agreement != talks.proposal.agreement(accepts, agreement.made) {
-                return Err(Disobeyed::OtherTerms);
-            }
-            if !one.is_signed_by(talks.proposal.other()) {
-                return Err(Disobeyed::WrongSigner);
-            }
-            if !both {
-                if talks.accepted.is_some() {
-                    return Err(Disobeyed::OutOfPlace);
-                }
-                talks.accepted = Some((one.digest, agreement));
-                return Ok(());
-            }
+        let accepts = agreement.accepts.ok_or(Disobeyed::NotOpen)?;
+        if accepts.0 != talks.digest {
+            return Err(Disobeyed::NotOpen);
         }
-        if agreement.until.is_some_and(|until| until <= agreement.from) {
+        if *agreement != talks.proposal.agreement(accepts, agreement.made) {
+            return Err(Disobeyed::OtherTerms);
+        }
+        if !one.is_signed_by(talks.proposal.other()) {
+            return Err(Disobeyed::WrongSigner);
+        }
+        if talks.accepted.is_some() {
+            return Err(Disobeyed::OutOfPlace);
+        }
+        talks.accepted = Some((one.digest, agreement));
+        Ok(())
+    }
+
+    /// An agreement under both signatures.
+    fn hold(&mut self, one: &Dated<'a>, agreement: &'a Agreement) -> Result<(), Disobeyed> {
+        match self.phase {
+            Phase::Held(_) => return Err(Disobeyed::OutOfPlace),
+            Phase::Ended { .. } => return Err(Disobeyed::AfterTheEnd),
+            Phase::Nothing | Phase::Talks(_) => {}
+        }
+        if !has_time(agreement) {
             return Err(Disobeyed::NoTime);
         }
         self.phase = Phase::Held(Box::new(Held {

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use countersign_event::agreement_state::{End, May, Name};
 use countersign_event::documents::{
-    AgreementId, Document as _, Plan, Plans, RefusalCode, Side, Step, StepKind, SuspensionCause,
+    AgreementId, Document as _, Plan, Plans, Proposal, RefusalCode, Side, Step, StepKind,
+    SuspensionCause,
 };
+use countersign_event::dsse::Envelope;
 use countersign_event::time::Timestamp;
 use countersign_exchange::{
     ExchangeError, InviteOptions, ListedStream, OPEN_PROPOSALS_MAX, OnboardingError, RequestOptions,
@@ -506,5 +508,80 @@ async fn what_a_side_may_do_is_what_its_node_does() {
     tell(&consumer, &producer).await;
     for node in [&producer, &consumer] {
         assert_eq!(name(node, id), Name::Ended(End::Completed));
+    }
+}
+
+/// Why a document that somebody signed by hand is refused.
+async fn refused(from: &Node, to: &Node, document: &Envelope) -> String {
+    let peer = from.at(to);
+    match to.exchange.take_notice(&peer, &document.to_json()).await {
+        Err(ExchangeError::Refused(no)) => no.refusal.reason.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Signed with the right keys, by a side that would rather not be bound.
+#[tokio::test]
+async fn a_document_dated_back_undoes_no_agreement() {
+    let (mut producer, mut consumer, invited) = market(712).await;
+    let id = consumer
+        .exchange
+        .propose(options(&producer, "more", plan("free")))
+        .await
+        .unwrap();
+    tick(&producer, &consumer);
+    exchange_notices(&consumer, &producer).await;
+    tick(&producer, &consumer);
+    let terms = |id| {
+        producer.exchange.registry().agreements[&id]
+            .agreement
+            .clone()
+    };
+    let (agreed, joined) = (terms(id), terms(invited));
+    let just_before = Timestamp(agreed.made.0 - 1);
+    let step = |kind, by: &Node| Step {
+        agreement: id,
+        stream: agreed.stream.clone(),
+        step: kind,
+        on: agreed.accepts.unwrap(),
+        by: by.authority().clone(),
+        cause: None,
+        reason: String::new(),
+        position: None,
+        made: just_before,
+    };
+    let first = |by: &Node| Proposal {
+        agreement: invited,
+        round: 1,
+        answers: None,
+        by: by.authority().clone(),
+        producer: joined.producer.clone(),
+        consumer: joined.consumer.clone(),
+        stream: joined.stream.clone(),
+        plan: joined.plan.clone(),
+        from: None,
+        until: None,
+        supersedes: None,
+        purpose: None,
+        valid_until: Timestamp(joined.made.0 + 3_600_000_000),
+        made: Timestamp(joined.made.0 - 1),
+    };
+    let pairs = [
+        (&consumer, &producer, StepKind::Withdraw),
+        (&producer, &consumer, StepKind::Refuse),
+    ];
+    for (from, to, kind) in pairs {
+        let signer = &from.org.identity.agreement_key;
+        let documents = [step(kind, from).sign(signer), first(from).sign(signer)];
+        for document in documents {
+            let why = refused(from, to, &document).await;
+            assert!(why.contains("nothing of the kind"), "{why}");
+        }
+    }
+    producer.restart().await;
+    consumer.restart().await;
+    for node in [&producer, &consumer] {
+        assert_eq!(name(node, id), Name::Active);
+        assert_eq!(name(node, invited), Name::Active);
     }
 }
