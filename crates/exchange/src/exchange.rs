@@ -810,13 +810,17 @@ impl Exchange {
         // A clock may be set back.
         let (from, to) = (last.min(now), last.max(now));
         let passed = |boundary: Timestamp| from < boundary && boundary <= to;
-        let may_change = self.policies().mentions_time()
-            || self.registry().agreements.values().any(|state| {
+        let may_differ: Vec<AgreementId> = {
+            let registry = self.registry();
+            let held = registry.agreements.iter().filter(|(_, state)| {
                 passed(state.agreement.from)
                     || state.agreement.until.is_some_and(passed)
                     || state.documents.any_between(from, to)
             });
-        if may_change {
+            held.map(|(id, _)| *id).collect()
+        };
+        self.exclude_expired(&may_differ);
+        if !may_differ.is_empty() || self.policies().mentions_time() {
             // No other generation: nothing but the time is to be judged again.
             self.generation.send_modify(|_| ());
         }

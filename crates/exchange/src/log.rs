@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_crypto::Hash;
@@ -31,6 +31,8 @@ pub struct Log {
     freeze: Mutex<Freeze>,
     /// Whether the next event is to be sealed under a new epoch's key.
     wants_epoch: AtomicBool,
+    /// The size when a new epoch was last asked for; 0 where that was not since the start.
+    epoch_asked_at: AtomicU64,
 }
 
 /// What was fixed when the log began. Stored with its birth, as JSON.
@@ -156,6 +158,7 @@ impl Log {
             witnessed: watch::Sender::new(None),
             freeze: Mutex::new(Freeze::default()),
             wants_epoch: AtomicBool::new(false),
+            epoch_asked_at: AtomicU64::new(0),
         }
     }
 
@@ -184,7 +187,12 @@ impl Log {
     }
 
     pub(crate) fn want_epoch(&self) {
+        self.epoch_asked_at.fetch_max(self.size(), Ordering::AcqRel);
         self.wants_epoch.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn epoch_asked_at(&self) -> u64 {
+        self.epoch_asked_at.load(Ordering::Acquire)
     }
 
     pub(crate) fn wants_epoch(&self) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Loaded from the ledger's view at start and moved on by the same records that are written to the ledger; nothing lives only here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use countersign_crypto::{Hash, PublicKey};
 use countersign_event::agreement_state::{AgreementDocument, HeldDocument};
@@ -166,7 +166,7 @@ pub struct Registry {
     /// Partners whose receipts contradict each other, and what: nothing is delivered to them until a person decides.
     pub contradicting: HashMap<Authority, String>,
     /// Keys of epochs given and got, by recipient, stream and epoch.
-    pub wraps: HashMap<(Authority, Origin, u64), GivenKey>,
+    pub wraps: BTreeMap<(Authority, Origin, u64), GivenKey>,
     /// Requests to erase, their answers, legal holds, retention.
     pub erasure: ErasureBook,
     /// The plans that streams of ours are offered under.

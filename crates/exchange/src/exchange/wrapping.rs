@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use countersign_event::data::DataPart;
-use countersign_event::documents::{Document as _, KeyWrap, Role, Step, StepKind};
+use countersign_event::documents::{AgreementId, Document as _, KeyWrap, Role, Step, StepKind};
 use countersign_event::dsse::Envelope;
 use countersign_event::encryption::Encryption;
 use countersign_event::ledger::LedgerRecord;
@@ -91,8 +91,53 @@ impl Exchange {
         }
     }
 
+    /// Where time ends somebody's access, new epochs begin too: agreements that expire, and those that end or stop by a document that was dated ahead of its coming.
+    pub(super) fn exclude_expired(&self, ids: &[AgreementId]) {
+        let now = self.clock.now();
+        let over: Vec<(Authority, Origin)> = {
+            let registry = self.registry();
+            let held = ids.iter().filter_map(|id| registry.agreements.get(id));
+            let terms = held.filter(|state| !state.is_active(now));
+            let terms = terms.map(|state| &state.agreement);
+            let over = terms.map(|terms| (&terms.consumer.authority, &terms.stream));
+            // Whoever reads on under another agreement keeps its keys.
+            over.filter(|(consumer, stream)| {
+                registry.active_agreement(consumer, stream, now).is_none()
+            })
+            .map(|(consumer, stream)| (consumer.clone(), stream.clone()))
+            .collect()
+        };
+        for (consumer, stream) in over {
+            if let Some(log) = self.log(&stream) {
+                self.exclude(&consumer, &log, None);
+            }
+        }
+    }
+
+    /// A new epoch of a stream of ours, where `consumer` was given the key of the one that stands or is to come. `given` is the newest epoch of which it was given the
+    /// key on a session, of which the ledger may not know yet.
+    pub(crate) fn exclude(&self, consumer: &Authority, log: &Arc<Log>, given: Option<u64>) {
+        if !log.is_own_stream() || !log.is_encrypted() {
+            return;
+        }
+        let known = {
+            let registry = self.registry();
+            let key = |epoch| (consumer.clone(), log.origin().clone(), epoch);
+            let theirs = registry.wraps.range(key(0)..=key(u64::MAX)).next_back();
+            theirs.map(|((.., epoch), _)| *epoch)
+        };
+        // An epoch begins at or behind the size that the log had when it was asked for: who holds no key from there on reads nothing from then on. So an end by a record,
+        // which began one, does not begin another.
+        if known
+            .max(given)
+            .is_some_and(|given| log.epoch_asked_at() <= given)
+        {
+            self.rekey(Arc::clone(log));
+        }
+    }
+
     /// A new epoch with the next commit, where the stream is ours and encrypted.
-    pub(crate) fn rekey(&self, log: Arc<Log>) {
+    fn rekey(&self, log: Arc<Log>) {
         if log.is_own_stream() && log.is_encrypted() && !log.wants_epoch() {
             // Nobody waits for it: whatever is sealed next begins it, if this does not.
             drop(self.writer.begin_epoch(log));

@@ -85,6 +85,8 @@ struct State {
     rate_told: bool,
     /// The epoch that the first entry stands in, until its key is sent.
     key_due: Option<u64>,
+    /// The newest epoch of which a key was sent here.
+    key_given: Option<u64>,
     /// Nothing is handed out while the end of the agreement is being written.
     halted: bool,
     /// Nothing is handed out any more.
@@ -360,6 +362,7 @@ impl Exchange {
                 held_until: None,
                 rate_told: false,
                 key_due,
+                key_given: None,
                 halted: false,
                 ended: false,
             }),
@@ -1166,10 +1169,13 @@ impl Delivery {
         }
         let mut due: Vec<u64> = state.key_due.take().into_iter().chain(epochs).collect();
         due.dedup();
-        let keys = due
-            .into_iter()
-            .filter_map(|epoch| self.exchange.wrap_for(&self.consumer, &self.log, epoch))
-            .collect();
+        let mut keys = Vec::new();
+        for epoch in due {
+            if let Some(wrap) = self.exchange.wrap_for(&self.consumer, &self.log, epoch) {
+                state.key_given = state.key_given.max(Some(epoch));
+                keys.push(wrap);
+            }
+        }
         let next = Next::Batch {
             message,
             bulk,
@@ -1548,12 +1554,12 @@ impl Delivery {
 
     fn end(&self, code: RefusalCode, reason: String) {
         // Under the lock that hands out batches: none is handed out at or above the position that is signed.
-        let position = {
+        let (position, key_given) = {
             let mut state = self.state();
             if std::mem::replace(&mut state.ended, true) {
                 return;
             }
-            state.position
+            (state.position, state.key_given)
         };
         let refusal = Refusal {
             asked: "subscribe".to_owned(),
@@ -1568,18 +1574,8 @@ impl Delivery {
         };
         let refused = Refused::sign(refusal, &self.exchange.identity().agreement_key);
         self.exchange.note_refusal(&self.peer, &refused);
-        // Whoever is stopped gets no key of what comes next, whyever it was stopped. Where a record ended its access, that record has seen to it.
-        let by_record = {
-            let registry = self.exchange.registry();
-            let state = registry.agreements.get(&self.agreement);
-            state.is_some_and(|state| {
-                let by = state.state(self.exchange.clock().now()).cause.by;
-                state.revoked.is_some() || by.is_some()
-            })
-        };
-        if !by_record {
-            self.exchange.rekey(Arc::clone(&self.log));
-        }
+        // Whoever is stopped holds no key of what comes next, whyever it was stopped.
+        self.exchange.exclude(&self.consumer, &self.log, key_given);
         self.ended.send_replace(Some(Arc::new(refused)));
     }
 

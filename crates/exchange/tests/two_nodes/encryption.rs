@@ -19,7 +19,7 @@ use countersign_store::journal::StoredEntry;
 
 use crate::support::*;
 
-async fn create_encrypted(node: &Node, stream: &str) {
+pub(crate) async fn create_encrypted(node: &Node, stream: &str) {
     create_with(node, stream, 0).await;
 }
 
@@ -33,7 +33,7 @@ async fn create_with(node: &Node, stream: &str, epoch_entries: u64) {
     node.exchange.create_stream(&name, options).await.unwrap();
 }
 
-async fn agree(producer: &Node, consumer: &Node) -> AgreementId {
+pub(crate) async fn agree(producer: &Node, consumer: &Node) -> AgreementId {
     let plan = Plan {
         exposure_events: 100_000,
         ..Plan::default()
@@ -42,7 +42,7 @@ async fn agree(producer: &Node, consumer: &Node) -> AgreementId {
     join(&invitation, producer, consumer).await.unwrap()
 }
 
-async fn encrypted_partners(seed: u64) -> (Node, Node, AgreementId) {
+pub(crate) async fn encrypted_partners(seed: u64) -> (Node, Node, AgreementId) {
     let producer = Node::new(seed, "Producer").await;
     let consumer = Node::new(seed + 1, "Consumer").await;
     create_encrypted(&producer, "s").await;
@@ -109,7 +109,7 @@ fn assert_reads(node: &Node, producer: &Node, first: u64, count: u64) {
     assert_eq!(read, bytes_of(&events("n", first, count)));
 }
 
-fn key_epochs(node: &Node, producer: &Node) -> Vec<(u64, KeyEpoch)> {
+pub(crate) fn key_epochs(node: &Node, producer: &Node) -> Vec<(u64, KeyEpoch)> {
     let log = node.exchange.log(&producer.origin("s")).unwrap();
     let entries = stored(&node.exchange, &log);
     let controls = entries

@@ -16,6 +16,7 @@ mod disk_and_clock;
 mod domain;
 mod encryption;
 mod erasure;
+mod excluded;
 mod fields;
 mod filter;
 mod hostile;

@@ -244,6 +244,14 @@ impl State {
         }
         let mut stages = stages.into_touched();
         if let Err(error) = self.store(&mut stages) {
+            for stage in &stages {
+                // An epoch that began in it began nowhere: whoever asked for it gets it with the next.
+                let log = &stage.log;
+                let sealing = self.sealings.get(&log.number());
+                if sealing.is_some_and(|sealing| log.size() <= sealing.epoch()) {
+                    log.want_epoch();
+                }
+            }
             // The sequences come again for other events, and some of the ciphertext may be on the disk.
             self.sealings.clear();
             for answer in answers.into_values().flatten() {
