@@ -6,7 +6,8 @@ use countersign_event::documents::{Document as _, KeyWrap, Plan, Side, StepKind,
 use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
 use countersign_event::time::Timestamp;
-use countersign_exchange::InviteOptions;
+use countersign_exchange::pipeline::append::AppendError;
+use countersign_exchange::{ExchangeError, InviteOptions};
 
 use crate::encryption::{create_encrypted, encrypted_partners, key_epochs};
 use crate::support::*;
@@ -154,17 +155,30 @@ async fn an_agreement_that_expires_while_its_reader_is_away() {
 async fn a_new_epoch_outlives_a_failed_commit() {
     let (producer, _, _) = encrypted_partners(2660).await;
     producer.publish("s", 1, 5).await.unwrap();
-    for round in 1..5 {
-        let before = key_epochs(&producer, &producer).pop().unwrap().1.epoch;
-        producer.disk.set_full(true);
-        // Enough to need more room on the disk than is set aside.
-        let (_, session) = producer.session("s", 0).await;
-        let (count, bulk) = bulk_of(&events(&format!("r{round}"), 1, 200));
-        let rotated = producer.exchange.rotate("s").await;
-        let _ = session.submit_and_wait(1, count, bulk).await;
-        producer.disk.set_full(false);
-        producer.publish("s", 5 + round, 1).await.unwrap();
-        let after = key_epochs(&producer, &producer).pop().unwrap().1.epoch;
-        assert!(before < after, "round {round}: {rotated:?}");
+    let before = key_epochs(&producer, &producer).pop().unwrap().1.epoch;
+    producer.disk.set_full(true);
+    // What was set aside is used up, to the last place for a commit.
+    let (_, session) = producer.session("s", 0).await;
+    for (flavour, per_batch) in [("many", 200), ("one", 1)] {
+        let mut batches = 0;
+        loop {
+            batches += 1;
+            assert!(batches < 10_000, "the disk never got full");
+            let (count, bulk) = bulk_of(&events(&format!("{flavour}-{batches}"), 1, per_batch));
+            match session.submit_and_wait(1, count, bulk).await {
+                Ok(_) => {}
+                Err(ExchangeError::Append(AppendError::DiskFull)) => break,
+                Err(other) => panic!("{other:?}"),
+            }
+        }
     }
+    let rotated = producer.exchange.rotate("s").await;
+    assert!(
+        matches!(rotated, Err(ExchangeError::Append(AppendError::DiskFull))),
+        "{rotated:?}"
+    );
+    producer.disk.set_full(false);
+    producer.publish("s", 6, 1).await.unwrap();
+    let after = key_epochs(&producer, &producer).pop().unwrap().1.epoch;
+    assert!(before < after, "it goes on under the key of {before}");
 }
