@@ -59,6 +59,7 @@ CHECKS = {
     "decision made again": ("verify_bundle", 'need(allowed == record["allowed"] or revoked', 'need(True'),
     "reason of a decision": ("verify_bundle", 'need((policies, []) == (record["policies"], record["errors"])', 'need(True'),
     "facts of another question": ("verify_bundle", 'need(ours and (facts', 'need(True or (facts'),
+    "ledger logs go on from those before": ("verify_bundle", 'lambda: successors.check(self), ', ''),
     "decision is the ledger's": ("verify_bundle", 'need(here in (None, [data])', 'need(True'),
     "ledger's decision is here": ("verify_bundle", 'if here is None:', 'if False:'),
     "ledger's document is here": ("verify_bundle", 'if whole and document.digest not in payloads:', 'if False:'),

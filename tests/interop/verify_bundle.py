@@ -5,9 +5,9 @@
 
 BUNDLE is a folder or a .tar. Ends with 0 (whole), 6 (failed) or 9 (inconclusive), as `countersign evidence verify` does.
 Needs Python 3.9 and the package `cryptography`. What entries, documents, notes and hashes are is in formats.py; decisions are
-made again where cedar_subset.py lies beside it; erasures.py and timestamps.py judge what their names say. Top down: the bundle, its documents, decisions and ledgers; one log.
+made again where cedar_subset.py lies beside it; erasures.py, successors.py and timestamps.py judge what their names say. Top down: the bundle, its documents, decisions and ledgers; one log.
 """
-import argparse, base64, erasures, os, re, struct, sys, timestamps
+import argparse, base64, erasures, os, re, struct, successors, sys, timestamps
 from formats import (follows, of_one_line, DECISION, FACTS, FILE, FOREVER, KEYS, LIMITS, LISTED, MANIFEST, MIB, RECORDED, Bad, Document, Entry, Lacking, authority, check_data, check_form, digest, fingerprint, fold, groups, grow, merge, need, number, origin, parse, parse_attributes,
                      parse_note, parse_vkey, raw_member, read_allowance, read_folder, read_record, read_revocation, read_statement, read_tar, read_trust, sha256, text, text_of, unaccounted, unbase64, verify_ed25519, vkey_id)
 try:
@@ -37,7 +37,7 @@ class Bundle:
         for log in self.logs:
             log.check()
             self.tolerate(self.check_log_key, log, fingerprints, vkeys)
-        for check in (self.check_documents, lambda: erasures.check(self), lambda: timestamps.check(self), self.check_decisions, self.check_ledgers):
+        for check in (self.check_documents, lambda: erasures.check(self), lambda: timestamps.check(self), self.check_decisions, lambda: successors.check(self), self.check_ledgers):
             check()
 
     def tolerate(self, check, *arguments):

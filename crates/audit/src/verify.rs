@@ -18,6 +18,7 @@ use crate::checks::checkpoint::Standing;
 use crate::checks::files::Listed;
 use crate::checks::keys::{Keys, Organization};
 use crate::checks::ledgers::Ledger;
+use crate::checks::successors::Successors;
 use crate::checks::witnesses::{Cosigned, Demand};
 use crate::checks::{
     checkpoint, content, coverage, decisions, documents, files, keys, ledgers, timestamps,
@@ -235,9 +236,12 @@ impl Audit<'_> {
         let look = |sequence, event: &EventRef<'_>| ledgers::look(&main.origin, sequence, event);
         let mut complete = walked.complete;
         let mut ledger_logs = Vec::new();
-        for (number, log) in self.manifest.logs.iter().enumerate().skip(1) {
-            let (walked, standing) =
-                self.log(number, &listed, &keys, BTreeSet::new(), Some(&look), found);
+        let mut successors = Successors::default();
+        for number in Successors::order(&self.manifest.logs) {
+            let log = &self.manifest.logs[number];
+            let watch = successors.watch(&log.origin);
+            let (walked, standing) = self.log(number, &listed, &keys, watch, Some(&look), found);
+            successors.add(log, &walked, found);
             complete &= walked.complete;
             if standing == Standing::Untrusted && !self.trust.is_none() {
                 note_untrusted(log, found);
@@ -247,6 +251,7 @@ impl Audit<'_> {
                 facts: walked.facts,
             });
         }
+        successors.check(found);
         let mut reaches = documents.reaches(&main.origin);
         reaches.extend(ledgers::reaches(&ledger_logs));
         coverage::check(main.span(), &reaches, found);

@@ -657,4 +657,10 @@ async fn a_bundle_holds_all_generations_of_a_ledger_log() {
     let report = assert_whole(&path, &[&producer, &consumer]);
     let said = done(&report, Check::Ledgers);
     assert!(said.starts_with("4 ledger logs, whole; "), "{said}");
+    // Of a range that ends within the first generation, the later one has nothing to go on from.
+    let path = folder.path().join("range");
+    exported(&producer, &producer.origin("s"), (None, Some(3)), &path).await;
+    let report = assert_whole(&path, &[&producer, &consumer]);
+    let said = done(&report, Check::Ledgers);
+    assert!(said.starts_with("3 ledger logs, whole; "), "{said}");
 }

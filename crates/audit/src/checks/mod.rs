@@ -12,6 +12,7 @@ pub(crate) mod keys;
 pub(crate) mod ledgers;
 pub(crate) mod receipts;
 pub(crate) mod revocations;
+pub(crate) mod successors;
 pub(crate) mod timestamps;
 pub(crate) mod tree;
 pub(crate) mod witnesses;

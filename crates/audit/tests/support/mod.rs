@@ -108,6 +108,11 @@ pub struct Log {
 
 impl Log {
     pub fn new(org: &Org, origin: Origin) -> Self {
+        Self::citing(org, origin, None)
+    }
+
+    /// A log whose genesis entry cites another one.
+    pub fn citing(org: &Org, origin: Origin, cites: Option<serde_json::Value>) -> Self {
         let mut log = Self {
             origin,
             key: SigningKey::from_seed(&[0; 32]),
@@ -120,12 +125,15 @@ impl Log {
             entropy: SeededEntropy::new(7),
         };
         log.key = org.log.clone();
-        let genesis = serde_json::json!({
+        let mut genesis = serde_json::json!({
             "origin": log.origin.as_str(), "kind": "stream", "data_commitment": "whole",
             "organization": org.organization.public().to_base64(), "log_key": log.vkey().to_string(),
             "key_statement": serde_json::from_slice::<serde_json::Value>(&org.statement().to_json()).unwrap(),
             "event_bytes_max": 1 << 20,
         });
+        if let Some(cites) = cites {
+            genesis["cites"] = cites;
+        }
         log.append(
             Kind::Control,
             "dev.countersign.control.genesis.v1",
@@ -179,6 +187,8 @@ pub struct World {
     pub consumer: Org,
     pub stream: Log,
     pub ledger: Option<Log>,
+    /// More ledger logs.
+    pub ledgers: Vec<Log>,
     pub from: u64,
     pub to: u64,
     /// Size of the checkpoint.
@@ -273,6 +283,7 @@ impl World {
             ],
             policies: texts.into_iter().map(policy).collect(),
             ledger: Some(ledger),
+            ledgers: Vec::new(),
             decisions,
             timestamps: Vec::new(),
             from: 0,
@@ -329,11 +340,11 @@ impl World {
     }
 
     fn log(&self, log: usize) -> &Log {
-        if log == 0 {
-            &self.stream
-        } else {
-            self.ledger.as_ref().unwrap()
-        }
+        let ledgers = self.ledger.iter().chain(&self.ledgers);
+        std::iter::once(&self.stream)
+            .chain(ledgers)
+            .nth(log)
+            .unwrap()
     }
 }
 
@@ -446,6 +457,7 @@ impl BundleSource for Source<'_> {
             world
                 .ledger
                 .iter()
+                .chain(&world.ledgers)
                 .map(|ledger| facts(ledger, 0, ledger.size(), ledger.size())),
         );
         Ok(BundleFacts {

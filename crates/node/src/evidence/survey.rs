@@ -65,29 +65,39 @@ impl Survey {
         let mut ledgers = Vec::new();
         let mut all = Tally::default();
         let (mut cut_decisions, mut cut_documents, mut cut_entries, mut elsewhere) = (0, 0, 0, 0);
-        // An agreement stands in one generation of a ledger log, and what was received under it in later ones too.
-        let mut agreed = BTreeSet::new();
+        // An agreement stands in one generation of a ledger log, and what was received under it in later ones too; none of them counts without the one before.
+        let mut wanted = BTreeSet::new();
+        let mut cut_logs = BTreeSet::new();
         let mut tallies = Vec::new();
         for log in &snapshot.ledgers {
             let size = log.checkpoint.size;
             let tally = Tally::of(reader, snapshot, log, 0..size, &range)?;
-            if tally.agreements > 0 {
-                agreed.insert(log.origin.first_generation());
+            let node = counterparty(&log.origin).is_none();
+            if tally.agreements > 0 || (node && tally.decisions > 0) {
+                wanted.insert(log.origin.first_generation());
             }
             tallies.push((log, size, tally));
         }
         for (log, size, tally) in tallies {
-            let node = counterparty(&log.origin).is_none();
-            let wanted =
-                agreed.contains(&log.origin.first_generation()) || (node && tally.decisions > 0);
+            let first = log.origin.first_generation();
+            let wanted = wanted.contains(&first);
+            // A successor goes on from all of the one before.
+            let broken_off = cut_logs.contains(&first);
             let exported = match tally.first_beyond {
-                _ if !wanted => None,
+                _ if !wanted || broken_off => None,
                 None => Some(log.clone()),
                 Some(first) => snapshot.cut(reader, log, first)?,
             };
-            let end = exported.as_ref().map_or(size, |log| log.checkpoint.size);
+            let end = match &exported {
+                Some(log) => log.checkpoint.size,
+                None if wanted && broken_off => 0,
+                None => size,
+            };
+            if wanted && (exported.is_none() || end < size) {
+                cut_logs.insert(first);
+            }
             let cut = Tally::of(reader, snapshot, log, end..size, &range)?;
-            if exported.is_none() {
+            if exported.is_none() && !broken_off {
                 elsewhere += tally.decisions;
             } else {
                 cut_entries += size - end;
