@@ -117,7 +117,21 @@ fn keys_go_under_a_passphrase_and_come_out_again_and_the_node_goes_on() {
     assert_eq!(done["changed"].as_array().unwrap().len(), KEYS);
     assert_eq!(protected(&node), KEYS);
     assert_eq!(files_with(&node.data, &canaries), Vec::<PathBuf>::new());
-    assert_eq!(check_of(&node, "keys")["result"], "ok");
+    // On the same disk the passphrase goes where the keys go.
+    let found = check_of(&node, "keys");
+    assert_eq!(found["result"], "look", "{found}");
+    let detail = found["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("on the file system of the keys"),
+        "{detail}"
+    );
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let file = elsewhere.path().join("passphrase");
+    write(&file, PASSPHRASE, 0o600);
+    node.set(FILE, file.to_str().unwrap());
+    let found = check_of(&node, "keys");
+    assert_eq!(found["result"], "ok", "{found}");
+    node.set(FILE, passphrase_file(&root, PASSPHRASE).to_str().unwrap());
     let again = node.json(&["key", "protect"]);
     assert_eq!(
         (&again["changed"], &again["unchanged"]),
@@ -212,6 +226,10 @@ fn without_the_right_passphrase_nothing_opens_and_nothing_changes() {
     node.set(FILE, "");
     node.set(COMMAND, &format!("/bin/sh,-c,echo {PASSPHRASE}"));
     node.lines(&["key", "ls"]);
+    let found = check_of(&node, "keys");
+    assert_eq!(found["result"], "ok", "{found}");
+    let detail = found["detail"].as_str().unwrap();
+    assert!(detail.contains("is not judged here"), "{detail}");
     let after: Vec<Vec<u8>> = key_files(&node)
         .iter()
         .map(|path| fs::read(path).unwrap())

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use countersign_crypto::{OsEntropy, Passphrase, SigningKey};
@@ -150,12 +151,36 @@ pub fn judge(dir: &DataDir, settings: &KeySettings) -> Result<(bool, String), Ke
         let whole = |path: &PathBuf| fs::canonicalize(path).unwrap_or_else(|_| path.clone());
         whole(file).starts_with(whole(&dir.path().to_owned()))
     });
-    match beside {
-        true => Ok((
-            false,
-            "the passphrase of the keys lies in the data directory: whoever takes the disk has both".to_owned(),
+    if beside {
+        let detail = "the passphrase of the keys lies in the data directory: whoever takes the disk has both";
+        return Ok((false, detail.to_owned()));
+    }
+    let Some(file) = &settings.passphrase_file else {
+        let command = !settings.passphrase_command.is_empty();
+        let detail = match command {
+            true => {
+                "all are under a passphrase; where `keys.passphrase_command` has it from is not judged here: on the disk of the keys it covers nothing"
+            }
+            false => "all are under a passphrase",
+        };
+        return Ok((true, detail.to_owned()));
+    };
+    // What cannot be looked at is not said to be elsewhere.
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    let keys_on = device(&dir.keys_dir());
+    match device(file) {
+        Some(found) if Some(found) != keys_on => Ok((
+            true,
+            "all are under a passphrase, which lies on another file system".to_owned(),
         )),
-        false => Ok((true, "all are under a passphrase".to_owned())),
+        Some(_) => Ok((
+            false,
+            "the passphrase of the keys lies on the file system of the keys: whoever takes the disk, or a copy of it, has both. Put it elsewhere: a file system in memory, a credential of the service manager, a key store behind `keys.passphrase_command`".to_owned(),
+        )),
+        None => Ok((
+            false,
+            "all are under a passphrase, and the file of `keys.passphrase_file` cannot be looked at: whether it lies on the disk of the keys is not known".to_owned(),
+        )),
     }
 }
 
