@@ -246,13 +246,17 @@ pub fn verify<'k>(event: &EventRef<'_>, keys: &'k [PublicKey]) -> Result<Author<
 }
 
 impl AuthorRule {
-    /// Judges an event by the keys of the rule, and by whether one of them has to have signed it.
+    /// Judges an event by the keys of the rule, and by whether one of them has to have signed it. Where members are withheld, an author's signature is too: then
+    /// only that there is one is judged.
     ///
     /// # Errors
     /// [`AuthorFault`].
     pub fn judge(&self, event: &EventRef<'_>) -> Result<Author<'_>, AuthorFault> {
         match verify(event, &self.keys)? {
-            Author::Unsigned if self.required => Err(AuthorFault::Unsigned),
+            // Who is shown some members is not shown the material: that there is some, the log has committed to.
+            Author::Unsigned if self.required && !event.data().is_author_signed() => {
+                Err(AuthorFault::Unsigned)
+            }
             Author::Unknown { keyid, .. } if self.required => {
                 Err(AuthorFault::UnknownKey { keyid })
             }

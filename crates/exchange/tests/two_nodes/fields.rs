@@ -8,6 +8,7 @@ use countersign_event::author::sign;
 use countersign_event::cloudevents::to_json;
 use countersign_event::commitment::{DATA_MEMBER_TAG, DATA_WHOLE_TAG};
 use countersign_event::content::{Event, Limits, check_content};
+use countersign_event::control::AuthorRule;
 use countersign_event::data::{DataPart, DataState};
 use countersign_event::documents::{AgreementId, Plan, Side};
 use countersign_event::entry::Entry;
@@ -221,6 +222,42 @@ async fn a_stream_of_members_takes_objects_and_what_has_nothing_to_withhold() {
     stream(&whole, false).await;
     let members = with_state(&order(1), DataState::Members);
     assert!(hand_in(&whole, 1, &[members]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_signature_that_is_withheld_with_members_is_not_missed_and_none_at_all_is() {
+    let (producer, consumer, agreement) = shown(8, &["item"]).await;
+    let author = SigningKey::from_seed(&[9; 32]);
+    let rule = AuthorRule {
+        keys: vec![author.public()],
+        required: true,
+    };
+    producer.exchange.set_author_rule("s", rule).await.unwrap();
+    let signed = sign(&order(1).as_ref(), &author, &Limits::FORMAT).unwrap();
+    hand_in(&producer, 1, &[signed]).await.unwrap();
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    wire.pump().await;
+    drop(wire);
+    assert_eq!(consumer.records("fault").await, []);
+    // A producer that judges nothing: an event gets into its log past its own door, and bears no signature at all.
+    let drafts = Drafts::from_events(&[with_state(&order(2), DataState::Members)]);
+    let sealed = producer
+        .exchange
+        .with_entropy(|entropy| seal(&drafts, entropy));
+    let log = producer.log("s");
+    let at = log.size();
+    let writer = producer.exchange.writer();
+    writer.append_and_wait(log, sealed, None).await.unwrap();
+    let mut wire = Wire::open(&producer, &consumer, agreement).await;
+    wire.pump().await;
+    drop(wire);
+    let faults = consumer.records("fault").await;
+    let [LedgerRecord::Fault { code, detail, .. }] = &faults[..] else {
+        panic!("{faults:?}");
+    };
+    assert_eq!(code, "author-signature");
+    assert!(detail.starts_with(&format!("entry {at}: ")), "{detail}");
+    assert_eq!(copied(&consumer, &producer).last().unwrap().1, 2);
 }
 
 #[tokio::test]
