@@ -83,6 +83,7 @@ def parse_data_part(raw, where):
 def check_data(entry, salt, part, where):
     """Compares a data part with what an entry commits to and says of it; gives the data, of a view what is disclosed."""
     need(data_commitment(salt, part, where, entry.encrypted) == entry.data, where, "its data is not what was committed to")
+    check_stated(entry, where)
     if entry.encrypted:
         return b""
     author, data = parse_data_part(part, where)
@@ -92,6 +93,10 @@ def check_data(entry, salt, part, where):
     need(len(data) == entry.data_length or shorter, where, "its data has another length than its entry says")
     need(bool(author) == entry.author_signed, where, "its author material is not as its entry says")
     return data
+
+def check_stated(entry, where):
+    """The length that an entry states of its data: of what is withheld or gone nothing else bounds it. Sealed data has a state, a length, author material, and 24 bytes more."""
+    need(entry.data_length <= (16 << 20) + (5 + 65535 + 24 if entry.encrypted else 0), where, "it states more data than an event can have")
 
 def data_commitment(salt, part, where, encrypted=False):
     state = part[0] & 15 if part and not encrypted else 0

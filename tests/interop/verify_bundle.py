@@ -8,7 +8,7 @@ Needs Python 3.9 and the package `cryptography`. What entries, documents, notes 
 made again where cedar_subset.py lies beside it; erasures.py, successors.py and timestamps.py judge what their names say. Top down: the bundle, its documents, decisions and ledgers; one log.
 """
 import argparse, base64, erasures, os, re, struct, successors, sys, timestamps
-from formats import (follows, of_one_line, DECISION, FACTS, FILE, FOREVER, KEYS, LIMITS, LISTED, MANIFEST, MIB, RECORDED, Bad, Document, Entry, Lacking, authority, check_data, check_form, digest, fingerprint, fold, groups, grow, merge, need, number, origin, parse, parse_attributes,
+from formats import (follows, of_one_line, DECISION, FACTS, FILE, FOREVER, KEYS, LIMITS, LISTED, MANIFEST, MIB, RECORDED, Bad, Document, Entry, Lacking, authority, check_data, check_form, check_stated, digest, fingerprint, fold, groups, grow, merge, need, number, origin, parse, parse_attributes,
                      parse_note, parse_vkey, raw_member, read_allowance, read_folder, read_record, read_revocation, read_statement, read_tar, read_trust, sha256, text, text_of, unaccounted, unbase64, verify_ed25519, vkey_id)
 try:
     import cedar_subset
@@ -460,6 +460,7 @@ class Log:
                 state, attributes, data_part = struct.unpack(">BHI", raw[place:place + 7])
                 need(state == 0 or (state, attributes, data_part) == (1, 0, 0), here, "its descriptor is unknown")
                 if state:
+                    check_stated(self.entries[sequence], here)
                     withheld.append(sequence)
                     continue
                 need(data_part <= 16 * MIB + 65540, here, "it is larger than any content")

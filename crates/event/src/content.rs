@@ -9,7 +9,9 @@ use countersign_crypto::Hash;
 
 use crate::attributes::{ATTRIBUTE_BYTES_MAX, AttributeError, Attributes};
 use crate::commitment::{SALT_BYTES, Salts, commitments, commitments_whole};
-use crate::data::{AUTHOR_MATERIAL_BYTES_MAX, DATA_BYTES_MAX, DataError, DataPart, DataState};
+use crate::data::{
+    AUTHOR_MATERIAL_BYTES_MAX, DATA_BYTES_MAX, DATA_PART_BYTES_MAX, DataError, DataPart, DataState,
+};
 use crate::encryption::{SEALED_EXTRA_BYTES, SealedRef};
 use crate::entry::{Entry, Flags, Kind};
 use crate::fields::{self, NO_SALT, View};
@@ -20,13 +22,8 @@ pub const CONTENT_SALT_BYTES: usize = 2 * SALT_BYTES;
 
 /// The largest content that the format admits: salts, attributes, and a data part of one state byte, a length, author
 /// material and data, and what sealing adds to it. Readers bound their buffers by it before they allocate.
-pub const CONTENT_BYTES_MAX: usize = CONTENT_SALT_BYTES
-    + ATTRIBUTE_BYTES_MAX
-    + 1
-    + 4
-    + AUTHOR_MATERIAL_BYTES_MAX
-    + DATA_BYTES_MAX
-    + SEALED_EXTRA_BYTES;
+pub const CONTENT_BYTES_MAX: usize =
+    CONTENT_SALT_BYTES + ATTRIBUTE_BYTES_MAX + DATA_PART_BYTES_MAX + SEALED_EXTRA_BYTES;
 
 /// How large the parts of an event may be, checked before anything of that size is allocated. Values above those of
 /// [`Limits::FORMAT`] have no effect.
@@ -339,6 +336,14 @@ pub enum ContentError {
         /// Bytes there are.
         found: u32,
     },
+    /// The entry states more data than an event can have.
+    #[error("the entry states {stated} bytes of data, more than the {max} that an event can have")]
+    StatedBytes {
+        /// Bytes that the entry states.
+        stated: u32,
+        /// Bytes that the format admits.
+        max: usize,
+    },
     /// The data is sealed to recipients: it takes a key to read it.
     #[error("the data is encrypted: it takes a key to read it")]
     Encrypted,
@@ -395,6 +400,7 @@ pub fn check_content<'a>(
     if data_commitment != entry.data {
         return Err(ContentError::DataCommitment);
     }
+    check_stated_bytes(entry.flags, entry.data_bytes)?;
     if entry.flags.encrypted {
         return Err(ContentError::Encrypted);
     }
@@ -402,6 +408,21 @@ pub fn check_content<'a>(
     check_view_salt(&event, &salts)?;
     check_stated(entry, &event)?;
     Ok(event)
+}
+
+/// Checks the length that an entry states of its data: of what is withheld, erased or left out nothing else bounds it.
+///
+/// # Errors
+/// [`ContentError::StatedBytes`].
+pub fn check_stated_bytes(flags: Flags, stated: u32) -> Result<(), ContentError> {
+    let max = match flags.encrypted {
+        false => DATA_BYTES_MAX,
+        true => DATA_PART_BYTES_MAX + SEALED_EXTRA_BYTES,
+    };
+    if usize::try_from(stated).is_ok_and(|stated| stated <= max) {
+        return Ok(());
+    }
+    Err(ContentError::StatedBytes { stated, max })
 }
 
 /// Checks what an entry states of its data against the content.

@@ -19,6 +19,9 @@ pub const AUTHOR_MATERIAL_BYTES_MAX: usize = 65_535;
 /// Data bytes that the format admits at most: 16 MiB. A node's own limit (1 MiB by default) lies below.
 pub const DATA_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes of a data part at most: its state, the length of the author material, the material, the data.
+pub(crate) const DATA_PART_BYTES_MAX: usize = 1 + 4 + AUTHOR_MATERIAL_BYTES_MAX + DATA_BYTES_MAX;
+
 pub(crate) const STATE_MASK: u8 = 0x0f;
 pub(crate) const AUTHOR_MATERIAL: u8 = 0x80;
 const RESERVED: u8 = 0x70;

@@ -19,7 +19,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use countersign_crypto::Hash;
 use countersign_event::content::{
-    ContentError, EventRef, SealedHead, open_content, open_sealed_content, split_content,
+    ContentError, EventRef, SealedHead, check_stated_bytes, open_content, open_sealed_content,
+    split_content,
 };
 use countersign_event::control::{Allows, AuthorRule};
 use countersign_event::data::DataState;
@@ -927,7 +928,7 @@ impl Rebuild<'_> {
         if !self.takes_views {
             return Err(BatchFault::Withheld { sequence });
         }
-        u32::try_from(descriptor.data_bytes).map_err(|_| form("a data length"))
+        descriptor.stated_bytes(sequence)
     }
 
     /// An event that came with its content: that the filter lets it through, and that nothing was claimed of it which only a control entry can be.
@@ -1122,16 +1123,25 @@ impl<'a> Absent<'a> {
     }
 
     fn head(&self, sequence: u64, descriptor: &Descriptor<'_>) -> Result<SealedHead, BatchFault> {
-        let data_bytes = u32::try_from(descriptor.data_bytes).map_err(|_| BatchFault::Form {
-            first: sequence,
-            what: "a data length",
-        })?;
         Ok(SealedHead {
             attributes: *self.attributes,
             data: *self.data,
-            data_bytes,
+            data_bytes: descriptor.stated_bytes(sequence)?,
             flags: descriptor.flags,
         })
+    }
+}
+
+impl Descriptor<'_> {
+    /// The length of data that is not all here: as it is stated, within what an event can have.
+    fn stated_bytes(&self, sequence: u64) -> Result<u32, BatchFault> {
+        let stated = u32::try_from(self.data_bytes).map_err(|_| BatchFault::Form {
+            first: sequence,
+            what: "a data length",
+        })?;
+        check_stated_bytes(self.flags, stated)
+            .map_err(|error| BatchFault::Content { sequence, error })?;
+        Ok(stated)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Each content is what its entry commits to.
 
-use countersign_event::content::{ContentError, EventRef, check_content};
+use countersign_event::content::{ContentError, EventRef, check_content, check_stated_bytes};
 use countersign_event::control::Allows;
 use countersign_event::entry::{Entry, Kind};
 
@@ -90,6 +90,14 @@ fn check_file(
                 ContentLengths::Undisclosed => {
                     let event = entry.is_some_and(|entry| entry.kind == Kind::Event);
                     run.contents.undisclosed.push((sequence, event));
+                    // Receipts count what it states, and nothing here shows another length.
+                    let stated =
+                        entry.map(|entry| check_stated_bytes(entry.flags, entry.data_bytes));
+                    if let Some(Err(fault)) = stated {
+                        let (file, what) = (Some(path.to_owned()), fault.to_string());
+                        run.findings
+                            .push(walk.finding(Check::Content, Some(sequence), file, what));
+                    }
                 }
                 ContentLengths::Disclosed { attributes, .. } => {
                     if let Some(what) = check_one(

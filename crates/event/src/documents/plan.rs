@@ -251,6 +251,14 @@ pub struct Plans {
 /// Why plans are not offered.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PlansError {
+    /// Bytes are limited, and nobody but the producer can count them.
+    #[error(
+        "plan `{plan}`: `quota.bytes` cannot be kept to beside `fields`, as a reader cannot check the length of what it is not shown: limit `quota.events`"
+    )]
+    BytesOfFields {
+        /// Which plan.
+        plan: String,
+    },
     /// Nothing is limited though it says so.
     #[error("plan `{plan}`: `{member}` sets no limit: give it one, or leave it out")]
     Empty {
@@ -355,6 +363,9 @@ impl Plan {
             }
             if quota.events == Some(0) || quota.bytes == Some(0) {
                 return Err(zero("quota"));
+            }
+            if quota.bytes.is_some() && self.fields.is_some() {
+                return Err(PlansError::BytesOfFields { plan: plan() });
             }
         }
         match &self.history {
@@ -469,6 +480,18 @@ mod tests {
             ..Plan::default()
         };
         assert_eq!(check(quota(Some(1), None)), Ok(()));
+        // What is not shown has a length that nobody but the producer knows.
+        let in_part = |plan| Plan {
+            fields: Some(vec!["item".to_owned()]),
+            ..plan
+        };
+        assert_eq!(check(in_part(quota(Some(1), None))), Ok(()));
+        assert_eq!(
+            check(in_part(quota(Some(1), Some(1)))),
+            Err(PlansError::BytesOfFields {
+                plan: "default".to_owned()
+            })
+        );
         assert_eq!(check(history(Some(0))), Ok(()));
         assert!(matches!(
             check(quota(None, None)),
