@@ -65,6 +65,10 @@ def event(folder):
             altered = view[:place] + bytes([view[place] ^ 1]) + view[place + 1:]
             refused("view", f"{one['name']}, byte {place}", lambda: formats.check_data(entry, altered[32:64], altered[at:], one["name"]))
 
+    for one in load(folder, "event/v1/fields.json")["refused"]:
+        entry, at, content = entry_of(bytes.fromhex(one["entry"])), 64 + one["attribute_bytes"], bytes.fromhex(one["content"])
+        refused("fields", one["name"], lambda: formats.check_data(entry, content[32:64], content[at:], one["name"]))
+
 def documents(folder):
     for name in sorted(os.listdir(os.path.join(folder, "documents/v1"))):
         vectors = load(folder, "documents/v1/" + name)

@@ -125,6 +125,7 @@ def parse_view(raw, where):
         need(len(raw) >= at + 4 and len(found[-1][1]) == length, where, "its view breaks off")
         at += 4 + length
     need(at == len(raw) and (not found[0][0] or found[0][1] == b"\5"), where, "its view goes on, or has another head")
+    names = []
     for place, (salt, one) in enumerate(found[1:]):
         if salt:
             source = text_of(one, where)
@@ -133,19 +134,24 @@ def parse_view(raw, where):
             begin, end = "" if place else "{", "," if place < count - 1 else "}"
             need(source.startswith(begin) and source.endswith(end) and len(source) >= len(begin + end), where, "a slice does not fit its place")
             member = "{" + source[len(begin):len(source) - 1] + "}"
-            need(len(member_ends(member, where)) == 1 or count == 1 and not member_ends(member, where), where, "a slice is not one member")
+            here = [name for name, _ in named_members(member, where)]
+            need(len(here) == 1 or count == 1 and not here, where, "a slice is not one member")
+            names += here
+    need(len(set(names)) == len(names), where, "two of its members have one name")
     return found
 
 def split_members(data, where):
     """The slices of an object: each member with what precedes it and the comma behind; the first and the last with the braces."""
     source = text_of(data, where)
-    ends = member_ends(source, where)
+    members = named_members(source, where)
+    ends = [end for _, end in members]
+    need(len({name for name, _ in members}) == len(members), where, "two of its members have one name")
     need(len(ends) <= 1024, where, "its data has more than 1,024 members")
     places = [0] + [source.index(",", end) + 1 for end in ends[:-1]] + [len(source)]
     return [source[begin:end].encode() for begin, end in zip(places, places[1:])]
 
-def member_ends(source, where):
-    """Where each member of a JSON object ends, as its text has it."""
+def named_members(source, where):
+    """The name of each member of a JSON object, as JSON reads it, and where the member ends in the text."""
     def none(name):
         raise ValueError(f"{name} is no JSON")
     decoder, space, found = json.JSONDecoder(parse_constant=none, parse_int=str, parse_float=str), re.compile(r"[ \t\r\n]*"), []
@@ -162,7 +168,7 @@ def member_ends(source, where):
             name.encode()
             at = space.match(source, space.match(source, at).end() + 1).end()
             at = decoder.raw_decode(source, at)[1]
-            found.append(at)
+            found.append((name, at))
             at = space.match(source, at).end()
             at = space.match(source, at + 1).end() if source[at] == "," else at
         return found

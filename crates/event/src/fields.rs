@@ -42,6 +42,11 @@ pub enum FieldsError {
     /// Data that does not come as JSON.
     #[error("it does not come as JSON")]
     NotJson,
+    /// Two members of one name: whoever is shown the one holds another value of it than whoever is shown the other.
+    #[error(
+        "two of its members have one name, of which one holder could be shown the one and another the other"
+    )]
+    Repeated,
     /// A publisher handed in what only a sealed event is.
     #[error("it is handed in as what only a node makes of it")]
     Published,
@@ -92,7 +97,7 @@ impl<'a> View<'a> {
     /// [`FieldsError`] where it is not of the form, or a disclosed slice is no member in its place.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, FieldsError> {
         let view = Self::parse(bytes)?;
-        view.each(|_, _| ())?;
+        check_names(view.names()?.into_iter().map(|(_, name)| name).collect())?;
         Ok(view)
     }
 
@@ -122,7 +127,7 @@ impl<'a> View<'a> {
     /// The view of a whole data part of state 5, or a narrower one of a view: members of the names that `sees` admits stay disclosed, author material does not.
     ///
     /// # Errors
-    /// [`FieldsError`] where the data part is neither.
+    /// [`FieldsError`] where the data part is neither, or has two members of one name.
     pub fn of(
         data_salt: &[u8; SALT_BYTES],
         data_part: &'a [u8],
@@ -130,11 +135,13 @@ impl<'a> View<'a> {
     ) -> Result<Self, FieldsError> {
         let whole = Self::whole(data_salt, data_part)?;
         let mut members = whole.members.clone();
-        whole.each(|at, name| {
-            if name.is_some_and(|name| !sees(name)) {
-                members[at] = Slice::Withheld(whole.members[at].commitment());
+        let names = whole.names()?;
+        for (at, name) in &names {
+            if !sees(name) {
+                members[*at] = Slice::Withheld(whole.members[*at].commitment());
             }
-        })?;
+        }
+        check_names(names.into_iter().map(|(_, name)| name).collect())?;
         let head = match whole.head {
             Slice::Disclosed { bytes: [_], .. } => whole.head,
             head => Slice::Withheld(head.commitment()),
@@ -142,10 +149,14 @@ impl<'a> View<'a> {
         Ok(Self { head, members })
     }
 
-    /// A data part of state 5 or 6 as its slices.
+    /// A data part of state 5 or 6 as its slices. Two may have one name: what the log has committed to is told from what was altered, and is refused by
+    /// [`check`] and [`View::decode`].
     fn whole(data_salt: &[u8; SALT_BYTES], data_part: &'a [u8]) -> Result<Self, FieldsError> {
         match data_part.first().map(|state| state & STATE_MASK) {
-            Some(state) if state == DataState::View as u8 => Self::decode(&data_part[1..]),
+            Some(state) if state == DataState::View as u8 => {
+                let view = Self::parse(&data_part[1..])?;
+                view.names().map(|_| view)
+            }
             Some(state) if state == DataState::Members as u8 => {
                 let (head, data) =
                     split_head(data_part).ok_or(FieldsError::View("its head breaks off"))?;
@@ -156,7 +167,7 @@ impl<'a> View<'a> {
                 };
                 Ok(Self {
                     head: disclosed((0, head)),
-                    members: (1..).zip(slices(data)?).map(disclosed).collect(),
+                    members: (1..).zip(slices(data, |_| ())?).map(disclosed).collect(),
                 })
             }
             _ => Err(FieldsError::View("it is of another kind")),
@@ -261,28 +272,27 @@ impl<'a> View<'a> {
         Ok(Some(text))
     }
 
-    /// Shows the name of each disclosed member; none of the one slice of an object without members.
-    fn each(&self, mut show: impl FnMut(usize, Option<&str>)) -> Result<(), FieldsError> {
+    /// Place and name of each disclosed member; none of the one slice of an object without members.
+    fn names(&self) -> Result<Vec<(usize, String)>, FieldsError> {
+        let mut names = Vec::new();
         for at in 0..self.members.len() {
             let Some(member) = self.member(at)? else {
                 continue;
             };
             let object = format!("{{{member}}}");
             json::check_depth(&object)?;
-            let mut name = None;
-            let mut count = 0;
+            let before = names.len();
             json::members(&object, |found, _| {
-                count += 1;
-                name = Some(found.into_owned());
+                names.push((at, found.into_owned()));
                 Ok::<(), FieldsError>(())
             })?;
+            let count = names.len() - before;
             let is_empty = count == 0 && self.members.len() == 1;
             if count != 1 && !is_empty {
                 return Err(FieldsError::View("a slice is not one member"));
             }
-            show(at, name.as_deref());
         }
-        Ok(())
+        Ok(names)
     }
 }
 
@@ -293,7 +303,18 @@ const SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 /// # Errors
 /// [`FieldsError`].
 pub fn check(data: &[u8]) -> Result<(), FieldsError> {
-    slices(data).map(|_| ())
+    let mut names = Vec::new();
+    slices(data, |name| names.push(name))?;
+    check_names(names)
+}
+
+/// That no two members have one name, as JSON reads it. Of a view that holds for the members that are disclosed: nobody sees the names of the others.
+fn check_names<N: Ord>(mut names: Vec<N>) -> Result<(), FieldsError> {
+    names.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(FieldsError::Repeated);
+    }
+    Ok(())
 }
 
 /// The commitment to a data part of state 5 or 6; `None` for others, and for what is malformed.
@@ -311,17 +332,21 @@ pub(crate) fn is_fields(data_part: &[u8]) -> bool {
 }
 
 /// The slices of an object: each member with what precedes it and the comma behind it; the first with the opening brace, the last with the closing one. An object
-/// without members is one slice.
-fn slices(data: &[u8]) -> Result<Vec<&[u8]>, FieldsError> {
+/// without members is one slice. `named` is told the name of each.
+fn slices<'a>(
+    data: &'a [u8],
+    mut named: impl FnMut(Cow<'a, str>),
+) -> Result<Vec<&'a [u8]>, FieldsError> {
     let text = json::text(data)?;
     let mut ends: Vec<usize> = Vec::new();
-    json::members(text, |_: Cow<'_, str>, raw| {
+    json::members(text, |name, raw| {
         if ends.len() == MEMBERS_MAX {
             return Err(FieldsError::TooMany);
         }
         // A slice of the text: where it ends follows from where both lie.
         let begin = raw.get().as_ptr().addr().wrapping_sub(text.as_ptr().addr());
         ends.push(begin + raw.get().len());
+        named(name);
         Ok(())
     })?;
     json::check_depth(text)?;

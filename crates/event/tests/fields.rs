@@ -3,18 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use countersign_crypto::{Hash, HmacKey, sha256_of};
 use countersign_event::attributes::AttributesBuilder;
 use countersign_event::cloudevents::to_json;
 use countersign_event::commitment::{
-    DATA_FIELDS_TAG, DATA_MEMBER_TAG, DATA_WHOLE_TAG, Salts, data_commitment,
+    DATA_FIELDS_TAG, DATA_MEMBER_TAG, DATA_WHOLE_TAG, Salts, attribute_commitment, data_commitment,
 };
 use countersign_event::content::{
-    ContentError, Event, Limits, check_content, open_content, seal, view_content,
+    ContentError, Event, EventError, Limits, check_content, open_content, seal, view_content,
 };
-use countersign_event::data::{DataError, DataPart, DataState};
-use countersign_event::entry::{Entry, Kind};
+use countersign_event::data::{DATA_BYTES_MAX, DataError, DataPart, DataState};
+use countersign_event::entry::{Entry, Flags, Kind};
 use countersign_event::fields::{FieldsError, MEMBER_SALT_TAG, MEMBERS_MAX, View, check};
 use countersign_event::time::Timestamp;
 use proptest::prelude::*;
@@ -63,7 +64,7 @@ fn read(event: &Event, content: &[u8]) -> Result<(Value, usize), ContentError> {
     Ok((json["data"].clone(), withheld))
 }
 
-const ORDER: &str = " { \"customer\" : {\"name\":\"A, } \\\"b\\\"\"},\n\"price\":42 ,\"x\":[1,{\"y\":2}], \"price\": 43, \"\\u0061\":null } ";
+const ORDER: &str = " { \"customer\" : {\"name\":\"A, } \\\"b\\\"\"},\n\"price\":42 ,\"x\":[1,{\"y\":2}], \"Price\": 43, \"\\u0061\":null } ";
 
 #[test]
 fn the_commitment_is_the_one_that_the_format_draws() {
@@ -73,7 +74,7 @@ fn the_commitment_is_the_one_that_the_format_draws() {
         b" { \"customer\" : {\"name\":\"A, } \\\"b\\\"\"},",
         b"\n\"price\":42 ,",
         b"\"x\":[1,{\"y\":2}],",
-        b" \"price\": 43,",
+        b" \"Price\": 43,",
         b" \"\\u0061\":null } ",
     ];
     assert_eq!(slices.concat(), event.data_part_bytes());
@@ -103,14 +104,14 @@ fn a_holder_sees_the_members_that_it_may_see_and_how_many_there_are() {
     let shown = |names: &[&str]| read(&event, &view_of(&event, names)).unwrap();
     assert_eq!(shown(&[]), (json!({}), 5));
     assert_eq!(shown(&["x"]), (json!({"x": [1, {"y": 2}]}), 4));
-    // By what a name says, not by how it is written; a name that comes twice is shown twice.
+    // By what a name says, not by how it is written.
     assert_eq!(shown(&["a"]), (json!({"a": null}), 4));
-    let view = view_of(&event, &["price"]);
+    let view = view_of(&event, &["price", "Price"]);
     let attribute_bytes = event.attribute_bytes().len();
     let (found, _) = open_content(&view, attribute_bytes).unwrap();
     let text = String::from_utf8(to_json(&found)).unwrap();
     assert!(
-        text.contains(r#""data":{"price":42,"price": 43}"#),
+        text.contains(r#""data":{"price":42,"Price": 43}"#),
         "{text}"
     );
     // Names are withheld with their values.
@@ -222,6 +223,137 @@ fn what_a_view_says_beside_its_members_is_bound_too() {
         check_content(&entry, &view, attribute_bytes),
         Err(ContentError::DataLength { .. })
     ));
+}
+
+#[test]
+fn no_more_is_stated_than_an_event_can_have() {
+    let event = event_of(ORDER, None);
+    let attribute_bytes = event.attribute_bytes().len();
+    let view = view_of(&event, &["x"]);
+    let mut entry = entry_of(&event);
+    entry.data_bytes = DATA_BYTES_MAX as u32;
+    assert!(check_content(&entry, &view, attribute_bytes).is_ok());
+    entry.data_bytes += 1;
+    assert_eq!(
+        check_content(&entry, &view, attribute_bytes).unwrap_err(),
+        ContentError::StatedBytes {
+            stated: entry.data_bytes,
+            max: DATA_BYTES_MAX
+        }
+    );
+}
+
+/// Canonical attributes of the events below.
+static ATTRIBUTES: LazyLock<Vec<u8>> =
+    LazyLock::new(|| AttributesBuilder::new("1", "/s", "t").build().unwrap());
+
+/// What a producer commits to past its own door, with two members of one name.
+struct Double {
+    name: &'static str,
+    content: Vec<u8>,
+    entry: Entry,
+}
+
+/// The object's slices, its entry, and a content of it in which the members at these places are disclosed.
+fn double(name: &'static str, members: &[&str], shown: Option<&[usize]>) -> Double {
+    let slices: Vec<&str> = [&["\u{5}"], members].concat();
+    let key = HmacKey::new(&SALTS.data);
+    let salt = |at: usize| key.authenticate(&[MEMBER_SALT_TAG, &(at as u32).to_be_bytes()]);
+    let committed = |at: usize| sha256_of(&[DATA_MEMBER_TAG, &salt(at), slices[at].as_bytes()]);
+    let all: Vec<Hash> = (0..slices.len()).map(committed).collect();
+    let count = (members.len() as u32).to_be_bytes();
+    let whole = slices.concat();
+    let entry = Entry {
+        kind: Kind::Event,
+        flags: Flags::default(),
+        data_bytes: whole.len() as u32 - 1,
+        sequence: 1,
+        prev: [3; 32],
+        time: Timestamp(5),
+        attributes: attribute_commitment(&SALTS.attributes, &ATTRIBUTES),
+        data: sha256_of(&[DATA_FIELDS_TAG, &count, all.as_flattened()]),
+    };
+    let mut content = SALTS.attributes.to_vec();
+    let Some(shown) = shown else {
+        content.extend_from_slice(&SALTS.data);
+        content.extend_from_slice(&ATTRIBUTES);
+        content.extend_from_slice(whole.as_bytes());
+        return Double {
+            name,
+            content,
+            entry,
+        };
+    };
+    content.extend_from_slice(&[0; 32]);
+    content.extend_from_slice(&ATTRIBUTES);
+    content.push(6);
+    content.extend_from_slice(&count);
+    for at in 0..slices.len() {
+        if at == 0 || shown.contains(&at) {
+            content.push(1);
+            content.extend_from_slice(&salt(at));
+            content.extend_from_slice(&(slices[at].len() as u32).to_be_bytes());
+            content.extend_from_slice(slices[at].as_bytes());
+        } else {
+            content.push(0);
+            content.extend_from_slice(&committed(at));
+        }
+    }
+    Double {
+        name,
+        content,
+        entry,
+    }
+}
+
+const TWICE: [&str; 3] = ["{\"price\":1,", " \"x\":0,", "\"pr\\u0069ce\":2}"];
+
+fn doubles() -> Vec<Double> {
+    vec![
+        double(
+            "a name twice, whole",
+            &["{\"a\":1,", "\"b\":0,", "\"a\":1}"],
+            None,
+        ),
+        double("a name twice, written in two ways, whole", &TWICE, None),
+        double("a name twice, both disclosed", &TWICE, Some(&[1, 3])),
+        double("a name twice, all disclosed", &TWICE, Some(&[1, 2, 3])),
+    ]
+}
+
+#[test]
+fn two_members_of_one_name_are_the_log_s_fault_once_they_are_seen() {
+    for text in [r#"{"a":1,"a":1}"#, r#"{"a":1,"b":{},"\u0061":2}"#] {
+        assert_eq!(check(text.as_bytes()), Err(FieldsError::Repeated), "{text}");
+    }
+    // Names differ by a single character, and those within a member's value are that member's.
+    for text in [r#"{"a":1,"A":1,"a ":1}"#, r#"{"a":{"b":1,"b":2}}"#] {
+        assert_eq!(check(text.as_bytes()), Ok(()), "{text}");
+    }
+    // Not as something altered on the way: the log has committed to it.
+    let repeated = ContentError::Event(EventError::Data(DataError::Fields(FieldsError::Repeated)));
+    for double in doubles() {
+        let found = check_content(&double.entry, &double.content, ATTRIBUTES.len());
+        assert_eq!(found.unwrap_err(), repeated, "{}", double.name);
+        let found = open_content(&double.content, ATTRIBUTES.len());
+        assert_eq!(found.unwrap_err(), repeated, "{}", double.name);
+        let shown = view_content(&double.content, ATTRIBUTES.len(), |name| name == "x");
+        assert_eq!(shown.unwrap_err(), repeated, "{}", double.name);
+    }
+}
+
+/// What the format cannot give: a holder of one of the two sees nothing wrong. Whoever has the whole event does, and shows it to anybody.
+#[test]
+fn who_is_shown_one_of_two_members_of_one_name_cannot_tell() {
+    let shown = |at: usize| {
+        let one = double("", &TWICE, Some(&[at]));
+        let found = check_content(&one.entry, &one.content, ATTRIBUTES.len()).unwrap();
+        let json: Value = serde_json::from_slice(&to_json(&found)).unwrap();
+        (one.entry, json["data"]["price"].clone())
+    };
+    let (first, second) = (shown(1), shown(3));
+    assert_eq!(first.0, second.0);
+    assert_eq!((first.1, second.1), (json!(1), json!(2)));
 }
 
 /// Cuts a view apart: its head, and each slice as it is encoded.
@@ -345,7 +477,7 @@ fn views_have_their_golden_bytes() {
     let cases = [
         ("order, one member", ORDER, None, &["x"][..]),
         ("order, none", ORDER, None, &[]),
-        ("order, a name that comes twice", ORDER, None, &["price"]),
+        ("order, two that are apart", ORDER, None, &["price", "a"]),
         ("empty object", "{}", None, &[]),
         (
             "author-signed",
@@ -373,7 +505,18 @@ fn views_have_their_golden_bytes() {
             })
         })
         .collect();
-    let recomputed = json!({ "cases": recomputed });
+    let refused: Vec<_> = doubles()
+        .into_iter()
+        .map(|double| {
+            json!({
+                "name": double.name,
+                "attribute_bytes": ATTRIBUTES.len(),
+                "content": hex::encode(&double.content),
+                "entry": hex::encode(double.entry.encode()),
+            })
+        })
+        .collect();
+    let recomputed = json!({ "cases": recomputed, "refused": refused });
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../tests/vectors/event/v1/fields.json"
@@ -414,6 +557,8 @@ prop_compose! {
 prop_compose! {
     /// An object's text, and the names of its members.
     fn object()(before in space(), members in prop::collection::vec(member(), 0..8), inside in space(), after in space()) -> (String, Vec<String>) {
+        let mut names = BTreeSet::new();
+        let members: Vec<_> = members.into_iter().filter(|(_, name)| names.insert(name.clone())).collect();
         let texts: Vec<&str> = members.iter().map(|(text, _)| text.as_str()).collect();
         let inside = if members.is_empty() { inside } else { texts.join(",") };
         (format!("{before}{{{inside}}}{after}"), members.into_iter().map(|(_, name)| name).collect())

@@ -4,10 +4,11 @@
 use bytes::Bytes;
 use countersign_crypto::SigningKey;
 use countersign_event::attributes::AttributesBuilder;
-use countersign_event::commitment::Salts;
-use countersign_event::content::{Event, Limits, is_view, seal, view_content};
-use countersign_event::data::{DataPart, DataState};
-use countersign_event::entry::Kind;
+use countersign_event::commitment::{Salts, commitments};
+use countersign_event::content::{ContentError, Event, EventError, Limits, is_view, view_content};
+use countersign_event::data::{DATA_BYTES_MAX, DataError, DataPart, DataState};
+use countersign_event::entry::{Entry, Flags, Kind};
+use countersign_event::fields::FieldsError;
 use countersign_event::time::Timestamp;
 use countersign_protocol::delivery::{
     BatchFault, BatchMessage, Cover, Lengths, LogReader, write_descriptors_of,
@@ -56,29 +57,68 @@ impl Log {
         let id = sequence.to_string();
         let attributes = AttributesBuilder::new(&id, "urn:test", "test");
         let event = Event::new(attributes.build().unwrap(), part, &Limits::default()).unwrap();
-        let event = event.as_ref();
+        let flags = Flags {
+            encrypted: false,
+            author_signed: part.author_material.is_some(),
+        };
+        let (attributes, data_part) = event.into_parts();
+        self.push_stating(kind, &attributes, &data_part, part.data.len() as u32, flags);
+    }
+
+    /// As a producer does it that checks nothing.
+    fn push_stating(
+        &mut self,
+        kind: Kind,
+        attributes: &[u8],
+        data_part: &[u8],
+        data_bytes: u32,
+        flags: Flags,
+    ) {
+        let sequence = self.entries.len() as u64;
         let salts = Salts {
             attributes: [sequence as u8; 32],
             data: [0x80 | sequence as u8; 32],
         };
-        let prev = self
-            .entries
-            .last()
-            .map_or([0; 32], |entry| leaf_hash(entry));
-        let entry = seal(&event, &salts)
-            .entry(kind, sequence, prev, Timestamp(1_000_000 + sequence))
-            .encode();
-        let mut content = Vec::new();
-        event.write_content(&salts, &mut content);
+        let (attribute_commitment, data_commitment) = commitments(&salts, attributes, data_part);
+        let entry = Entry {
+            kind,
+            flags,
+            data_bytes,
+            sequence,
+            prev: self
+                .entries
+                .last()
+                .map_or([0; 32], |entry| leaf_hash(entry)),
+            time: Timestamp(1_000_000 + sequence),
+            attributes: attribute_commitment,
+            data: data_commitment,
+        };
+        let entry = entry.encode();
         self.tree.append(leaf_hash(&entry));
         self.entries.push(entry);
-        self.attribute_bytes.push(event.attribute_bytes().len());
-        self.contents.push(content);
+        self.attribute_bytes.push(attributes.len());
+        self.contents
+            .push([&salts.attributes[..], &salts.data, attributes, data_part].concat());
+    }
+
+    /// With one event more, whose data part and its length are anything.
+    fn with_event(data: &str, data_bytes: u32) -> Self {
+        let mut log = Self::new();
+        let attributes = AttributesBuilder::new("4", "urn:test", "test");
+        let part = ["\u{5}", data].concat();
+        log.push_stating(
+            Kind::Event,
+            &attributes.build().unwrap(),
+            part.as_bytes(),
+            data_bytes,
+            Flags::default(),
+        );
+        log
     }
 
     /// All of it, for who sees the members of these names.
     fn batch(&self, names: &[&str]) -> (BatchMessage, Bytes) {
-        let shown: Vec<Vec<u8>> = (0..self.contents.len())
+        let shown = (0..self.contents.len())
             .map(|at| {
                 let view = view_content(&self.contents[at], self.attribute_bytes[at], |name| {
                     names.contains(&name)
@@ -86,18 +126,26 @@ impl Log {
                 view.unwrap().unwrap_or_else(|| self.contents[at].clone())
             })
             .collect();
+        self.batch_of(shown)
+    }
+
+    /// Contents as they are given; an entry with an empty one is said to be erased.
+    fn batch_of(&self, shown: Vec<Vec<u8>>) -> (BatchMessage, Bytes) {
         let lengths: Vec<Lengths> = shown
             .iter()
             .zip(&self.attribute_bytes)
-            .map(|(content, attribute_bytes)| Lengths {
-                attribute_bytes: *attribute_bytes as u32,
-                data_part_bytes: (content.len() - 64 - attribute_bytes) as u32,
+            .map(|(content, attribute_bytes)| match content.is_empty() {
+                true => Lengths::ABSENT,
+                false => Lengths {
+                    attribute_bytes: *attribute_bytes as u32,
+                    data_part_bytes: (content.len() - 64 - attribute_bytes) as u32,
+                },
             })
             .collect();
         let descriptors = write_descriptors_of(
             &self.entries.concat(),
             &lengths,
-            |sequence| sequence,
+            |sequence| sequence + 1,
             |at| is_view(&shown[at], self.attribute_bytes[at]),
         );
         let size = self.entries.len() as u64;
@@ -141,6 +189,45 @@ fn a_reader_without_such_an_agreement_refuses_it() {
     let mut reader = LogReader::from_start(ORIGIN, key().public());
     let fault = reader.take(message, bulk).unwrap_err();
     assert_eq!(fault, BatchFault::Withheld { sequence: 1 });
+}
+
+#[test]
+fn the_length_of_what_is_withheld_or_erased_is_bounded_though_nobody_can_check_it() {
+    let data = r#"{"item":"i1", "pin":37}"#;
+    let most = DATA_BYTES_MAX as u32;
+    for stated in [most, most + 1, u32::MAX] {
+        let log = Log::with_event(data, stated);
+        let (message, bulk) = log.batch(&["item"]);
+        let part = reader().take(message, bulk);
+        let mut contents = log.contents.clone();
+        contents[4].clear();
+        let (message, bulk) = log.batch_of(contents);
+        let erased = reader().take(message, bulk);
+        for taken in [part, erased] {
+            let taken = taken.map(|batch| batch.data_bytes());
+            if stated == most {
+                assert_eq!(taken.unwrap(), 2 * 23 + u64::from(most));
+                continue;
+            }
+            let error = ContentError::StatedBytes {
+                stated,
+                max: DATA_BYTES_MAX,
+            };
+            let fault = BatchFault::Content { sequence: 4, error };
+            assert_eq!(taken.unwrap_err(), fault);
+        }
+    }
+}
+
+#[test]
+fn an_event_with_two_members_of_one_name_is_refused_by_who_reads_all_of_it() {
+    let data = r#"{"price":1, "item":0, "price":2}"#;
+    let log = Log::with_event(data, data.len() as u32);
+    let (message, bulk) = log.batch_of(log.contents.clone());
+    let fault = reader().take(message, bulk).unwrap_err();
+    let error = EventError::Data(DataError::Fields(FieldsError::Repeated));
+    let error = ContentError::Event(error);
+    assert_eq!(fault, BatchFault::Content { sequence: 4, error });
 }
 
 #[test]

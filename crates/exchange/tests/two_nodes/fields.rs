@@ -13,7 +13,9 @@ use countersign_event::data::{DataPart, DataState};
 use countersign_event::documents::{AgreementId, Plan, Side};
 use countersign_event::entry::Entry;
 use countersign_event::fields::{FieldsError, MEMBER_SALT_TAG};
-use countersign_exchange::pipeline::ingest::IngestError;
+use countersign_event::ledger::LedgerRecord;
+use countersign_exchange::pipeline::ingest::{Drafts, IngestError};
+use countersign_exchange::pipeline::seal::seal;
 use countersign_exchange::{ExchangeError, OnboardingError, StreamError, StreamOptions};
 use countersign_protocol::Message as _;
 use serde_json::{Value, json};
@@ -200,6 +202,8 @@ async fn a_stream_of_members_takes_objects_and_what_has_nothing_to_withhold() {
         refused(event("2", "text")).await,
         FieldsError::Json(_)
     ));
+    let twice = event("2", r#"{"price":1,"x":0,"pr\u0069ce":2}"#);
+    assert_eq!(refused(twice).await, FieldsError::Repeated);
     let binary = with_state(&event("2", "{}"), DataState::Binary);
     assert_eq!(refused(binary).await, FieldsError::NotJson);
     let members = with_state(&event("2", "{}"), DataState::Members);
