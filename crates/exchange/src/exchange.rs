@@ -183,6 +183,12 @@ pub enum ExchangeError {
     /// What was handed in.
     #[error(transparent)]
     Ingest(#[from] IngestError),
+    /// An agreement is for all of what is held here in part.
+    #[error("the data of entry {sequence} is held here with members withheld")]
+    InPart {
+        /// The first such entry.
+        sequence: u64,
+    },
     /// There is no ledger log: the directory was never initialised, or lost its history.
     #[error("the ledger log of this node is missing: `init` creates it once; `serve` never does")]
     NoLedger,

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use countersign_crypto::Hash;
-use countersign_event::documents::{AgreementId, RefusalCode};
+use countersign_event::documents::{Agreement, AgreementId, RefusalCode};
 use countersign_event::names::{Authority, Origin};
 use countersign_protocol::delivery::{BatchMessage, Cover, LogReader};
 use countersign_protocol::{AskLog, FetchBack, LogState, SignedHead};
@@ -37,6 +37,8 @@ pub(crate) struct Freeze {
     waiting: BTreeSet<Authority>,
     /// Outside witnesses that have not said yet what they know.
     outside: BTreeSet<String>,
+    /// Readers that are shown all of each event, hold more entries than are here, and were not asked for them yet.
+    holding: BTreeSet<Authority>,
     /// Somebody knows a checkpoint of so many entries, more than are here.
     behind: Option<u64>,
     /// Somebody has a checkpoint of our key that is not of this history.
@@ -58,6 +60,7 @@ impl Freeze {
     pub(crate) fn contradict(&mut self) {
         self.contradicted = true;
         self.waiting.clear();
+        self.holding.clear();
         self.outside.clear();
         self.behind = None;
     }
@@ -65,6 +68,7 @@ impl Freeze {
     pub(crate) fn succeed(&mut self) {
         self.succeeded = true;
         self.waiting.clear();
+        self.holding.clear();
         self.outside.clear();
         self.behind = None;
     }
@@ -257,7 +261,10 @@ impl Exchange {
         }
         let readers = self.readers();
         for log in self.logs() {
-            log.change_freeze(|freeze| freeze.waiting.retain(|waiting| readers.contains(waiting)));
+            log.change_freeze(|freeze| {
+                freeze.waiting.retain(|waiting| readers.contains(waiting));
+                freeze.holding.retain(|holding| readers.contains(holding));
+            });
         }
         self.note_frozen();
     }
@@ -335,12 +342,15 @@ impl Exchange {
     }
 
     fn readers_where(&self, wanted: impl Fn(&Origin) -> bool) -> BTreeSet<Authority> {
+        self.readers_under(|agreement| wanted(&agreement.stream))
+    }
+
+    fn readers_under(&self, wanted: impl Fn(&Agreement) -> bool) -> BTreeSet<Authority> {
         let own = self.identity().authority();
         let registry = self.registry();
         let agreements = registry.agreements.values();
-        let ours = agreements.filter(|state| {
-            state.agreement.producer.authority == *own && wanted(&state.agreement.stream)
-        });
+        let ours = agreements
+            .filter(|state| state.agreement.producer.authority == *own && wanted(&state.agreement));
         let consumers = ours.map(|state| state.agreement.consumer.authority.clone());
         let there = |consumer: &Authority| {
             let known = registry.partners.get(consumer);
@@ -399,14 +409,22 @@ impl Exchange {
             self.leave_home();
         }
         let before = log.freeze();
+        let whole = self.whole_readers(&log);
         log.change_freeze(|freeze| match heard {
             Heard::Known => {
                 freeze.waiting.remove(partner);
+                freeze.holding.remove(partner);
                 freeze.behind = freeze.behind.filter(|size| *size > log.size());
+                if freeze.behind.is_none() {
+                    freeze.holding.clear();
+                }
             }
-            Heard::More { .. } => {
+            Heard::More { held } => {
                 freeze.waiting.remove(partner);
                 freeze.lacks(known);
+                if held && whole.contains(partner) {
+                    freeze.holding.insert(partner.clone());
+                }
             }
             Heard::Contradicts => freeze.contradict(),
             Heard::Unclear => {}
@@ -529,10 +547,29 @@ impl Exchange {
         self.note_frozen();
     }
 
-    /// A reader for entries of our own log that others hold: it goes on where ours ends, and accepts what our key has signed.
+    /// The readers of a stream of ours that are shown all of each event, where others are shown a part.
+    fn whole_readers(&self, log: &Log) -> BTreeSet<Authority> {
+        if !log.settings().fields {
+            return BTreeSet::new();
+        }
+        self.readers_under(|agreement| {
+            agreement.stream == *log.origin() && agreement.plan.fields.is_none()
+        })
+    }
+
+    /// A reader for entries of our own log that a partner holds: it goes on where ours ends, and accepts what our key has signed. None from a partner that is
+    /// shown some members of each event, as long as somebody who is shown all of it has not answered, or holds more and was not asked for it.
     #[must_use]
-    pub fn fetching(&self, origin: &Origin) -> Option<(Arc<Log>, LogReader)> {
+    pub fn fetching(&self, partner: &Authority, origin: &Origin) -> Option<(Arc<Log>, LogReader)> {
         let log = self.log(origin).filter(|log| log.kind() == LogKind::Own)?;
+        let whole = self.whole_readers(&log);
+        if log.settings().fields
+            && !whole.contains(partner)
+            && let Some(freeze) = log.freeze()
+            && (!freeze.holding.is_empty() || !freeze.waiting.is_disjoint(&whole))
+        {
+            return None;
+        }
         let head = self.reader().head(log.number())?;
         let reader = LogReader::resume(
             origin.as_str(),
@@ -544,6 +581,15 @@ impl Exchange {
         );
         // A partner may hold no more than its plan shows: better that than nothing.
         Some((log, reader.taking_views(true)))
+    }
+
+    /// A partner has given what it gives of a log, or has not: others may be asked.
+    pub fn fetched(&self, partner: &Authority, origin: &Origin) {
+        if let Some(log) = self.log(origin).filter(|log| log.is_frozen()) {
+            log.change_freeze(|freeze| {
+                freeze.holding.remove(partner);
+            });
+        }
     }
 
     /// Takes a batch of our own entries back.

@@ -266,23 +266,28 @@ async fn hear_one(
     if heard != (Heard::More { held: true }) {
         return Ok(());
     }
-    fetch_back(exchange, connection, &origin).await?;
-    // Whether that was all is for the next answer to say.
-    let question = AskLog {
-        size: exchange.log(&origin).map_or(0, |log| log.size()),
-        ..question.clone()
+    let fetched = async {
+        fetch_back(exchange, partner, connection, &origin).await?;
+        // Whether that was all is for the next answer to say.
+        let question = AskLog {
+            size: exchange.log(&origin).map_or(0, |log| log.size()),
+            ..question.clone()
+        };
+        let state: LogState = ask(connection, AskLog::KIND, &question.to_body()).await?;
+        exchange.hear(partner, &origin, &state).map_err(gone)
     };
-    let state: LogState = ask(connection, AskLog::KIND, &question.to_body()).await?;
-    exchange.hear(partner, &origin, &state).map_err(gone)?;
-    Ok(())
+    let fetched = fetched.await;
+    exchange.fetched(partner, &origin);
+    fetched.map(|_| ())
 }
 
 async fn fetch_back(
     exchange: &Arc<Exchange>,
+    partner: &Authority,
     connection: &Connection,
     origin: &Origin,
 ) -> Result<(), FrameGone> {
-    let Some((log, mut own)) = exchange.fetching(origin) else {
+    let Some((log, mut own)) = exchange.fetching(partner, origin) else {
         return Ok(());
     };
     let (mut writer, mut reader) = connection.open_bi().await.map_err(gone)?;

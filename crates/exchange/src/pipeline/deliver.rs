@@ -637,6 +637,13 @@ fn proof_failed(error: ProveError<ReadError>) -> ExchangeError {
     ExchangeError::Proof(error.to_string())
 }
 
+/// Why a subscription to all of each event ends before an entry.
+fn in_part(sequence: u64) -> String {
+    format!(
+        "entry {sequence} was lost here, and came back from a partner that is shown some members of each event only: the others are gone, and this agreement is for all of them. Under an agreement whose plan names `fields` the stream can be read on"
+    )
+}
+
 pub(super) fn unreadable(log: &Log, sequence: u64) -> ExchangeError {
     ExchangeError::Proof(format!(
         "entry {sequence} of `{}` could not be read",
@@ -676,18 +683,28 @@ pub(crate) fn gather(
     let mut total = Totals::default();
     for run in &runs {
         batch.take_epochs(log, run);
-        batch.entries.extend_from_slice(&run.entries);
         batch.erased.extend_from_slice(&run.erased);
-        total.add(totals(run));
         if batch.may_have_views {
             let mut shown = Vec::new();
             for stored in run.iter() {
+                if batch.lacks(&stored) {
+                    break;
+                }
                 let view = batch.show(&stored)?;
                 shown.extend_from_slice(view.as_deref().unwrap_or(stored.content));
+                batch.entries.extend_from_slice(stored.entry);
+                if stored.entry[1] & 0x0f == 0 {
+                    total.add(of_entry(stored.entry));
+                }
             }
             batch.bulk.push(shown.into());
+            if batch.in_part.is_some() {
+                break;
+            }
             continue;
         }
+        batch.entries.extend_from_slice(&run.entries);
+        total.add(totals(run));
         batch.lengths.extend(run.contents().map(|content| Lengths {
             attribute_bytes: content.attribute_bytes,
             data_part_bytes: content.data_part_bytes,
@@ -728,7 +745,11 @@ fn gather_passing(
             if taken > 0 && taken + stored.content.len() as u64 > BATCH_BYTES_MAX {
                 break 'runs;
             }
-            match passes(filter, &stored) {
+            let passes = passes(filter, &stored);
+            if !matches!(passes, Passes::Not) && batch.lacks(&stored) {
+                break 'runs;
+            }
+            match passes {
                 Passes::Not => {
                     batch.entries.extend_from_slice(stored.entry);
                     batch.skip(stored.sequence);
@@ -760,6 +781,10 @@ struct Pieces<'a> {
     sees: Option<&'a [String]>,
     /// Only a stream that commits to members, and a copy of one, can hold what is shown in part.
     may_have_views: bool,
+    /// Whether all of each event is to go out, and something else is an error.
+    all_of_it: bool,
+    /// The first entry that is held in part where all of it is to go out.
+    in_part: Option<u64>,
     entries: Vec<u8>,
     erased: Vec<Erasure>,
     lengths: Vec<Lengths>,
@@ -775,6 +800,8 @@ impl<'a> Pieces<'a> {
         Self {
             sees,
             may_have_views: log.settings().fields || log.kind() == LogKind::Copy,
+            all_of_it: sees.is_none() && log.settings().fields && log.kind() == LogKind::Own,
+            in_part: None,
             entries: Vec::new(),
             erased: Vec::new(),
             lengths: Vec::new(),
@@ -802,6 +829,19 @@ impl<'a> Pieces<'a> {
             Some((_, end)) if *end == sequence => *end += 1,
             _ => self.skipped.push((sequence, sequence + 1)),
         }
+    }
+
+    /// Whether an entry is held in part, where all of it is to go out: it was lost, and came back from a partner that was shown no more. The batch ends
+    /// before it.
+    fn lacks(&mut self, stored: &StoredEntry<'_>) -> bool {
+        let lacks = self.all_of_it
+            && stored.erased_by.is_none()
+            && stored.entry.get(1).is_some_and(|byte| byte & 0x1f == 0)
+            && is_view(stored.content, stored.attribute_bytes as usize);
+        if lacks {
+            self.in_part = Some(stored.sequence);
+        }
+        lacks
     }
 
     /// Takes an entry in. Its content comes back where it travels otherwise than it is stored: with the members in `sees` alone.
@@ -845,7 +885,10 @@ impl<'a> Pieces<'a> {
         total: Totals,
     ) -> Result<Gathered, ExchangeError> {
         if self.lengths.is_empty() {
-            return Err(unreadable(log, first));
+            return Err(match self.in_part {
+                Some(sequence) => ExchangeError::InPart { sequence },
+                None => unreadable(log, first),
+            });
         }
         let end = first + self.lengths.len() as u64;
         let descriptors = write_descriptors_of(
@@ -946,15 +989,25 @@ impl Delivery {
         };
         let end = head.size.min(room);
         if state.position < end {
-            let next = match &self.budget {
-                None => self.batch(&mut state, head, end, ALL_THERE_IS)?.0,
-                Some(budget) => match self.metered(&mut state, budget, head, end)? {
-                    Metered::Batch(next) => next,
-                    Metered::Held { limit, until } => {
-                        return self.held(state, head, limit, until);
-                    }
-                    Metered::Soon => return Ok(None),
-                },
+            let step = match &self.budget {
+                None => {
+                    let batch = self.batch(&mut state, head, end, ALL_THERE_IS);
+                    batch.map(|(next, _)| Metered::Batch(next))
+                }
+                Some(budget) => self.metered(&mut state, budget, head, end),
+            };
+            let next = match step {
+                Ok(Metered::Batch(next)) => next,
+                Ok(Metered::Held { limit, until }) => {
+                    return self.held(state, head, limit, until);
+                }
+                Ok(Metered::Soon) => return Ok(None),
+                Err(ExchangeError::InPart { sequence }) => {
+                    drop(state);
+                    self.end(RefusalCode::NotFound, in_part(sequence));
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
             };
             state.paused_shown = false;
             state.held_until = None;

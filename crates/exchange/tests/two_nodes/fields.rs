@@ -10,14 +10,14 @@ use countersign_event::commitment::{DATA_MEMBER_TAG, DATA_WHOLE_TAG};
 use countersign_event::content::{Event, Limits, check_content};
 use countersign_event::control::AuthorRule;
 use countersign_event::data::{DataPart, DataState};
-use countersign_event::documents::{AgreementId, Plan, Side};
+use countersign_event::documents::{AgreementId, Plan, RefusalCode, Side};
 use countersign_event::entry::Entry;
 use countersign_event::fields::{FieldsError, MEMBER_SALT_TAG};
 use countersign_event::ledger::LedgerRecord;
 use countersign_exchange::pipeline::ingest::{Drafts, IngestError};
 use countersign_exchange::pipeline::seal::seal;
-use countersign_exchange::{ExchangeError, OnboardingError, StreamError, StreamOptions};
-use countersign_protocol::Message as _;
+use countersign_exchange::{ExchangeError, Heard, OnboardingError, StreamError, StreamOptions};
+use countersign_protocol::{AskLog, FetchBack, Message as _};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -262,6 +262,108 @@ async fn a_signature_that_is_withheld_with_members_is_not_missed_and_none_at_all
     assert_eq!(code, "author-signature");
     assert!(detail.starts_with(&format!("entry {at}: ")), "{detail}");
     assert_eq!(copied(&consumer, &producer).last().unwrap().1, 2);
+}
+
+/// Asks a reader what it knows of the stream, and fetches back what it may give; whether it might give anything.
+async fn heal(owner: &Node, reader: &Node) -> bool {
+    let origin = owner.origin("s");
+    let mut asked = owner.exchange.questions_for(reader.authority());
+    asked.retain(|question| question.origin == origin.to_string());
+    let (at, from) = (owner.at(reader), reader.authority());
+    let mut may = false;
+    for _ in 0..2 {
+        let question = AskLog {
+            size: owner.log("s").size(),
+            ..asked[0].clone()
+        };
+        let state = reader.exchange.log_state(&at, &question).await.unwrap();
+        let heard = owner.exchange.hear(from, &origin, &state).unwrap();
+        if heard == (Heard::More { held: true })
+            && let Some((log, mut own)) = owner.exchange.fetching(from, &origin)
+        {
+            may = true;
+            let request = FetchBack {
+                origin: origin.to_string(),
+                from: log.size(),
+            };
+            let mut fetched = reader.exchange.open_fetch_back(&at, &request).unwrap();
+            while let Some((message, bulk)) = fetched.next_batch().unwrap() {
+                let bulk = bulk.concat().into();
+                let taken = owner.exchange.take_back(&log, &mut own, message, bulk);
+                taken.await.unwrap();
+            }
+        }
+    }
+    owner.exchange.fetched(from, &origin);
+    may
+}
+
+/// A producer that is an older copy of itself, of which one partner is shown all and has read so many events, another some members, and has read all five.
+async fn restored(seed: u64, read: u64) -> (Node, (Node, AgreementId), (Node, AgreementId)) {
+    let (mut producer, whole) = strangers(seed).await;
+    stream(&producer, true).await;
+    let all = agree(&producer, &whole, plan(None)).await;
+    let part = Node::new(seed * 2 + 3100, "Part").await;
+    let some = agree(&producer, &part, plan(Some(&["item"]))).await;
+    hand_in(&producer, 1, &[order(1)]).await.unwrap();
+    let older = producer.disk.after_kill();
+    for number in 2..=5 {
+        if number == read + 1 {
+            Wire::open(&producer, &whole, all).await.pump().await;
+        }
+        hand_in(&producer, number as u8, &[order(number)])
+            .await
+            .unwrap();
+    }
+    if read == 5 {
+        Wire::open(&producer, &whole, all).await.pump().await;
+    }
+    Wire::open(&producer, &part, some).await.pump().await;
+    producer.go_back_to(older).await;
+    producer.exchange.freeze_streams();
+    (producer, (whole, all), (part, some))
+}
+
+#[tokio::test]
+async fn lost_entries_come_back_from_who_was_shown_all_of_them() {
+    let (producer, (whole, all), (part, _)) = restored(9, 5).await;
+    // Whoever answers first: somebody else may hold more than a part.
+    assert!(!heal(&producer, &part).await);
+    assert!(heal(&producer, &whole).await);
+    heal(&producer, &part).await;
+    assert_eq!(producer.exchange.why_frozen(&producer.log("s")), None);
+    let copy = whole.exchange.log(&producer.origin("s")).unwrap();
+    assert_eq!(
+        stored(&producer.exchange, &producer.log("s")),
+        stored(&whole.exchange, &copy)
+    );
+    hand_in(&producer, 6, &[order(6)]).await.unwrap();
+    Wire::open(&producer, &whole, all).await.pump().await;
+    assert_eq!(copied(&whole, &producer).len(), 6);
+}
+
+#[tokio::test]
+async fn a_reader_of_all_is_refused_what_came_back_in_part_and_finds_no_fault() {
+    let (producer, (whole, all), (part, some)) = restored(10, 3).await;
+    assert!(!heal(&producer, &part).await);
+    assert!(heal(&producer, &whole).await);
+    // Nobody holds more of what is missing now.
+    assert!(heal(&producer, &part).await);
+    assert_eq!(producer.exchange.why_frozen(&producer.log("s")), None);
+    hand_in(&producer, 6, &[order(6)]).await.unwrap();
+    let mut wire = Wire::open(&producer, &whole, all).await;
+    wire.pump().await;
+    let refused = wire.ended.clone().unwrap();
+    let first = copied(&whole, &producer).len() as u64;
+    assert_eq!(refused.refusal.code, RefusalCode::NotFound);
+    assert_eq!(first, 3);
+    let copy = whole.exchange.log(&producer.origin("s")).unwrap();
+    assert_eq!(refused.refusal.position, Some(copy.size()));
+    assert!(refused.refusal.reason.contains("some members"));
+    assert_eq!(whole.records("fault").await, []);
+    // Who is shown as much as came back reads on.
+    Wire::open(&producer, &part, some).await.pump().await;
+    assert_eq!(copied(&part, &producer).len(), 6);
 }
 
 #[tokio::test]

@@ -48,7 +48,10 @@ async fn hear(owner: &Node, reader: &Node) -> Heard {
 
 async fn fetch_back(owner: &Node, reader: &Node) {
     let origin = owner.origin(STREAM);
-    let (log, mut own) = owner.exchange.fetching(&origin).unwrap();
+    let (log, mut own) = owner
+        .exchange
+        .fetching(reader.authority(), &origin)
+        .unwrap();
     let request = FetchBack {
         origin: origin.to_string(),
         from: log.size(),
@@ -329,7 +332,10 @@ async fn what_our_key_did_not_sign_says_nothing() {
     assert!(!producer.exchange.asks_readers());
     // Entries come back only while the stream is held, and only what is signed.
     producer.exchange.freeze_streams();
-    let (log, mut own) = producer.exchange.fetching(&origin).unwrap();
+    let (log, mut own) = producer
+        .exchange
+        .fetching(one.authority(), &origin)
+        .unwrap();
     let request = FetchBack {
         origin: origin.to_string(),
         from: log.size(),

@@ -335,7 +335,8 @@ pub(crate) fn exchange_error(error: ExchangeError) -> CommandError {
         ExchangeError::Checkpoints(CheckpointsError::Damaged) => ErrorCode::LogDamaged,
         ExchangeError::Checkpoints(CheckpointsError::Foreign) => ErrorCode::DataDirFormat,
         ExchangeError::Checkpoints(CheckpointsError::Database(_)) => ErrorCode::Io,
-        ExchangeError::Proof(_)
+        ExchangeError::InPart { .. }
+        | ExchangeError::Proof(_)
         | ExchangeError::Read(_)
         | ExchangeError::Record(_)
         | ExchangeError::View(_) => ErrorCode::Internal,
