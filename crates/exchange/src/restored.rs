@@ -172,6 +172,12 @@ impl Exchange {
         }
     }
 
+    /// Whether a log waits for what an outside witness knows of it.
+    pub(crate) fn waits_for_outside(&self, witness: &str, origin: &Origin) -> bool {
+        let freeze = self.log(origin).and_then(|log| log.freeze());
+        freeze.is_some_and(|freeze| freeze.outside.contains(witness))
+    }
+
     /// Takes the note that an outside witness shows as the newest that it has cosigned of a log of ours, after it said that it knows more than is here.
     ///
     /// # Errors

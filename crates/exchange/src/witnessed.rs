@@ -15,6 +15,7 @@ use std::time::Duration;
 use countersign_crypto::{Hash, PublicKey};
 use countersign_event::documents::Role;
 use countersign_event::names::{Authority, Origin, StreamName};
+use countersign_event::time::Timestamp;
 use countersign_store::checkpoints::{KeptNote, Why};
 use countersign_store::journal::LogKind;
 use countersign_tlog::add_checkpoint::AddCheckpoint;
@@ -35,6 +36,9 @@ const SUBMIT_LEDGER_EVERY: Duration = Duration::from_secs(60);
 /// After an answer that contradicts a log, its witness is asked again about it so much later; after other troubles at the latest then.
 const DECLINED_FOR: Duration = Duration::from_secs(60);
 
+/// A cosignature that ends a freeze is of the time of its submission; a witness's clock may be so many seconds behind ours.
+const COSIGNED_BEFORE_MAX: u64 = 60;
+
 /// Heads of a log that still wait for lines: a witness that takes longer than so many seconds is behind with older ones.
 const CANDIDATES_MAX: usize = 8;
 
@@ -51,6 +55,8 @@ pub struct Submission {
     /// The request's body.
     pub body: String,
     old: u64,
+    /// When it was made.
+    made: Timestamp,
 }
 
 /// What a witness said: status and body, as over HTTP.
@@ -173,6 +179,7 @@ impl Exchange {
                 size,
                 body: request.encode(),
                 old,
+                made: self.clock().now(),
             });
         }
         due
@@ -282,7 +289,6 @@ impl Exchange {
                     judge(said, submission, vkey, held)
                 }
             };
-            let cosigned = matches!(outcome, Outcome::Line(_));
             let settled = self.with_submissions(|all| {
                 if let Outcome::Alarm(_) | Outcome::Ahead(_) = outcome {
                     all.alarms += 1;
@@ -297,14 +303,21 @@ impl Exchange {
                     now,
                 )
             });
-            let Settled { witnessed, alarm } = settled;
+            let Settled {
+                witnessed,
+                alarm,
+                cosigned,
+            } = settled;
             doubted |= alarm.is_some();
-            // A line that does not verify is an alarm too.
-            if cosigned
-                && alarm.is_none()
-                && let WitnessId::Outside(name) = witness
-            {
-                self.outside_knows_no_more(name, &submission.origin);
+            if let (Some(time), WitnessId::Outside(name)) = (cosigned, witness) {
+                // An older line says what it knew then, and anybody on the way may have kept it.
+                if time.saturating_add(COSIGNED_BEFORE_MAX) >= submission.made.0 / 1_000_000 {
+                    self.outside_knows_no_more(name, &submission.origin);
+                } else if self.waits_for_outside(name, &submission.origin) {
+                    self.with_submissions(|all| {
+                        ask_once_more(all, &submission.origin, witness, now);
+                    });
+                }
             }
             if let Some(alarm) = alarm {
                 tracing::error!(origin = %submission.origin, %witness, alarm, "a witness contradicts this log");
@@ -445,6 +458,16 @@ fn give_up(all: &mut Submissions, origin: &Origin, witness: &WitnessId, not_befo
 }
 
 /// The head to show this witness now; marks it as under way.
+/// It cosigned, and not now: what it knows now is asked again.
+fn ask_once_more(all: &mut Submissions, origin: &Origin, witness: &WitnessId, now: Duration) {
+    let progress = all.logs.get_mut(origin);
+    if let Some(asked) = progress.and_then(|log| log.witnesses.get_mut(witness)) {
+        asked.cosigned = 0;
+        asked.not_before = now + 2 * SUBMIT_EVERY;
+        asked.trouble = "its cosignature is older than the question, so that it does not say what it knows now: its clock is behind, or somebody repeats an old answer (use an https:// address)".to_owned();
+    }
+}
+
 fn choose(all: &mut Submissions, log: &Log, witness: &WitnessId, now: Duration) -> Option<Chosen> {
     let progress = all.logs.entry(log.origin().clone()).or_default();
     let asked = progress.witnesses.entry(witness.clone()).or_default();
@@ -547,6 +570,8 @@ fn judge(said: &Said, submission: &Submission, vkey: &Vkey, held: u64) -> Outcom
 struct Settled {
     witnessed: Option<WitnessedHead>,
     alarm: Option<String>,
+    /// The time of a cosignature that was verified, in seconds since 1970.
+    cosigned: Option<u64>,
 }
 
 fn settle(
@@ -560,6 +585,7 @@ fn settle(
     let mut settled = Settled {
         witnessed: None,
         alarm: None,
+        cosigned: None,
     };
     let Some(progress) = all.logs.get_mut(&submission.origin) else {
         return settled;
@@ -576,11 +602,14 @@ fn settle(
                 return settled;
             };
             let text = candidate.checkpoint.to_text();
-            if let Err(error) = cosignature_v1::verify(&text, &line, vkey) {
-                asked.trouble = error.to_string();
-                asked.not_before = now + DECLINED_FOR;
-                settled.alarm = Some(asked.trouble.clone());
-                return settled;
+            match cosignature_v1::verify(&text, &line, vkey) {
+                Ok(time) => settled.cosigned = Some(time),
+                Err(error) => {
+                    asked.trouble = error.to_string();
+                    asked.not_before = now + DECLINED_FOR;
+                    settled.alarm = Some(asked.trouble.clone());
+                    return settled;
+                }
             }
             asked.known = submission.size;
             asked.cosigned = submission.size;

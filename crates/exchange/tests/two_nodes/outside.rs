@@ -47,9 +47,13 @@ fn due(producer: &Node, id: &WitnessId) -> Vec<Submission> {
 }
 
 fn line(due: &[Submission], name: &str, key: &SigningKey) -> Said {
+    line_of(due, name, key, 5)
+}
+
+fn line_of(due: &[Submission], name: &str, key: &SigningKey, time: u64) -> Said {
     let request = AddCheckpoint::parse(due[0].body.as_bytes()).unwrap();
     let note = Note::parse(request.checkpoint.as_bytes()).unwrap();
-    let line = cosignature_v1::sign(note.text(), name, key, 5).unwrap();
+    let line = cosignature_v1::sign(note.text(), name, key, time).unwrap();
     Said {
         status: 200,
         body: line.encode().into_bytes(),
@@ -145,4 +149,32 @@ async fn an_outside_witness_sees_what_it_is_to_see() {
     assert_eq!(asked[0].origin, producer.origin("quakes"));
     let unknown = WitnessId::Outside("x.example".to_owned());
     assert_eq!(due(&producer, &unknown), []);
+}
+
+/// What a witness said once does not tell what it knows now: an old line, which anybody may have kept, releases no stream.
+#[tokio::test]
+async fn a_frozen_stream_waits_for_a_line_of_now() {
+    let (producer, _partner) = with_outside(82, "").await;
+    producer.exchange.freeze_streams();
+    let waits = || {
+        let why = producer.exchange.why_frozen(&producer.log(STREAM));
+        why.is_some_and(|why| why.contains("w.example"))
+    };
+    let (witness, vkey) = (outside(), vkey("w.example", &key()).to_string());
+    for (age, released) in [(100_000, false), (61, false), (60, true)] {
+        assert!(waits(), "{age}");
+        let asked = due(&producer, &outside());
+        assert_eq!(asked.len(), 1, "{age}: it is asked again");
+        let now = producer.exchange.clock().now().0 / 1_000_000;
+        let said = [line_of(&asked, "w.example", &key(), now - age)];
+        let taken = producer
+            .exchange
+            .take_cosignatures(&witness, &vkey, &asked, &said);
+        taken.await.unwrap();
+        assert_eq!(waits(), !released, "{age}");
+        let standings = producer.exchange.witness_standings();
+        let told = standings.iter().any(|one| one.trouble.contains("https://"));
+        assert_eq!(told, !released, "{age}");
+        producer.clock.advance(Duration::from_secs(120));
+    }
 }
