@@ -288,12 +288,12 @@ fn double(name: &'static str, members: &[&str], shown: Option<&[usize]>) -> Doub
     content.extend_from_slice(&ATTRIBUTES);
     content.push(6);
     content.extend_from_slice(&count);
-    for at in 0..slices.len() {
+    for (at, slice) in slices.iter().enumerate() {
         if at == 0 || shown.contains(&at) {
             content.push(1);
             content.extend_from_slice(&salt(at));
-            content.extend_from_slice(&(slices[at].len() as u32).to_be_bytes());
-            content.extend_from_slice(slices[at].as_bytes());
+            content.extend_from_slice(&(slice.len() as u32).to_be_bytes());
+            content.extend_from_slice(slice.as_bytes());
         } else {
             content.push(0);
             content.extend_from_slice(&committed(at));
