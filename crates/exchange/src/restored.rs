@@ -18,7 +18,7 @@ use countersign_event::documents::{Agreement, AgreementId, RefusalCode};
 use countersign_event::names::{Authority, Origin};
 use countersign_protocol::delivery::{BatchMessage, Cover, LogReader};
 use countersign_protocol::{AskLog, FetchBack, LogState, SignedHead};
-use countersign_store::journal::{Erasure, LogKind};
+use countersign_store::journal::LogKind;
 use countersign_tlog::fork_proof::ForkProof;
 use countersign_tlog::{
     Checkpoint, TREE_SIZE_MAX, compact_range_at, consistency_proof, verify_consistency,
@@ -686,10 +686,8 @@ impl Exchange {
     /// How many entries of a copy are here from the first on, up to the first that a filter left out.
     pub(crate) fn held_whole(&self, copy: &Log) -> u64 {
         let size = copy.size();
-        let mut erased = self.reader().erasures(copy.number(), 0, size).into_iter();
-        erased
-            .find(|run| run.by == Erasure::FILTERED)
-            .map_or(size, |run| run.first)
+        let first = self.reader().first_filtered(copy.number());
+        first.map_or(size, |first| first.min(size))
     }
 
     /// The newest head that the producer of a copy has signed for a tree that is wholly here.

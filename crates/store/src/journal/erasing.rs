@@ -8,6 +8,7 @@
 //! content that is there or gone in part; the next start reads the erasure and overwrites again. `schemas/journal.md` is the format.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::iter::Peekable;
 
 use super::Journal;
 use super::error::{CommitError, EraseError, ReadError};
@@ -47,9 +48,12 @@ pub(crate) fn decode_erasures(bytes: &[u8]) -> Vec<Erasure> {
     bytes.chunks_exact(ERASURE_BYTES).map(read).collect()
 }
 
-/// Whose content of a log is gone, and by which control entry; runs do not overlap, the newest erasure of an entry counts.
+/// Whose content of a log is gone, and by which control entry; runs do not overlap, the newest erasure of an entry counts. What never came is no content that
+/// could be erased: that stays what it is, whatever is erased around it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Erased {
+    /// What a filter left out: first sequence → end.
+    filtered: BTreeMap<u64, u64>,
     /// First sequence → end, control entry.
     runs: BTreeMap<u64, (u64, u64)>,
     /// What became erased, with the commit that says so, until somebody takes it.
@@ -59,6 +63,9 @@ pub(crate) struct Erased {
 impl Erased {
     pub(crate) fn add(&mut self, erasure: Erasure, commit: u64) {
         let Erasure { first, end, by } = erasure;
+        if by == Erasure::FILTERED {
+            return self.leave_out(first, end);
+        }
         let mut next = first;
         // The run that reaches into this one, and all that begin in it.
         let before = self.runs.range(..first).next_back();
@@ -104,14 +111,86 @@ impl Erased {
         self.runs.insert(first, (end, by));
     }
 
+    /// One run with all that it touches.
+    fn leave_out(&mut self, mut first: u64, mut end: u64) {
+        while let Some((&old_first, &old_end)) = self.filtered.range(..=end).next_back()
+            && old_end >= first
+        {
+            self.filtered.remove(&old_first);
+            (first, end) = (first.min(old_first), end.max(old_end));
+        }
+        self.filtered.insert(first, end);
+    }
+
+    /// How many runs a filter left out.
+    pub(crate) fn filtered_runs(&self) -> usize {
+        self.filtered.len()
+    }
+
+    /// The first entry that a filter left out.
+    pub(crate) fn first_filtered(&self) -> Option<u64> {
+        self.filtered.first_key_value().map(|(first, _)| *first)
+    }
+
     /// The control entry by which an entry is erased.
     pub(crate) fn by(&self, sequence: u64) -> Option<u64> {
+        let left_out = self.filtered.range(..=sequence).next_back();
+        if left_out.is_some_and(|(_, end)| sequence < *end) {
+            return Some(Erasure::FILTERED);
+        }
         let (_, (end, by)) = self.runs.range(..=sequence).next_back()?;
         (sequence < *end).then_some(*by)
     }
 
     /// The runs within `[first, end)`, cut to it.
     pub(crate) fn within(&self, first: u64, end: u64) -> Vec<Erasure> {
+        let before = self.filtered.range(..first).next_back();
+        let start = before.map_or(first, |(start, _)| *start);
+        let left_out = self.filtered.range(start..end);
+        let left_out = left_out.filter(|(_, run_end)| **run_end > first);
+        let erased = self.erased_within(first, end);
+        let mut erased = erased.into_iter().peekable();
+        let mut found = Vec::new();
+        // Up to each run that was left out, what was erased before it; none of it within.
+        let mut from = first;
+        for (&run_first, &run_end) in left_out {
+            Self::cut(&mut erased, from, run_first, &mut found);
+            found.push(Erasure {
+                first: first.max(run_first),
+                end: end.min(run_end),
+                by: Erasure::FILTERED,
+            });
+            from = run_end;
+        }
+        Self::cut(&mut erased, from, end, &mut found);
+        found
+    }
+
+    /// What of these runs lies in `[from, to)`; they are taken as far as they end there.
+    fn cut(
+        runs: &mut Peekable<impl Iterator<Item = Erasure>>,
+        from: u64,
+        to: u64,
+        found: &mut Vec<Erasure>,
+    ) {
+        while let Some(&run) = runs.peek().filter(|run| run.first < to) {
+            let (first, end) = (run.first.max(from), run.end.min(to));
+            if first < end {
+                found.push(Erasure {
+                    first,
+                    end,
+                    by: run.by,
+                });
+            }
+            if run.end > to {
+                break;
+            }
+            runs.next();
+        }
+    }
+
+    /// What control entries erase of `[first, end)`, whatever of it was left out.
+    pub(crate) fn erased_within(&self, first: u64, end: u64) -> Vec<Erasure> {
         let before = self.runs.range(..first).next_back();
         let start = before.map_or(first, |(start, _)| *start);
         self.runs
@@ -285,6 +364,29 @@ impl JournalReader {
         state.map_or_else(Vec::new, |state| state.erased.within(first, end))
     }
 
+    /// How many runs of a copy a filter left out.
+    #[must_use]
+    pub fn filtered_runs(&self, log: LogNumber) -> usize {
+        let published = self.shared().read();
+        let state = published.logs.logs.get(&log.0);
+        state.map_or(0, |state| state.erased.filtered_runs())
+    }
+
+    /// The first entry of a copy that a filter left out.
+    #[must_use]
+    pub fn first_filtered(&self, log: LogNumber) -> Option<u64> {
+        let published = self.shared().read();
+        published.logs.logs.get(&log.0)?.erased.first_filtered()
+    }
+
+    /// As [`JournalReader::erasures`], of what control entries erase alone: what a filter left out stands in none of these runs' way.
+    #[must_use]
+    pub fn erased_by_entries(&self, log: LogNumber, first: u64, end: u64) -> Vec<Erasure> {
+        let published = self.shared().read();
+        let state = published.logs.logs.get(&log.0);
+        state.map_or_else(Vec::new, |state| state.erased.erased_within(first, end))
+    }
+
     /// Where the content of events from `first` on lies, within one part and about `bytes_max`. On an error, the first entry behind the part.
     fn content_runs(
         &self,
@@ -348,13 +450,21 @@ mod tests {
         fn runs_are_what_a_list_of_all_entries_says(steps in proptest::collection::vec((0u64..40, 1u64..20, 0u64..4), 0..20)) {
             let mut erased = Erased::default();
             let mut model = [None; 64];
+            let mut emptied = [false; 64];
             for (commit, (first, len, by)) in (1u64..).zip(steps) {
                 let end = first + len;
+                // One in four is what a filter left out, and stays it.
+                let by = if by == 0 { Erasure::FILTERED } else { by };
                 erased.add(Erasure { first, end, by }, commit);
-                for slot in &mut model[first as usize..end as usize] {
-                    *slot = Some(by);
+                for (slot, gone) in model[first as usize..end as usize].iter_mut().zip(&mut emptied[first as usize..end as usize]) {
+                    if *slot != Some(Erasure::FILTERED) {
+                        *slot = Some(by);
+                    }
+                    *gone |= by != Erasure::FILTERED;
                 }
             }
+            let left_out = model.iter().position(|by| *by == Some(Erasure::FILTERED));
+            prop_assert_eq!(erased.first_filtered(), left_out.map(|at| at as u64));
             for (sequence, by) in (0u64..).zip(&model) {
                 prop_assert_eq!(erased.by(sequence), *by);
             }
@@ -372,8 +482,8 @@ mod tests {
                     *slot += 1;
                 }
             }
-            for (count, by) in fresh.iter().zip(&model) {
-                prop_assert_eq!(*count, i32::from(by.is_some()), "each is overwritten once");
+            for (count, gone) in fresh.iter().zip(&emptied) {
+                prop_assert_eq!(*count, i32::from(*gone), "each is overwritten once");
             }
         }
 
