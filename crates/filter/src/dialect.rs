@@ -5,7 +5,7 @@ use countersign_event::attributes::check_name;
 
 use crate::TEXT_BYTES_MAX;
 use crate::error::{FilterError, FilterErrorKind};
-use crate::expression::{NODES_MAX, Parsed, parse};
+use crate::expression::{NODES_MAX, Parsed, WORK_MAX, parse, read_steps};
 use crate::json::Json;
 use crate::slots::{Found, Names};
 
@@ -155,31 +155,62 @@ impl Filter {
     #[must_use]
     #[inline]
     pub fn matches(&self, attributes: &[u8]) -> bool {
+        self.judge(attributes).0
+    }
+
+    /// As [`Filter::matches`], and how many steps it took: at most [`WORK_MAX`], and all of that where it was not enough, so that the event does not pass.
+    #[must_use]
+    #[inline]
+    pub fn judge(&self, attributes: &[u8]) -> (bool, u32) {
         let found = self.names.find(attributes);
-        self.rules.iter().all(|rule| rule.holds(&found))
+        let mut left = WORK_MAX;
+        match all(&self.rules, &found, &mut left) {
+            Some(passes) => (passes, WORK_MAX - left),
+            None => (false, WORK_MAX),
+        }
     }
 }
 
 impl Rule {
-    fn holds(&self, found: &Found<'_>) -> bool {
+    /// `None` where the work that is left does not suffice: then the event does not pass, also where this rule stands in a `not`.
+    fn holds(&self, found: &Found<'_>, left: &mut u32) -> Option<bool> {
+        *left = left.checked_sub(1)?;
         match self {
-            Self::All(rules) => rules.iter().all(|rule| rule.holds(found)),
-            Self::Any(rules) => rules.iter().any(|rule| rule.holds(found)),
+            Self::All(rules) => all(rules, found, left),
+            Self::Any(rules) => {
+                for rule in rules {
+                    if rule.holds(found, left)? {
+                        return Some(true);
+                    }
+                }
+                Some(false)
+            }
             Self::Compare { how, slot, text } => {
                 let Some(value) = found.get(*slot) else {
-                    return false;
+                    return Some(false);
                 };
                 let (value, text) = (value.text_bytes(), text.as_bytes());
-                match how {
+                *left = left.checked_sub(read_steps(value.len()))?;
+                Some(match how {
                     Compare::Exact => *value == *text,
                     Compare::Prefix => value.starts_with(text),
                     Compare::Suffix => value.ends_with(text),
-                }
+                })
             }
-            Self::Not(rule) => !rule.holds(found),
-            Self::Sql(expression) => expression.is_true(found),
+            Self::Not(rule) => rule.holds(found, left).map(|holds| !holds),
+            Self::Sql(expression) => expression.is_true(found, left),
         }
     }
+}
+
+/// Whether all rules hold, in their order and up to the first that does not.
+fn all(rules: &[Rule], found: &Found<'_>, left: &mut u32) -> Option<bool> {
+    for rule in rules {
+        if !rule.holds(found, left)? {
+            return Some(false);
+        }
+    }
+    Some(true)
 }
 
 /// Reads rules, and writes their canonical text along the way.

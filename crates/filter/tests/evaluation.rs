@@ -180,3 +180,38 @@ fn errors_point_at_their_place() {
     assert_eq!(error.pointer(text), "  AND id === 'b'\n          ^");
     assert_eq!(error.to_string(), "a value is wanted here (at byte 21)");
 }
+
+#[test]
+fn all_rules_share_the_work_of_an_event_and_no_rule_turns_its_end_into_passing() {
+    let (text, piece) = ("a".repeat(900), "a".repeat(450));
+    let heavy = format!(r#"{{"sql":"CONCAT(id,'{text}') LIKE '%{piece}b%'"}}"#);
+    let event = Event::default();
+    for rules in [
+        heavy.clone(),
+        format!(r#"{{"not":{heavy}}}"#),
+        format!(r#"{{"any":[{heavy},{{"not":{{"exact":{{"id":"other"}}}}}}]}}"#),
+    ] {
+        let filter = countersign_filter::Filter::from_json(&rules).unwrap();
+        let judged = filter.judge(&event.attributes());
+        assert_eq!(judged, (false, countersign_filter::WORK_MAX), "{rules}");
+    }
+    // Each of them alone is possible; together they are too much.
+    let some = format!(
+        r#"{{"sql":"CONCAT(id,'{0}') LIKE '%{1}'"}}"#,
+        "a".repeat(900),
+        "a".repeat(900)
+    );
+    let (passes, alone) = countersign_filter::Filter::from_json(&some)
+        .unwrap()
+        .judge(&event.attributes());
+    assert!(
+        passes && alone < countersign_filter::WORK_MAX / 8,
+        "{alone}"
+    );
+    // A hundred comparisons are far from it.
+    let honest: Vec<String> = (0..100).map(|n| format!("id = 'order-{n}'")).collect();
+    let (_, steps) = countersign_filter::Filter::from_expression(&honest.join(" OR "))
+        .unwrap()
+        .judge(&event.attributes());
+    assert!(steps < 1000, "{steps}");
+}

@@ -224,7 +224,7 @@ async fn keep_reading(shared: Arc<Shared>, agreement: AgreementId) {
     let mut access = shared.exchange.watch_access();
     let wanted = |(id, _): &(AgreementId, Origin)| *id == agreement;
     while agreements_to_read(&shared.exchange).iter().any(wanted) {
-        let mut consumption = match Consumption::open(&shared.exchange, agreement) {
+        let mut consumption = match Consumption::open(&shared.exchange, agreement).await {
             Ok(consumption) => consumption,
             Err(error) => {
                 tracing::warn!(%agreement, %error, "a subscription cannot be prepared");

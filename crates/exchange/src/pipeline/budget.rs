@@ -1,5 +1,6 @@
 //! The allowance of one agreement, shared by its sessions, and its way to the ledger.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_crypto::Hash;
@@ -13,7 +14,8 @@ use countersign_store::ledger::EntryFilter;
 use tokio::sync::watch;
 
 use super::allowance::{Allotment, Allowance, Amount};
-use super::deliver::{Passes, of_entry, passes};
+use super::deliver::of_entry;
+use super::filtering::{Passes, Work};
 use crate::{AgreementState, Exchange, ExchangeError, Log};
 
 /// The view without a filter.
@@ -64,23 +66,13 @@ impl Exchange {
         };
         // One at a time: two that are made of the ledger at once would each count for itself.
         let mut budgets = self.budgets.lock().await;
-        // What a filter's readers had set aside before this node was started is only understood with their filter.
-        let resolve = |allowance: &mut Allowance| {
-            allowance.resolve(view_of(filter), |range, amount| {
-                let charged = filter.map_or(Charged::All, Charged::PassingOrErased);
-                self.reach(log, range, amount, charged)
-            })
-        };
-        if let Some(budget) = budgets.get(&terms.id) {
-            resolve(&mut budget.allowance())?;
-            return Ok(Some(Arc::clone(budget)));
+        if let Some(budget) = budgets.get(&terms.id).map(Arc::clone) {
+            drop(budgets);
+            self.resolve(&budget, log, filter).await?;
+            return Ok(Some(budget));
         }
         if let Some(period) = allowance.period() {
             allowance.restore(&self.allotments(state, period).await?);
-            allowance.resolve(ALL, |range, amount| {
-                self.reach(log, range, amount, Charged::All)
-            })?;
-            resolve(&mut allowance)?;
         }
         let budget = Arc::new(Budget {
             agreement: terms.id,
@@ -89,8 +81,58 @@ impl Exchange {
             allowance: Mutex::new(allowance),
             moved: watch::Sender::new(0),
         });
+        self.resolve(&budget, log, None).await?;
         budgets.insert(terms.id, Arc::clone(&budget));
+        drop(budgets);
+        self.resolve(&budget, log, filter).await?;
         Ok(Some(budget))
+    }
+
+    /// What a filter's readers had set aside before this node was started is only understood with their filter. It is counted beside the allowance, which others
+    /// need meanwhile: what it lacks is looked up, and it is asked again.
+    async fn resolve(
+        &self,
+        budget: &Budget,
+        log: &Log,
+        filter: Option<&Filter>,
+    ) -> Result<(), ExchangeError> {
+        let charged = filter.map_or(Charged::All, Charged::PassingOrErased);
+        let mut known = BTreeMap::new();
+        loop {
+            let resolved = budget
+                .allowance()
+                .resolve(view_of(filter), |range, amount| {
+                    let reached = known.get(&(range, amount)).copied();
+                    reached.ok_or((range, amount))
+                });
+            let Err((range, amount)) = resolved else {
+                return Ok(());
+            };
+            let reached = self.reach_in_turns(log, range, amount, charged).await?;
+            known.insert((range, amount), reached);
+        }
+    }
+
+    /// As [`Exchange::reach`], to the end: others have their turn in between.
+    async fn reach_in_turns(
+        &self,
+        log: &Log,
+        (from, to): (u64, u64),
+        amount: Amount,
+        charged: Charged<'_>,
+    ) -> Result<(u64, Amount), ExchangeError> {
+        let (mut next, mut used) = (from, [0, 0]);
+        loop {
+            let mut work = Work::new();
+            let left = [0, 1].map(|of| amount[of] - used[of]);
+            let (reached, more) = self.reach(log, (next, to), left, charged, &mut work)?;
+            used = [0, 1].map(|of| used[of] + more[of]);
+            next = reached;
+            if !work.is_used_up() {
+                return Ok((next, used));
+            }
+            work.rest().await;
+        }
     }
 
     /// What the ledger says was set aside in a period, or in one that began later.
@@ -138,13 +180,14 @@ impl Exchange {
         }
     }
 
-    /// How far an amount of events and bytes reaches in `[from, to)`, and how much is in there.
+    /// How far an amount of events and bytes reaches in `[from, to)`, and how much is in there. It ends earlier, but behind one entry at least, where `work` is used up.
     pub(super) fn reach(
         &self,
         log: &Log,
         (from, to): (u64, u64),
         amount: Amount,
         charged: Charged<'_>,
+        work: &mut Work,
     ) -> Result<(u64, Amount), ExchangeError> {
         let to = to.min(log.size());
         let (mut next, mut used, mut count) = (from, [0, 0], READ_FIRST);
@@ -153,13 +196,16 @@ impl Exchange {
             let count_now = (to - next).min(count);
             for run in self.reader().read(log.number(), next, count_now, READ.1)? {
                 for stored in run.iter() {
-                    let costs = charged.costs(&stored);
+                    let costs = charged.costs(&stored, work);
                     let more = [0, 1].map(|of| used[of] + costs[of]);
                     if more[0] > amount[0] || more[1] > amount[1] {
                         return Ok((next, used));
                     }
                     used = more;
                     next += 1;
+                    if work.is_used_up() {
+                        return Ok((next, used));
+                    }
                 }
             }
             if next == before {
@@ -184,12 +230,12 @@ pub(super) enum Charged<'a> {
 
 impl Charged<'_> {
     /// What is charged for an entry.
-    fn costs(self, stored: &StoredEntry<'_>) -> Amount {
+    fn costs(self, stored: &StoredEntry<'_>, work: &mut Work) -> Amount {
         let is_charged = match self {
             Self::All => stored.entry[1] & 0x0f == 0,
-            Self::Passing(filter) => matches!(passes(filter, stored), Passes::Whole),
+            Self::Passing(filter) => matches!(work.judge(filter, stored), Passes::Whole),
             Self::PassingOrErased(filter) => {
-                matches!(passes(filter, stored), Passes::Whole | Passes::Unknown)
+                matches!(work.judge(filter, stored), Passes::Whole | Passes::Unknown)
             }
         };
         if is_charged {

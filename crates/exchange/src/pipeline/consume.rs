@@ -146,39 +146,46 @@ impl Consumption {
     ///
     /// # Errors
     /// Where there is no such agreement, or the copy cannot be read.
-    pub fn open(exchange: &Arc<Exchange>, agreement: AgreementId) -> Result<Self, ExchangeError> {
+    pub async fn open(
+        exchange: &Arc<Exchange>,
+        agreement: AgreementId,
+    ) -> Result<Self, ExchangeError> {
         // Before anything is looked up: what changes meanwhile is looked up again.
         let generation = exchange.access_generation();
-        let registry = exchange.registry();
-        let state = registry
-            .agreements
-            .get(&agreement)
-            .ok_or(ExchangeError::UnknownAgreement)?;
-        let stream = state.agreement.stream.clone();
-        let producer = state.agreement.producer.authority.clone();
-        let exposure = state.agreement.plan.exposure_events.max(1);
-        let shows = state.agreement.plan.fields.is_some();
-        let filter = plan_filter(&state.agreement.plan)?.map(Arc::new);
-        let restored = exchange.restored_ledger(&producer);
-        // Of several, the one that was begun last.
-        let own = registry.receipts.values().map(|last| &last.receipt);
-        let of_agreement = own.filter(|receipt| {
-            receipt.agreement == agreement
-                && receipt.consumer == *exchange.identity().authority()
-                && receipt.stream == stream
-        });
-        let mut of_agreement: Vec<&Receipt> = of_agreement.collect();
-        of_agreement.sort_by_key(|receipt| (receipt.made, receipt.number));
-        let last = of_agreement.iter().map(|receipt| receipt.series);
-        let series = exchange.series_of(agreement, restored.as_ref(), last);
-        // What was receipted under another agreement is not receipted again; all that was copied since is.
-        let consumer = exchange.identity().authority();
-        let receipted = registry.receipts.values().map(|last| &last.receipt);
-        let receipted = receipted
-            .filter(|receipt| receipt.stream == stream && receipt.consumer == *consumer)
-            .map(|receipt| receipt.size)
-            .max();
-        drop(registry);
+        let (stream, producer, exposure, shows, filter, series, receipted, restored) = {
+            let registry = exchange.registry();
+            let state = registry
+                .agreements
+                .get(&agreement)
+                .ok_or(ExchangeError::UnknownAgreement)?;
+            let stream = state.agreement.stream.clone();
+            let producer = state.agreement.producer.authority.clone();
+            let exposure = state.agreement.plan.exposure_events.max(1);
+            let shows = state.agreement.plan.fields.is_some();
+            let filter = plan_filter(&state.agreement.plan)?.map(Arc::new);
+            let restored = exchange.restored_ledger(&producer);
+            // Of several, the one that was begun last.
+            let own = registry.receipts.values().map(|last| &last.receipt);
+            let of_agreement = own.filter(|receipt| {
+                receipt.agreement == agreement
+                    && receipt.consumer == *exchange.identity().authority()
+                    && receipt.stream == stream
+            });
+            let mut of_agreement: Vec<&Receipt> = of_agreement.collect();
+            of_agreement.sort_by_key(|receipt| (receipt.made, receipt.number));
+            let last = of_agreement.iter().map(|receipt| receipt.series);
+            let series = exchange.series_of(agreement, restored.as_ref(), last);
+            // What was receipted under another agreement is not receipted again; all that was copied since is.
+            let consumer = exchange.identity().authority();
+            let receipted = registry.receipts.values().map(|last| &last.receipt);
+            let receipted = receipted
+                .filter(|receipt| receipt.stream == stream && receipt.consumer == *consumer)
+                .map(|receipt| receipt.size)
+                .max();
+            (
+                stream, producer, exposure, shows, filter, series, receipted, restored,
+            )
+        };
         // A receipt that an earlier session signed may still be on its way to the ledger: this one goes on behind it.
         let last = exchange.last_receipt(&(agreement, series));
         let copy = exchange.log(&stream);
@@ -204,7 +211,9 @@ impl Consumption {
         let (events, bytes) = match &copy {
             Some(copy) => {
                 let (from, to) = (series.size(), reader.next());
-                let (passed, _) = exchange.count_passing(copy, from, to, filter.as_deref())?;
+                let (passed, _) = exchange
+                    .count_passing(copy, from, to, filter.as_deref())
+                    .await?;
                 (passed.events, passed.bytes)
             }
             None => (0, 0),
@@ -790,9 +799,10 @@ fn reader_of(exchange: &Exchange, stream: &Origin, keys: LogKeys, copy: Option<&
         .map(|head| head.checkpoint(stream.as_str()));
     let newest = newest.filter(|newest| newest.size >= head.size);
     // What came without content and waits for the entry that allows it.
-    let erased = exchange.reader().erasures(copy.number(), 0, head.size);
-    let erased = erased.iter().filter(|run| run.by != Erasure::FILTERED);
-    let claims = erased.map(|run| Claim {
+    let erased = exchange
+        .reader()
+        .erased_by_entries(copy.number(), 0, head.size);
+    let claims = erased.iter().map(|run| Claim {
         first: run.first,
         end: run.end,
         by: run.by,

@@ -30,6 +30,7 @@ use super::allowance::{Amount, Limit, Room};
 use super::append::AppendError;
 use super::budget::{Budget, Charged, view_of};
 use super::consume::plan_filter;
+use super::filtering::{Passes, Work};
 use super::receipt::{DeliveredRange, ReceiptFault, check_counts, check_follows};
 use crate::keyring::{has_control, read_key_entry};
 use crate::refusal::Refused;
@@ -91,6 +92,8 @@ struct State {
     halted: bool,
     /// Nothing is handed out any more.
     ended: bool,
+    /// The last batch was as much work as is done at a time: others have their turn before the next.
+    rests: bool,
 }
 
 /// What comes next on a subscription.
@@ -128,6 +131,35 @@ enum Metered {
     },
     /// Once something is in the ledger.
     Soon,
+}
+
+/// What was counted of the log for a receipt: what passes, and what is erased.
+#[derive(Default)]
+struct Counted {
+    ranges: Vec<((u64, u64), (Totals, Totals))>,
+}
+
+impl Counted {
+    fn of(&self, from: u64, to: u64) -> Result<(Totals, Totals), NotAccepted> {
+        let found = self.ranges.iter().find(|(range, _)| *range == (from, to));
+        found
+            .map(|(_, totals)| *totals)
+            .ok_or(NotAccepted::Uncounted { from, to })
+    }
+}
+
+/// Why a receipt is not accepted.
+enum NotAccepted {
+    /// For good.
+    Exchange(ExchangeError),
+    /// Before this is counted.
+    Uncounted { from: u64, to: u64 },
+}
+
+impl<E: Into<ExchangeError>> From<E> for NotAccepted {
+    fn from(error: E) -> Self {
+        Self::Exchange(error.into())
+    }
 }
 
 /// Waits for what was asked of a budget; without one, for ever.
@@ -319,8 +351,9 @@ impl Exchange {
             );
             return Err(refuse(RefusalCode::CursorMismatch, &reason));
         }
-        let (delivered, unknown) =
-            self.delivered_so_far(&log, start, last.as_ref(), filter.as_ref())?;
+        let (delivered, unknown) = self
+            .delivered_so_far(&log, start, last.as_ref(), filter.as_ref())
+            .await?;
         // What the series itself says was handed out counts, whatever this process remembers.
         if let Some((last, _)) = &last {
             self.with_exposure(agreement_id, |exposure| exposure.hand_out(last.size, start));
@@ -365,6 +398,7 @@ impl Exchange {
                 key_given: None,
                 halted: false,
                 ended: false,
+                rests: false,
             }),
             log,
         });
@@ -374,7 +408,7 @@ impl Exchange {
     }
 
     /// The totals of the series where the last receipt stands, and those at the start beyond it.
-    fn delivered_so_far(
+    async fn delivered_so_far(
         &self,
         log: &Log,
         start: u64,
@@ -387,7 +421,7 @@ impl Exchange {
         let mut delivered = DeliveredRange::new(last.size, last.events, last.bytes);
         let mut unknown = Totals::default();
         if start > last.size {
-            let (passed, erased) = self.count_passing(log, last.size, start, filter)?;
+            let (passed, erased) = self.count_passing(log, last.size, start, filter).await?;
             delivered.add(start, passed.events, passed.bytes);
             unknown = erased;
         }
@@ -455,7 +489,8 @@ impl Exchange {
     }
 
     /// Events in `[from, to)` and their data bytes: those that pass a filter, and apart from them those whose content is gone. Without a filter all pass.
-    pub(super) fn count_passing(
+    /// However many they are, others have their turn in between.
+    pub(super) async fn count_passing(
         &self,
         log: &Log,
         from: u64,
@@ -463,7 +498,11 @@ impl Exchange {
         filter: Option<&Filter>,
     ) -> Result<(Totals, Totals), ExchangeError> {
         let (mut passed, mut erased, mut next) = (Totals::default(), Totals::default(), from);
+        let mut work = Work::new();
         while next < to {
+            if next > from {
+                tokio::task::yield_now().await;
+            }
             let before = next;
             for run in self
                 .reader()
@@ -473,11 +512,12 @@ impl Exchange {
                     None => passed.add(totals(&run)),
                     Some(filter) => {
                         for stored in run.iter() {
-                            match passes(filter, &stored) {
+                            match work.judge(filter, &stored) {
                                 Passes::Whole => passed.add(of_entry(stored.entry)),
                                 Passes::Unknown => erased.add(of_entry(stored.entry)),
                                 Passes::Control | Passes::Not => {}
                             }
+                            work.rest().await;
                         }
                     }
                 }
@@ -590,31 +630,6 @@ impl Totals {
     }
 }
 
-/// What a filter makes of a stored entry.
-pub(super) enum Passes {
-    /// A control entry, which always goes, and is never counted.
-    Control,
-    /// It does not pass.
-    Not,
-    /// Its content is gone.
-    Unknown,
-    /// It passes.
-    Whole,
-}
-
-#[inline]
-pub(super) fn passes(filter: &Filter, stored: &StoredEntry<'_>) -> Passes {
-    if stored.entry[1] & 0x0f != 0 {
-        Passes::Control
-    } else if stored.erased_by.is_some() {
-        Passes::Unknown
-    } else if filter.matches(stored.attributes()) {
-        Passes::Whole
-    } else {
-        Passes::Not
-    }
-}
-
 /// One event, and its data bytes.
 pub(super) fn of_entry(entry: &[u8]) -> (u64, u64) {
     let data = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
@@ -666,6 +681,8 @@ pub(crate) struct Gathered {
     skipped: Vec<(u64, u64)>,
     /// The epochs of the key-epoch entries among them.
     pub(crate) epochs: Vec<u64>,
+    /// It ends where the filter's work for one turn was done.
+    rests: bool,
 }
 
 /// Puts entries from `first` on into a batch under `head`: at most `count`, and about `bytes_max`. Where `sees` names members of data, others are withheld.
@@ -721,7 +738,10 @@ const ALL_THERE_IS: Amount = [u64::MAX; 2];
 /// Bytes that are read for a batch under a filter: most of them may be left out of it.
 const FILTERED_BYTES: u64 = 4 << 20;
 
-/// As [`gather`], of what passes a filter: at most `amount` of that. The batch ends where it has enough content.
+/// Entries that are read at first under a filter: where each of them is much work, more than that do not get into a batch.
+const READ_FIRST: u64 = 64;
+
+/// As [`gather`], of what passes a filter: at most `amount` of that. The batch ends where it has enough content, and where it was enough work.
 fn gather_passing(
     exchange: &Exchange,
     log: &Log,
@@ -732,47 +752,67 @@ fn gather_passing(
     filter: &Filter,
 ) -> Result<Gathered, ExchangeError> {
     let reader = exchange.reader();
-    let runs = reader.read(log.number(), first, count, FILTERED_BYTES)?;
     let mut batch = Pieces::new(log, sees);
-    let (mut total, mut taken) = (Totals::default(), 0);
-    'runs: for run in &runs {
-        batch.take_epochs(log, run);
-        batch.erased.extend_from_slice(&run.erased);
-        let mut offset = 0;
-        for stored in run.iter() {
-            let start = offset;
-            offset += stored.content.len();
-            if taken > 0 && taken + stored.content.len() as u64 > BATCH_BYTES_MAX {
-                break 'runs;
-            }
-            let passes = passes(filter, &stored);
-            if !matches!(passes, Passes::Not) && batch.lacks(&stored) {
-                break 'runs;
-            }
-            match passes {
-                Passes::Not => {
-                    batch.entries.extend_from_slice(stored.entry);
-                    batch.skip(stored.sequence);
-                    continue;
+    let (mut total, mut taken, mut work) = (Totals::default(), 0, Work::new());
+    let (mut next, mut count_now, mut bytes) = (first, READ_FIRST, FILTERED_BYTES);
+    'all: while next < first + count && bytes > 0 {
+        let before = next;
+        let runs = reader.read(
+            log.number(),
+            next,
+            (first + count - next).min(count_now),
+            bytes,
+        )?;
+        for run in &runs {
+            batch.take_epochs(log, run);
+            batch.erased.extend_from_slice(&run.erased);
+            let mut offset = 0;
+            for stored in run.iter() {
+                if work.is_used_up() {
+                    break 'all;
                 }
-                Passes::Whole => {
-                    let before = total;
-                    total.add(of_entry(stored.entry));
-                    if total.events > amount[0] || total.bytes > amount[1] {
-                        total = before;
-                        break 'runs;
+                let start = offset;
+                offset += stored.content.len();
+                if taken > 0 && taken + stored.content.len() as u64 > BATCH_BYTES_MAX {
+                    break 'all;
+                }
+                let passes = work.judge(filter, &stored);
+                if !matches!(passes, Passes::Not) && batch.lacks(&stored) {
+                    break 'all;
+                }
+                match passes {
+                    Passes::Not => {
+                        batch.entries.extend_from_slice(stored.entry);
+                        batch.skip(stored.sequence);
+                        continue;
                     }
+                    Passes::Whole => {
+                        let before = total;
+                        total.add(of_entry(stored.entry));
+                        if total.events > amount[0] || total.bytes > amount[1] {
+                            total = before;
+                            break 'all;
+                        }
+                    }
+                    Passes::Control | Passes::Unknown => {}
                 }
-                Passes::Control | Passes::Unknown => {}
+                batch.entries.extend_from_slice(stored.entry);
+                let view = batch.show(&stored)?;
+                let content = view.map_or_else(|| run.content.slice(start..offset), Bytes::from);
+                batch.bulk.push(content);
+                taken += stored.content.len() as u64;
             }
-            batch.entries.extend_from_slice(stored.entry);
-            let view = batch.show(&stored)?;
-            let content = view.map_or_else(|| run.content.slice(start..offset), Bytes::from);
-            batch.bulk.push(content);
-            taken += stored.content.len() as u64;
+            next = run.first + u64::from(run.count);
+            bytes = bytes.saturating_sub(run.content.len() as u64);
         }
+        if next == before {
+            break;
+        }
+        count_now = count_now.saturating_mul(4);
     }
-    batch.seal(exchange, log, first, head, total)
+    let mut gathered = batch.seal(exchange, log, first, head, total)?;
+    gathered.rests = work.is_used_up();
+    Ok(gathered)
 }
 
 /// A batch while it is put together.
@@ -917,6 +957,7 @@ impl<'a> Pieces<'a> {
             bytes: total.bytes,
             skipped: self.skipped,
             epochs: self.epochs,
+            rests: false,
         })
     }
 }
@@ -950,6 +991,10 @@ impl Delivery {
         let mut ended = self.ended.subscribe();
         let mut allotted = self.budget.as_ref().map(|budget| budget.watch());
         loop {
+            if std::mem::take(&mut self.state().rests) {
+                // Whoever ends this subscription, and everybody else on this thread, comes before the next batch.
+                tokio::task::yield_now().await;
+            }
             if let Some(allotted) = &mut allotted {
                 allotted.mark_unchanged();
             }
@@ -1044,7 +1089,11 @@ impl Delivery {
         // As far as one batch may go: what lies behind it costs nothing to look at later.
         let end = end.min(first.saturating_add(BATCH_ENTRIES));
         let charged = self.filter.as_ref().map_or(Charged::All, Charged::Passing);
-        let reach = |range, amount| self.exchange.reach(&self.log, range, amount, charged);
+        // Where a filter is much work this ends before what is charged; what lies before that costs nothing, and goes ahead.
+        let reach = |range, amount| {
+            self.exchange
+                .reach(&self.log, range, amount, charged, &mut Work::new())
+        };
         let next_bytes = if allowance.counts_bytes() {
             let next = reach((first, end), NOTHING)?.0;
             reach((next, end.min(next + 1)), ALL_THERE_IS)?.1[1]
@@ -1206,6 +1255,7 @@ impl Delivery {
             bytes,
             skipped,
             epochs,
+            rests,
         } = match &self.filter {
             None => gather(exchange, log, range, BATCH_BYTES_MAX, &head, sees)?,
             Some(filter) => gather_passing(exchange, log, range, amount, &head, sees, filter)?,
@@ -1214,6 +1264,7 @@ impl Delivery {
         let batch_end = first + u64::from(message.count);
         // From here on it counts as handed to the transport.
         state.position = batch_end;
+        state.rests = rests;
         self.exchange.with_exposure(self.agreement, |exposure| {
             exposure.hand_out(first.max(*self.receipted.borrow()), batch_end);
         });
@@ -1316,7 +1367,7 @@ impl Delivery {
             .open_dated(Role::Receipt, &envelope, |receipt: &Receipt| receipt.made)
             .map_err(|_| signature())?;
         let digest = envelope.payload_digest();
-        let accepted = match self.accept(&receipt, digest) {
+        let accepted = match self.accept_counting(&receipt, digest).await {
             Err(ExchangeError::Receipt(ReceiptFault::Order { last, found }))
                 if (1..last).contains(&found) =>
             {
@@ -1408,9 +1459,14 @@ impl Delivery {
     }
 
     /// Takes over what another session of the same series has accepted meanwhile.
-    fn adopt(&self, state: &mut State, newest: (Receipt, Hash)) -> Result<(), ExchangeError> {
+    fn adopt(
+        &self,
+        state: &mut State,
+        newest: (Receipt, Hash),
+        counted: &Counted,
+    ) -> Result<(), NotAccepted> {
         self.check_near(state, newest.0.start)?;
-        self.begin_at(state, newest.0.start)?;
+        self.begin_at(state, newest.0.start, counted)?;
         state.last = Some(newest);
         Ok(())
     }
@@ -1427,12 +1483,14 @@ impl Delivery {
     }
 
     /// A series begins where its first receipt says: at the start of the session, or earlier, where that is a later session than its first.
-    fn begin_at(&self, state: &mut State, start: u64) -> Result<(), ExchangeError> {
+    fn begin_at(
+        &self,
+        state: &mut State,
+        start: u64,
+        counted: &Counted,
+    ) -> Result<(), NotAccepted> {
         if state.last.is_none() && start < state.start {
-            let filter = self.filter.as_ref();
-            let (passed, erased) =
-                self.exchange
-                    .count_passing(&self.log, start, state.start, filter)?;
+            let (passed, erased) = counted.of(start, state.start)?;
             state.delivered.begin_earlier(passed.events, passed.bytes);
             state.unknown.add((erased.events, erased.bytes));
             state.start = start;
@@ -1440,12 +1498,32 @@ impl Delivery {
         Ok(())
     }
 
+    /// As [`Delivery::accept`]. What has to be counted of the log is counted beside the lock, so that nobody waits for it who ends the subscription.
+    async fn accept_counting(
+        &self,
+        receipt: &Receipt,
+        digest: Hash,
+    ) -> Result<Option<(u64, u64, u64)>, ExchangeError> {
+        let mut counted = Counted::default();
+        loop {
+            let (from, to) = match self.accept(receipt, digest, &counted) {
+                Ok(accepted) => return Ok(accepted),
+                Err(NotAccepted::Exchange(error)) => return Err(error),
+                Err(NotAccepted::Uncounted { from, to }) => (from, to),
+            };
+            let filter = self.filter.as_ref();
+            let totals = self.exchange.count_passing(&self.log, from, to, filter);
+            counted.ranges.push(((from, to), totals.await?));
+        }
+    }
+
     /// Checks a receipt against what was delivered. `None` where it is held already; else what it adds.
     fn accept(
         &self,
         receipt: &Receipt,
         digest: Hash,
-    ) -> Result<Option<(u64, u64, u64)>, ExchangeError> {
+        counted: &Counted,
+    ) -> Result<Option<(u64, u64, u64)>, NotAccepted> {
         let filter = self.filter.as_ref().map(|filter| Digest(filter.digest()));
         let differs = [
             (receipt.agreement != self.agreement, "agreement"),
@@ -1468,7 +1546,7 @@ impl Delivery {
         });
         let known = state.last.as_ref().map_or(0, |(last, _)| last.number);
         if let Some(newest) = newest.filter(|(newest, _)| newest.number > known) {
-            self.adopt(&mut state, newest)?;
+            self.adopt(&mut state, newest, counted)?;
         }
         if let Some((last, last_digest)) = &state.last
             && receipt.number == last.number
@@ -1491,10 +1569,10 @@ impl Delivery {
         self.check_near(&state, start)?;
         state.delivered.check_end(receipt)?;
         // Counts only what the log holds, so that it may be done before the counts are known to be right.
-        self.begin_at(&mut state, start)?;
+        self.begin_at(&mut state, start, counted)?;
         let counts = match state.delivered.totals_at(receipt.size) {
             Some(counts) => counts,
-            None => self.count_to(&mut state, receipt.size)?,
+            None => self.count_to(&mut state, receipt.size, counted)?,
         };
         check_counts(receipt, counts, (state.unknown.events, state.unknown.bytes))?;
         let nodes = self.exchange.reader().nodes(self.log.number());
@@ -1523,16 +1601,20 @@ impl Delivery {
     }
 
     /// Events and bytes of the series up to `size`, counted from the log.
-    fn count_to(&self, state: &mut State, size: u64) -> Result<(u64, u64), ExchangeError> {
+    fn count_to(
+        &self,
+        state: &mut State,
+        size: u64,
+        counted: &Counted,
+    ) -> Result<(u64, u64), NotAccepted> {
         let (from, events, bytes) = state
             .last
             .as_ref()
             .map_or((state.start, 0, 0), |(last, _)| {
                 (last.size, last.events, last.bytes)
             });
-        let filter = self.filter.as_ref();
-        let (more, erased) = self.exchange.count_passing(&self.log, from, size, filter)?;
-        if filter.is_some() {
+        let (more, erased) = counted.of(from, size)?;
+        if self.filter.is_some() {
             state.unknown = erased;
         }
         Ok((events + more.events, bytes + more.bytes))

@@ -11,6 +11,7 @@ pub mod consume;
 pub mod deliver;
 pub mod duplicates;
 pub(crate) mod exposure;
+pub mod filtering;
 pub mod ingest;
 pub mod ledger;
 pub mod receipt;

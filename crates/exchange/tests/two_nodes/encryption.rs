@@ -366,7 +366,9 @@ async fn a_false_wrap_ends_the_session_and_is_kept() {
         b"{}".to_vec(),
     ];
     for (envelope, count) in false_ones.into_iter().zip(1..) {
-        let mut consumption = Consumption::open(&consumer.exchange, agreement).unwrap();
+        let mut consumption = Consumption::open(&consumer.exchange, agreement)
+            .await
+            .unwrap();
         let envelopes = vec![envelope];
         let refused = consumption.take_keys(&Keys { envelopes });
         assert!(matches!(

@@ -467,7 +467,7 @@ async fn a_late_reader_gets_the_log_with_gaps_that_are_accounted_for() {
     let copy = late.exchange.log(&stream).unwrap();
     assert_eq!(late.exchange.reader().erased_by(copy.number(), 3), Some(10));
     // It is asked like everybody who receipted the entry, and answers that nothing of it is here.
-    let consumption = Consumption::open(&late.exchange, agreement).unwrap();
+    let consumption = Consumption::open(&late.exchange, agreement).await.unwrap();
     assert_eq!(consumption.request().newest_size, producer.log("s").size());
 }
 

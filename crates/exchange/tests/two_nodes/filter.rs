@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use countersign_event::attributes::AttributesBuilder;
 use countersign_event::documents::{
     AgreementId, Digest, Document as _, Level, Plan, Receipt, RefusalCode, Rejections, SeriesId,
     Side, SkipClaim,
@@ -10,7 +11,8 @@ use countersign_event::dsse::Envelope;
 use countersign_event::ledger::LedgerRecord;
 use countersign_exchange::ExchangeError;
 use countersign_exchange::pipeline::deliver::{Delivery, Next};
-use countersign_filter::Filter;
+use countersign_exchange::pipeline::filtering::WORK_AT_ONCE;
+use countersign_filter::{Filter, WORK_MAX};
 use countersign_protocol::delivery::{LogReader, check_skip_claim};
 use countersign_protocol::{AskLog, StartAt, Subscribe};
 use countersign_store::journal::Erasure;
@@ -394,4 +396,78 @@ async fn a_copy_takes_nothing_without_the_producers_word_on_what_is_left_out() {
     };
     let batch = reader.take(message, bulk.concat().into()).unwrap();
     assert_eq!((batch.events(), batch.end()), (1, 31));
+}
+
+/// As much work as a filter may be, for each event, and none passes.
+fn heavy() -> Filter {
+    let (text, piece) = ("a".repeat(2600), "a".repeat(1300));
+    let filter =
+        Filter::from_expression(&format!("CONCAT(id,'{text}') LIKE '%{piece}b%'")).unwrap();
+    let attributes = AttributesBuilder::new("1", "urn:test", "test").build();
+    assert_eq!(filter.judge(&attributes.unwrap()), (false, WORK_MAX));
+    filter
+}
+
+/// Events that may be judged by it before others have their turn.
+const AT_ONCE: u64 = (WORK_AT_ONCE / WORK_MAX) as u64;
+
+/// What a future gives, and how often it let others have their turn before.
+async fn turns<F: Future>(future: F) -> (u64, F::Output) {
+    let (mut future, mut turns) = (std::pin::pin!(future), 0);
+    let output = std::future::poll_fn(|context| {
+        turns += 1;
+        future.as_mut().poll(context)
+    });
+    let output = output.await;
+    (turns, output)
+}
+
+#[tokio::test]
+async fn a_filter_that_is_much_work_does_not_keep_the_node() {
+    let (producer, consumer, agreement) = partners(1770, "s", 10_000).await;
+    producer.publish("s", 1, 400).await.unwrap();
+    let (peer, text) = (consumer.at(&producer), heavy());
+    let request = subscribe_at(&producer, "s", agreement, StartAt::Sequence(0));
+    let open = |request: Subscribe| {
+        let (exchange, peer, text) = (&producer.exchange, peer.clone(), text.canonical());
+        async move { exchange.open_filtered(&peer, &request, Some(text)).await }
+    };
+    let (ready, delivery) = open(request.clone()).await.unwrap();
+    let key = producer.exchange.identity().log_key.public();
+    let origin = producer.origin("s");
+    let reader = LogReader::from_ready(origin.as_str(), key, &ready, None).unwrap();
+    let mut reader = Reader {
+        delivery: Arc::clone(&delivery),
+        reader: reader.with_filter(Some(Arc::new(heavy()))),
+        agreement,
+        events: 0,
+        bytes: 0,
+        skipped: 0,
+        last: None,
+    };
+    // The first batch ends where the work of one turn is done, and before the next one others have theirs.
+    for _ in 0..2 {
+        let before = reader.reader.next();
+        let Some(Next::Batch { message, bulk, .. }) = next_now(&delivery).await else {
+            panic!("there is something to read");
+        };
+        reader.reader.take(message, bulk.concat().into()).unwrap();
+        let events = reader.reader.next() - before;
+        assert!(events <= AT_ONCE + 1, "{events} events in one turn");
+        assert!(next_now(&delivery).await.is_none(), "others come first");
+    }
+    let receipt = Receipt {
+        filter: Some(Digest(heavy().digest())),
+        ..reader.receipt(&consumer)
+    };
+    reader.send(&receipt, &consumer).await.unwrap();
+    // A later session counts what lies between: in turns too.
+    let further = Subscribe {
+        start: StartAt::Sequence(401),
+        ..request
+    };
+    let (turns, opened) = turns(open(further)).await;
+    assert!(opened.is_ok());
+    let least = (401 - receipt.size) / AT_ONCE;
+    assert!(turns >= least, "{turns} turns, {least} are due");
 }

@@ -460,7 +460,9 @@ async fn a_second_history_is_a_fork_at_first_contact() {
             receipt_number: 1,
             receipt_size: 11,
         };
-        let mut consumption = Consumption::open(&consumer.exchange, agreement).unwrap();
+        let mut consumption = Consumption::open(&consumer.exchange, agreement)
+            .await
+            .unwrap();
         let error = consumption.begin(&ready).await.unwrap_err();
         assert!(error.is_fork(), "{longer}: {error:?}");
         consume_fault(Err(error));

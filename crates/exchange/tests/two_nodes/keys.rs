@@ -362,7 +362,9 @@ async fn what_a_revoked_receipt_key_signed_is_accepted_no_more_and_its_owner_beg
         "{refused:?}"
     );
     drop(wire);
-    let mut consumption = Consumption::open(&consumer.exchange, agreement).unwrap();
+    let mut consumption = Consumption::open(&consumer.exchange, agreement)
+        .await
+        .unwrap();
     let peer = consumer.at(&producer);
     let request = consumption.request();
     let (ready, _delivery) = producer

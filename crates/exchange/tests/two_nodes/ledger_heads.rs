@@ -308,7 +308,9 @@ async fn a_series_ends_where_the_directory_turns_out_to_be_older() {
     show(&consumer, &producer, false).await;
     consumer.go_back_to(older).await;
     // The producer keeps to itself which receipts it holds.
-    let mut consumption = Consumption::open(&consumer.exchange, agreement).unwrap();
+    let mut consumption = Consumption::open(&consumer.exchange, agreement)
+        .await
+        .unwrap();
     let request = consumption.request();
     let peer = consumer.at(&producer);
     let opened = producer.exchange.open_delivery(&peer, &request).await;

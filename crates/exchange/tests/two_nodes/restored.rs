@@ -379,7 +379,9 @@ async fn a_restored_consumer_contradicts_no_receipt() {
         consumer.clock.advance(Duration::from_secs(5));
         // The producer shows that it holds receipts which are not known here: the session ends, and the next one is of another series.
         let peer = consumer.at(&producer);
-        let mut consumption = Consumption::open(&consumer.exchange, agreement).unwrap();
+        let mut consumption = Consumption::open(&consumer.exchange, agreement)
+            .await
+            .unwrap();
         let request = consumption.request();
         let (ready, _) = producer
             .exchange
@@ -421,7 +423,9 @@ async fn receipt_for_a_liar(
     agreement: AgreementId,
     more: u64,
 ) -> Option<Envelope> {
-    let mut consumption = Consumption::open(&consumer.exchange, agreement).unwrap();
+    let mut consumption = Consumption::open(&consumer.exchange, agreement)
+        .await
+        .unwrap();
     let request = consumption.request();
     let peer = consumer.at(producer);
     let opened = producer.exchange.open_delivery(&peer, &request).await;

@@ -10,9 +10,9 @@ use super::node::{Arithmetic, Comparison, Kind, Logic, Node};
 use super::{ErrorKind, Output, Type};
 use crate::slots::Found;
 
-/// Steps that one event may cause: one for each node, one for each byte that is copied or looked through, one for each two characters that `LIKE`
-/// compares. A 64 KiB attribute can be looked through sixteen times; it takes milliseconds.
-pub const WORK_MAX: u32 = 1 << 20;
+/// Steps that all rules of a filter may take together for one event: one for each rule and node, one for each 16 bytes of a value that is read, one for each byte
+/// that is copied or given to a function, one for each two characters that `LIKE` compares. It takes some tens of microseconds.
+pub const WORK_MAX: u32 = 1 << 14;
 
 /// A value while it is worked with.
 #[derive(Clone, Debug)]
@@ -62,15 +62,13 @@ type Evaluated<'a> = Result<Val<'a>, Failed<'a>>;
 
 pub(super) struct Evaluator<'f, 'a> {
     found: &'f Found<'a>,
-    work: u32,
+    work: &'f mut u32,
 }
 
 impl<'f, 'a> Evaluator<'f, 'a> {
-    pub(super) fn new(found: &'f Found<'a>) -> Self {
-        Self {
-            found,
-            work: WORK_MAX,
-        }
+    /// With what is left of the work of an event.
+    pub(super) fn new(found: &'f Found<'a>, work: &'f mut u32) -> Self {
+        Self { found, work }
     }
 
     /// The value of the whole expression; false where that is an attribute that is missing.
@@ -111,7 +109,9 @@ impl<'f, 'a> Evaluator<'f, 'a> {
                 let Some(value) = self.found.get(*slot) else {
                     return Err(missing(node));
                 };
-                let same = *value.text_bytes() == *text.as_bytes();
+                let value = value.text_bytes();
+                self.spend_read(node, value.len())?;
+                let same = *value == *text.as_bytes();
                 Ok(Val::Boolean(same != *negated))
             }
             Kind::Logic(first, rest) => self.logic(first, rest),
@@ -140,7 +140,7 @@ impl<'f, 'a> Evaluator<'f, 'a> {
             } => {
                 let value = self.operand(value, Type::Boolean)?;
                 let text = as_string(value);
-                match pattern.matches(&text, &mut self.work) {
+                match pattern.matches(&text, self.work) {
                     Some(matches) => Ok(Val::Boolean(matches != *negated)),
                     None => Err(overworked(node, Type::Boolean)),
                 }
@@ -170,7 +170,7 @@ impl<'f, 'a> Evaluator<'f, 'a> {
             Some(Value::Integer(value)) => Val::Integer(value),
             Some(other) => {
                 let text = other.canonical_text();
-                self.spend_bytes(node, text.len(), Type::Boolean)?;
+                self.spend_read(node, text.len())?;
                 Val::String(text)
             }
         })
@@ -359,6 +359,10 @@ impl<'f, 'a> Evaluator<'f, 'a> {
         Ok(Val::String(out.into()))
     }
 
+    fn spend_read<'n>(&mut self, node: &'n Node, bytes: usize) -> Result<(), Failed<'n>> {
+        self.spend(node, read_steps(bytes), Type::Boolean)
+    }
+
     fn spend_bytes<'n>(
         &mut self,
         node: &'n Node,
@@ -373,12 +377,18 @@ impl<'f, 'a> Evaluator<'f, 'a> {
     fn spend<'n>(&mut self, node: &'n Node, steps: u32, for_type: Type) -> Result<(), Failed<'n>> {
         match self.work.checked_sub(steps) {
             Some(left) => {
-                self.work = left;
+                *self.work = left;
                 Ok(())
             }
             None => Err(overworked(node, for_type)),
         }
     }
+}
+
+/// The steps for a value of so many bytes that is looked at where it is stored.
+#[inline]
+pub(crate) fn read_steps(bytes: usize) -> u32 {
+    u32::try_from(bytes / 16).unwrap_or(u32::MAX)
 }
 
 impl Arithmetic {

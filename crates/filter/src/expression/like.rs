@@ -20,7 +20,10 @@ impl Pattern {
         while let Some(c) = characters.next() {
             let escaped = match c {
                 '%' => {
-                    pieces.push(Vec::new());
+                    // Two that follow each other are one; the first piece is what the text begins with, also where it is nothing.
+                    if pieces.len() == 1 || pieces.last().is_some_and(|last| !last.is_empty()) {
+                        pieces.push(Vec::new());
+                    }
                     continue;
                 }
                 '\\' => characters.next_if(|next| matches!(next, '%' | '_')),

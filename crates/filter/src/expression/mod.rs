@@ -16,6 +16,7 @@ mod parser;
 use std::fmt;
 
 pub use evaluate::WORK_MAX;
+pub(crate) use evaluate::read_steps;
 pub use parser::{DEPTH_MAX, NODES_MAX};
 pub(crate) use parser::{Parsed, parse};
 
@@ -65,7 +66,7 @@ impl Expression {
     #[must_use]
     pub fn evaluate(&self, attributes: &[u8]) -> Evaluation {
         let found = self.names.find(attributes);
-        match Evaluator::new(&found).root(&self.parsed.root) {
+        match Evaluator::new(&found, &mut { WORK_MAX }).root(&self.parsed.root) {
             Ok(value) => Evaluation {
                 value: value.into(),
                 failure: None,
@@ -82,13 +83,13 @@ impl Expression {
 }
 
 impl Parsed {
-    /// Whether it is true, without an error, for what was found of an event.
+    /// Whether it is true, without an error, for what was found of an event; `None` where the work that is left does not suffice.
     #[inline]
-    pub(crate) fn is_true(&self, found: &Found<'_>) -> bool {
-        matches!(
-            Evaluator::new(found).root(&self.root),
-            Ok(Val::Boolean(true))
-        )
+    pub(crate) fn is_true(&self, found: &Found<'_>, work: &mut u32) -> Option<bool> {
+        match Evaluator::new(found, work).root(&self.root) {
+            Ok(value) => Some(matches!(value, Val::Boolean(true))),
+            Err(failed) => (failed.kind != ErrorKind::Generic).then_some(false),
+        }
     }
 
     /// Whether it can be a filter.

@@ -57,7 +57,7 @@ impl Wire {
         consumer: &Node,
         agreement: AgreementId,
     ) -> Result<Self, ExchangeError> {
-        let mut consumption = Consumption::open(&consumer.exchange, agreement)?;
+        let mut consumption = Consumption::open(&consumer.exchange, agreement).await?;
         let peer = consumer.at(producer);
         let request = consumption.request();
         let (ready, delivery) = producer.exchange.open_delivery(&peer, &request).await?;
@@ -77,7 +77,9 @@ impl Wire {
         consumer: &Node,
         agreement: AgreementId,
     ) -> Option<Self> {
-        let mut consumption = Consumption::open(&consumer.exchange, agreement).ok()?;
+        let mut consumption = Consumption::open(&consumer.exchange, agreement)
+            .await
+            .ok()?;
         let request = consumption.request();
         let peer = consumer.at(producer);
         let (ready, delivery) = match producer.exchange.open_delivery(&peer, &request).await {
