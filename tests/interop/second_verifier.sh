@@ -68,7 +68,7 @@ export_ orders --out expired --data acme
 countersign app key author.pem >/dev/null
 countersign stream create parts --commit fields --data acme >/dev/null
 countersign partner join "$(countersign partner invite --stream parts --fields item,amount --data acme --json | sed 's/.*"link":"\([^"]*\)".*/\1/')" --yes --data beta >/dev/null 2>&1
-seq 1 40 | sed 's/.*/{"item":"i&", "pin":&,"amount":{"n":&}, "item":null }/' | countersign publish parts - --type com.example.part --sign-as author.pem --data acme >/dev/null
+seq 1 40 | sed 's/.*/{"item":"i&", "pin":&,"amount":{"n":&}, "note":null }/' | countersign publish parts - --type com.example.part --sign-as author.pem --data acme >/dev/null
 seq 1 5 | countersign publish parts - --type com.example.part --data acme >/dev/null 2>&1 && fail "numbers were taken for objects"
 countersign subscribe acme-freight/parts --from start --count 40 --follow --data beta >/dev/null
 receipts 1 40
