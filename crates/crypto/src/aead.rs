@@ -91,7 +91,7 @@ impl BulkSealingKey {
     #[must_use]
     #[expect(
         clippy::expect_used,
-        reason = "the only failure is a key of another length"
+        reason = "INVARIANT: the key has the length that AES-256 takes"
     )]
     pub fn from_bytes(key: &[u8; 32]) -> Self {
         let key = UnboundKey::new(&AES_256_GCM, key).expect("a key of 32 bytes");
