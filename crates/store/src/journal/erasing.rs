@@ -122,11 +122,6 @@ impl Erased {
         self.filtered.insert(first, end);
     }
 
-    /// How many runs a filter left out.
-    pub(crate) fn filtered_runs(&self) -> usize {
-        self.filtered.len()
-    }
-
     /// The first entry that a filter left out.
     pub(crate) fn first_filtered(&self) -> Option<u64> {
         self.filtered.first_key_value().map(|(first, _)| *first)
@@ -362,14 +357,6 @@ impl JournalReader {
         let published = self.shared().read();
         let state = published.logs.logs.get(&log.0);
         state.map_or_else(Vec::new, |state| state.erased.within(first, end))
-    }
-
-    /// How many runs of a copy a filter left out.
-    #[must_use]
-    pub fn filtered_runs(&self, log: LogNumber) -> usize {
-        let published = self.shared().read();
-        let state = published.logs.logs.get(&log.0);
-        state.map_or(0, |state| state.erased.filtered_runs())
     }
 
     /// The first entry of a copy that a filter left out.
